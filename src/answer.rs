@@ -1,0 +1,356 @@
+//! What the function answers, and the tally behind it: every integration examined ends in exactly one outcome,
+//! so the counts add up by construction.
+
+use crate::{
+    event::{RefreshRequest, Trigger},
+    integration::{IntegrationKey, UnixTime},
+};
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::{Serialize, Serializer};
+use std::{collections::BTreeMap, time::Duration};
+
+/// How many integrations an answer lists at most, and how many of one outcome are kept in memory for it.
+const MAX_LISTED: usize = 5_000;
+/// How many bytes of JSON the list may take. Lambda's limit on the whole answer is 6 MB.
+const MAX_LISTED_BYTES: usize = 4_000_000;
+/// How long a message may be, in characters.
+const MAX_MESSAGE: usize = 300;
+
+/// How an integration ended. The order is the answer's: what needs a person comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It did not work this time; the next run tries again.
+    Failed,
+    /// TikTok may or may not have acted.
+    OutcomeUnknown,
+    /// The seller must connect again.
+    CannotRefresh,
+    /// Left for the next run: no time, or the app was stopped.
+    Deferred,
+    /// Left to the work queue.
+    Queued,
+    /// Another attempt is at it.
+    Locked,
+    /// A new pair is stored.
+    Refreshed,
+    /// A real run would refresh it.
+    WouldRefresh,
+    /// Nothing to do.
+    NotDue,
+}
+
+impl Outcome {
+    /// The name used in answers and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Failed => "failed",
+            Self::OutcomeUnknown => "outcome_unknown",
+            Self::CannotRefresh => "cannot_refresh",
+            Self::Deferred => "deferred",
+            Self::Queued => "queued",
+            Self::Locked => "locked",
+            Self::Refreshed => "refreshed",
+            Self::WouldRefresh => "would_refresh",
+            Self::NotDue => "not_due",
+        }
+    }
+}
+
+/// One integration in the answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// Which integration.
+    #[serde(flatten)]
+    pub key: IntegrationKey,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Why, as a word a program can tell apart.
+    pub reason: Option<&'static str>,
+    /// TikTok's code, where TikTok refused.
+    pub tiktok_code: Option<i64>,
+    /// Why, for a person.
+    pub message: Option<String>,
+    /// When the stored access token expires.
+    pub access_token_expires_at: Option<UnixTime>,
+}
+
+impl Report {
+    /// A report of nothing but the outcome.
+    pub fn new(key: IntegrationKey, outcome: Outcome) -> Self {
+        Self { key, outcome, reason: None, tiktok_code: None, message: None, access_token_expires_at: None }
+    }
+
+    /// Adds the reason and what a person should know of it, cut where it runs long.
+    #[must_use]
+    pub fn because(mut self, reason: &'static str, message: impl Into<String>) -> Self {
+        self.reason = Some(reason);
+        self.message = Some(message.into().chars().take(MAX_MESSAGE).collect());
+        self
+    }
+
+    /// Adds TikTok's code.
+    #[must_use]
+    pub fn with_code(mut self, code: Option<i64>) -> Self {
+        self.tiktok_code = code;
+        self
+    }
+
+    /// Adds the stored access token's expiry.
+    #[must_use]
+    pub fn expiring(mut self, at: Option<UnixTime>) -> Self {
+        self.access_token_expires_at = at;
+        self
+    }
+}
+
+/// How many integrations ended how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// All that were looked at.
+    pub examined: u64,
+    /// Those whose own facts, or an operator, called for a refresh.
+    pub due: u64,
+    /// A new pair is stored.
+    pub refreshed: u64,
+    /// A real run would refresh them.
+    pub would_refresh: u64,
+    /// Nothing to do.
+    pub skipped_not_due: u64,
+    /// Another attempt was at them.
+    pub skipped_locked: u64,
+    /// The seller must connect again.
+    pub cannot_refresh: u64,
+    /// Did not work this time.
+    pub failed: u64,
+    /// TikTok may or may not have acted.
+    pub outcome_unknown: u64,
+    /// Left for the next run.
+    pub deferred: u64,
+    /// Left to the work queue.
+    pub queued: u64,
+}
+
+impl Counts {
+    fn of(&mut self, outcome: Outcome) -> &mut u64 {
+        match outcome {
+            Outcome::Failed => &mut self.failed,
+            Outcome::OutcomeUnknown => &mut self.outcome_unknown,
+            Outcome::CannotRefresh => &mut self.cannot_refresh,
+            Outcome::Deferred => &mut self.deferred,
+            Outcome::Queued => &mut self.queued,
+            Outcome::Locked => &mut self.skipped_locked,
+            Outcome::Refreshed => &mut self.refreshed,
+            Outcome::WouldRefresh => &mut self.would_refresh,
+            Outcome::NotDue => &mut self.skipped_not_due,
+        }
+    }
+}
+
+/// Gathers the reports of a run in memory that does not grow with the table.
+#[derive(Debug, Default)]
+pub struct Tally {
+    counts: Counts,
+    listed: BTreeMap<Outcome, Vec<Report>>,
+}
+
+impl Tally {
+    /// Counts an integration that is due.
+    pub fn due(&mut self) {
+        self.counts.due += 1;
+    }
+
+    /// Counts an integration's end.
+    pub fn ended(&mut self, report: Report) {
+        self.counts.examined += 1;
+        *self.counts.of(report.outcome) += 1;
+        let listed = self.listed.entry(report.outcome).or_default();
+        if listed.len() < MAX_LISTED {
+            listed.push(report);
+        }
+    }
+
+    /// The counts so far.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// The listed integrations, what needs a person first, and how many were left out.
+    fn into_list(self) -> (Vec<Report>, u64) {
+        let mut list = Vec::new();
+        let mut bytes = 0;
+        for mut reports in self.listed.into_values() {
+            reports.sort_by(|a, b| a.key.cmp(&b.key));
+            for report in reports {
+                bytes += serde_json::to_string(&report).map_or(0, |json| json.len() + 1);
+                if list.len() == MAX_LISTED || bytes > MAX_LISTED_BYTES {
+                    break;
+                }
+                list.push(report);
+            }
+        }
+        let left_out = self.counts.examined - list.len() as u64;
+        (list, left_out)
+    }
+}
+
+/// The answer to a refresh.
+#[derive(Clone, Debug, Serialize)]
+pub struct RefreshAnswer {
+    action: &'static str,
+    /// This run's id, which is on each of its log lines.
+    pub run_id: String,
+    /// Who asked.
+    pub trigger: Trigger,
+    /// Whether nothing was called or written.
+    pub dry_run: bool,
+    /// Whether tokens that are not due were taken.
+    pub force: bool,
+    /// The team that the request named.
+    pub team_id: Option<String>,
+    /// When the run began.
+    #[serde(serialize_with = "to_the_second")]
+    pub started_at: DateTime<Utc>,
+    /// How long it took, in milliseconds.
+    pub duration_ms: u64,
+    /// False when anything was deferred.
+    pub complete: bool,
+    /// How many ended how.
+    pub counts: Counts,
+    /// The integrations, what needs a person first.
+    pub integrations: Vec<Report>,
+    /// How many integrations the list leaves out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub truncated: Option<u64>,
+}
+
+impl RefreshAnswer {
+    /// The answer of a run that began at `started_at` and took `took`.
+    pub fn new(
+        run_id: String,
+        request: &RefreshRequest,
+        started_at: DateTime<Utc>,
+        took: Duration,
+        tally: Tally,
+    ) -> Self {
+        let counts = tally.counts();
+        let (integrations, left_out) = tally.into_list();
+        Self {
+            action: "refresh",
+            run_id,
+            trigger: request.trigger,
+            dry_run: request.dry_run,
+            force: request.force,
+            team_id: request.selection.team_id().map(ToOwned::to_owned),
+            started_at,
+            duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            complete: counts.deferred == 0,
+            counts,
+            integrations,
+            truncated: (left_out > 0).then_some(left_out),
+        }
+    }
+}
+
+fn to_the_second<S: Serializer>(time: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&time.to_rfc3339_opts(SecondsFormat::Secs, true))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Selection;
+    use proptest::prelude::*;
+
+    const OUTCOMES: [Outcome; 9] = [
+        Outcome::Failed,
+        Outcome::OutcomeUnknown,
+        Outcome::CannotRefresh,
+        Outcome::Deferred,
+        Outcome::Queued,
+        Outcome::Locked,
+        Outcome::Refreshed,
+        Outcome::WouldRefresh,
+        Outcome::NotDue,
+    ];
+
+    fn key(id: usize) -> IntegrationKey {
+        IntegrationKey { team_id: "1".into(), integration_id: id.to_string() }
+    }
+
+    fn answer(tally: Tally) -> RefreshAnswer {
+        let request = RefreshRequest {
+            selection: Selection::Team("1".into()),
+            force: false,
+            dry_run: false,
+            trigger: Trigger::Manual,
+        };
+        let started_at = DateTime::from_timestamp(1_795_399_200, 999_000_000).unwrap();
+        RefreshAnswer::new("r".into(), &request, started_at, Duration::from_millis(812), tally)
+    }
+
+    #[test]
+    fn the_answer_is_written_as_the_contract_says() {
+        let mut tally = Tally::default();
+        tally.due();
+        let expires_at = Some(UnixTime(1_764_100_000));
+        tally.ended(Report::new(key(7), Outcome::Refreshed).expiring(expires_at));
+        assert_eq!(
+            serde_json::to_value(answer(tally)).unwrap(),
+            serde_json::json!({
+                "action": "refresh", "run_id": "r", "trigger": "manual", "dry_run": false, "force": false,
+                "team_id": "1", "started_at": "2026-11-23T02:00:00Z", "duration_ms": 812, "complete": true,
+                "counts": {"examined": 1, "due": 1, "refreshed": 1, "would_refresh": 0, "skipped_not_due": 0,
+                           "skipped_locked": 0, "cannot_refresh": 0, "failed": 0, "outcome_unknown": 0,
+                           "deferred": 0, "queued": 0},
+                "integrations": [{"team_id": "1", "integration_id": "7", "outcome": "refreshed", "reason": null,
+                                  "tiktok_code": null, "message": null, "access_token_expires_at": 1_764_100_000}],
+            })
+        );
+    }
+
+    #[test]
+    fn what_needs_a_person_is_listed_first() {
+        let mut tally = Tally::default();
+        for (id, outcome) in OUTCOMES.iter().rev().enumerate() {
+            tally.ended(Report::new(key(id), *outcome));
+        }
+        let listed: Vec<_> = answer(tally).integrations.iter().map(|report| report.outcome).collect();
+        assert_eq!(listed, OUTCOMES);
+    }
+
+    #[test]
+    fn a_run_that_deferred_anything_is_not_complete() {
+        let mut tally = Tally::default();
+        tally.ended(Report::new(key(1), Outcome::Deferred));
+        assert!(!answer(tally).complete);
+    }
+
+    #[test]
+    fn the_list_stays_well_below_lambdas_limit_whatever_the_rows_hold() {
+        let mut tally = Tally::default();
+        for id in 0..12_000 {
+            let key = IntegrationKey { team_id: "\u{1}".repeat(2000), integration_id: id.to_string() };
+            tally.ended(Report::new(key, Outcome::Failed).because("x", "y".repeat(9999)));
+        }
+        let answer = answer(tally);
+        let listed = answer.integrations.len() as u64;
+        assert_eq!(answer.truncated, Some(12_000 - listed));
+        assert!(listed > 0 && serde_json::to_string(&answer).unwrap().len() < 5_000_000);
+    }
+
+    proptest! {
+        #[test]
+        fn the_counts_always_add_up(outcomes in proptest::collection::vec(0..OUTCOMES.len(), 0..200)) {
+            let mut tally = Tally::default();
+            for (id, outcome) in outcomes.iter().enumerate() {
+                tally.ended(Report::new(key(id), OUTCOMES[*outcome]));
+            }
+            let c = tally.counts();
+            let sum = c.refreshed + c.would_refresh + c.skipped_not_due + c.skipped_locked + c.cannot_refresh
+                + c.failed + c.outcome_unknown + c.deferred + c.queued;
+            prop_assert_eq!(c.examined, sum);
+            prop_assert_eq!(c.examined, outcomes.len() as u64);
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! The app credentials: from Secrets Manager, cached per warm environment, and read again when they have aged or
+//! when TikTok refuses them.
+
+use crate::{
+    clock::Clock,
+    secret::{AppCredentials, AppSecret},
+    settings::CredentialsFrom,
+};
+use aws_sdk_secretsmanager::{
+    Client,
+    error::{ProvideErrorMetadata, SdkError},
+};
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::Deserialize;
+use std::sync::Arc;
+use tokio::sync::Mutex;
+
+/// How long a secret that was read is used without reading it again.
+const SECRET_TTL: TimeDelta = TimeDelta::minutes(5);
+/// How often refusals may have it read again.
+const REREAD_EVERY: TimeDelta = TimeDelta::seconds(30);
+
+/// Where the app credentials are kept, and the last that were read.
+#[derive(Debug)]
+pub struct Credentials {
+    source: Source,
+    clock: Clock,
+    cache: Mutex<Option<Cached>>,
+}
+
+#[derive(Debug)]
+enum Source {
+    Secret { client: Client, id: String },
+    Environment(Arc<Apps>),
+}
+
+#[derive(Debug)]
+struct Cached {
+    apps: Arc<Apps>,
+    read_at: DateTime<Utc>,
+    reread_at: Option<DateTime<Utc>>,
+}
+
+/// All apps of the secret; the first is the default.
+#[derive(Debug)]
+pub struct Apps(Vec<AppCredentials>);
+
+impl Apps {
+    /// The credentials for a row that names `app_key`, or for one that names none.
+    pub fn get(&self, app_key: Option<&str>) -> Option<&AppCredentials> {
+        match app_key {
+            None => self.0.first(),
+            Some(key) => self.0.iter().find(|app| app.app_key == key),
+        }
+    }
+}
+
+/// The app credentials cannot be had. No variant holds any of the secret's text.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CredentialsError {
+    /// There is no such secret.
+    #[error("the secret {id} does not exist: check APP_CREDENTIALS_SECRET_ID and AWS_REGION")]
+    Missing {
+        /// `APP_CREDENTIALS_SECRET_ID`.
+        id: String,
+    },
+    /// The function's role does not allow it.
+    #[error("the secret {id} may not be read: allow secretsmanager:GetSecretValue on it, and kms:Decrypt on its key")]
+    Denied {
+        /// `APP_CREDENTIALS_SECRET_ID`.
+        id: String,
+    },
+    /// Secrets Manager did not answer, or refused.
+    #[error("the secret {id} could not be read: {cause}")]
+    Unreadable {
+        /// `APP_CREDENTIALS_SECRET_ID`.
+        id: String,
+        /// Secrets Manager's word for it, or the innermost cause.
+        cause: String,
+    },
+    /// The secret's text is not what it should be.
+    #[error(
+        "the secret {id} {problem}: expected {{\"app_key\":\"…\",\"app_secret\":\"…\"}} or \
+         {{\"apps\":[{{\"app_key\":\"…\",\"app_secret\":\"…\"}},…]}}"
+    )]
+    Malformed {
+        /// `APP_CREDENTIALS_SECRET_ID`.
+        id: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+}
+
+impl Credentials {
+    /// Credentials from where the settings say; `client` is used only if that is Secrets Manager.
+    pub fn new(from: &CredentialsFrom, client: Client, clock: Clock) -> Self {
+        let source = match from {
+            CredentialsFrom::Secret(id) => Source::Secret { client, id: id.clone() },
+            CredentialsFrom::Environment(app) => Source::Environment(Arc::new(Apps(vec![app.clone()]))),
+        };
+        Self { source, clock, cache: Mutex::new(None) }
+    }
+
+    /// The apps, read at most [`SECRET_TTL`] ago.
+    ///
+    /// # Errors
+    /// [`CredentialsError`] if they must be read and cannot be.
+    pub async fn apps(&self) -> Result<Arc<Apps>, CredentialsError> {
+        let (client, id) = match &self.source {
+            Source::Environment(apps) => return Ok(apps.clone()),
+            Source::Secret { client, id } => (client, id),
+        };
+        let now = self.clock.now();
+        // Held while reading: a thousand refreshes must not read one secret a thousand times.
+        let mut cache = self.cache.lock().await;
+        match &*cache {
+            Some(cached) if now - cached.read_at < SECRET_TTL => Ok(cached.apps.clone()),
+            _ => {
+                let apps = Arc::new(read(client, id).await?);
+                *cache = Some(Cached { apps: apps.clone(), read_at: now, reread_at: None });
+                Ok(apps)
+            }
+        }
+    }
+
+    /// Other credentials for the app whose `refused` ones TikTok did not take, if the secret holds any by now.
+    ///
+    /// # Errors
+    /// [`CredentialsError`] if the secret must be read again and cannot be.
+    pub async fn after_refusal(&self, refused: &AppCredentials) -> Result<Option<AppCredentials>, CredentialsError> {
+        let Source::Secret { client, id } = &self.source else { return Ok(None) };
+        let now = self.clock.now();
+        let mut cache = self.cache.lock().await;
+        let newer = |apps: &Apps| {
+            apps.get(Some(&refused.app_key)).filter(|app| !app.app_secret.is_same_as(&refused.app_secret)).cloned()
+        };
+        if let Some(cached) = &*cache {
+            let just_reread = cached.reread_at.is_some_and(|at| now - at < REREAD_EVERY);
+            if let Some(app) = newer(&cached.apps) {
+                return Ok(Some(app));
+            }
+            if just_reread {
+                return Ok(None);
+            }
+        }
+        let apps = Arc::new(read(client, id).await?);
+        *cache = Some(Cached { apps: apps.clone(), read_at: now, reread_at: Some(now) });
+        Ok(newer(&apps))
+    }
+}
+
+async fn read(client: &Client, id: &str) -> Result<Apps, CredentialsError> {
+    let output = client.get_secret_value().secret_id(id).send().await.map_err(|error| unreadable(&error, id))?;
+    let malformed = |problem| CredentialsError::Malformed { id: id.to_owned(), problem };
+    let text = output.secret_string().ok_or_else(|| malformed("holds binary data"))?;
+    parse(text).map_err(malformed)
+}
+
+/// Reads the secret's text. The error says what is wrong in words of its own: a JSON parser's would quote the text.
+fn parse(text: &str) -> Result<Apps, &'static str> {
+    #[derive(Deserialize)]
+    struct App {
+        app_key: String,
+        app_secret: AppSecret,
+    }
+    #[derive(Deserialize)]
+    struct Many {
+        apps: Vec<App>,
+    }
+    let Ok(json) = serde_json::from_str::<serde_json::Value>(text) else { return Err("is not JSON") };
+    let apps = if json.get("apps").is_some() {
+        Many::deserialize(json).map(|many| many.apps).map_err(|_| "has an app without app_key or app_secret")?
+    } else {
+        let lacks = ["app_key", "app_secret"].map(|key| json.get(key).and_then(serde_json::Value::as_str).is_none());
+        match lacks {
+            [true, true] => return Err("has neither app_key nor app_secret"),
+            [true, false] => return Err("has no app_key"),
+            [false, true] => return Err("has no app_secret"),
+            [false, false] => vec![App::deserialize(json).map_err(|_| "is not an object of strings")?],
+        }
+    };
+    if apps.is_empty() {
+        return Err("has an empty list of apps");
+    }
+    if apps.iter().any(|app| app.app_key.is_empty() || app.app_secret.expose().is_empty()) {
+        return Err("has an empty app_key or app_secret");
+    }
+    let credentials = |app: App| AppCredentials { app_key: app.app_key, app_secret: app.app_secret };
+    Ok(Apps(apps.into_iter().map(credentials).collect()))
+}
+
+fn unreadable<E, R>(error: &SdkError<E, R>, id: &str) -> CredentialsError
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+    R: std::fmt::Debug,
+{
+    let id = id.to_owned();
+    match error.as_service_error().and_then(ProvideErrorMetadata::code) {
+        Some("ResourceNotFoundException") => CredentialsError::Missing { id },
+        Some("AccessDeniedException" | "DecryptionFailure") => CredentialsError::Denied { id },
+        Some(code) => CredentialsError::Unreadable { id, cause: code.to_owned() },
+        None => {
+            let mut cause: &dyn std::error::Error = error;
+            while let Some(inner) = cause.source() {
+                cause = inner;
+            }
+            CredentialsError::Unreadable { id, cause: cause.to_string() }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_app_or_a_list_of_apps_is_read() {
+        let one = parse(r#"{"app_key":"a","app_secret":"s"}"#).unwrap();
+        assert_eq!(one.get(None).unwrap().app_key, "a");
+        let two = parse(r#"{"apps":[{"app_key":"a","app_secret":"s"},{"app_key":"b","app_secret":"t"}]}"#).unwrap();
+        assert_eq!(two.get(None).unwrap().app_key, "a");
+        assert_eq!(two.get(Some("b")).unwrap().app_secret.expose(), "t");
+        assert!(two.get(Some("c")).is_none());
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_secret_is_said_without_its_text() {
+        for (text, problem) in [
+            ("s3cr3t", "is not JSON"),
+            ("{}", "has neither app_key nor app_secret"),
+            (r#"{"app_key":"a"}"#, "has no app_secret"),
+            (r#"{"app_secret":"s3cr3t"}"#, "has no app_key"),
+            (r#"{"app_key":"a","app_secret":7}"#, "has no app_secret"),
+            (r#"{"app_key":"a","app_secret":""}"#, "has an empty app_key or app_secret"),
+            (r#"{"apps":[]}"#, "has an empty list of apps"),
+            (r#"{"apps":[{"app_key":"a"}]}"#, "has an app without app_key or app_secret"),
+            ("[]", "has neither app_key nor app_secret"),
+        ] {
+            assert_eq!(parse(text).unwrap_err(), problem, "{text}");
+        }
+    }
+}

@@ -1,0 +1,391 @@
+//! JSON in, a [`Request`] out. Whatever is not understood is refused with an error that names the key: a slip in
+//! `team_id` must never come to mean "all teams".
+
+use crate::integration::IntegrationKey;
+use serde::{Deserialize, Deserializer, de};
+use serde_json::value::RawValue;
+use std::fmt;
+
+/// DynamoDB's limit on a partition key, in bytes.
+const MAX_TEAM_ID: usize = 2048;
+/// DynamoDB's limit on a sort key, in bytes.
+const MAX_INTEGRATION_ID: usize = 1024;
+/// How much of a value that was not understood is quoted, in characters.
+const MAX_QUOTED: usize = 200;
+
+/// What an event asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Refresh what is due.
+    Refresh(RefreshRequest),
+}
+
+/// What a refresh covers and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefreshRequest {
+    /// Which integrations.
+    pub selection: Selection,
+    /// Takes tokens that are not due, and rows marked `error`.
+    pub force: bool,
+    /// Says what would be done; calls nobody and writes nothing.
+    pub dry_run: bool,
+    /// Who asked.
+    pub trigger: Trigger,
+}
+
+/// Which integrations a request covers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Selection {
+    /// The whole table.
+    All,
+    /// One team's.
+    Team(String),
+    /// Just one.
+    One(IntegrationKey),
+}
+
+impl Selection {
+    /// The team that the request named, if it did.
+    pub fn team_id(&self) -> Option<&str> {
+        match self {
+            Self::All => None,
+            Self::Team(team_id) => Some(team_id),
+            Self::One(key) => Some(&key.team_id),
+        }
+    }
+}
+
+/// Who asked for a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Trigger {
+    /// A person or a program, by an invocation.
+    Manual,
+    /// EventBridge.
+    Schedule,
+}
+
+impl Trigger {
+    /// The name used in answers and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Manual => "manual",
+            Self::Schedule => "schedule",
+        }
+    }
+}
+
+/// An event that was not understood. Its message names the key and what was expected there.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("bad event: {0}")]
+pub struct BadEvent(String);
+
+/// Reads one event.
+///
+/// # Errors
+/// [`BadEvent`] for anything that the function does not know: no key is ever ignored.
+pub fn parse(event: &str) -> Result<Request, BadEvent> {
+    let looks: Looks = read(event)?;
+    if looks.detail_type.is_some() {
+        return scheduled(&read(event)?);
+    }
+    if looks.records.is_some() {
+        return Err(BadEvent("Records: expected no queue event, this function sends itself none".into()));
+    }
+    match looks.action.as_deref() {
+        None | Some("refresh") => manual(read(event)?),
+        Some(other) => {
+            Err(BadEvent(format!("action: got {}, expected \"refresh\" or no action at all", quoted(other))))
+        }
+    }
+}
+
+/// The few keys that tell kinds of events apart.
+#[derive(Deserialize)]
+struct Looks {
+    #[serde(rename = "detail-type")]
+    detail_type: Option<de::IgnoredAny>,
+    #[serde(rename = "Records")]
+    records: Option<de::IgnoredAny>,
+    action: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Manual {
+    #[serde(rename = "action")]
+    _action: Option<String>,
+    #[serde(default)]
+    team_id: Id<MAX_TEAM_ID>,
+    #[serde(default)]
+    integration_id: Id<MAX_INTEGRATION_ID>,
+    force: Option<bool>,
+    dry_run: Option<bool>,
+}
+
+fn manual(event: Manual) -> Result<Request, BadEvent> {
+    let selection = match (event.team_id.0, event.integration_id.0) {
+        (None, None) => Selection::All,
+        (Some(team_id), None) => Selection::Team(team_id),
+        (Some(team_id), Some(integration_id)) => Selection::One(IntegrationKey { team_id, integration_id }),
+        (None, Some(_)) => {
+            return Err(BadEvent(
+                "integration_id: expected a team_id beside it, as integrations are numbered within their team".into(),
+            ));
+        }
+    };
+    Ok(Request::Refresh(RefreshRequest {
+        selection,
+        force: event.force.unwrap_or(false),
+        dry_run: event.dry_run.unwrap_or(false),
+        trigger: Trigger::Manual,
+    }))
+}
+
+/// An EventBridge rule's or Scheduler's event, with the keys that AWS documents for it:
+/// <https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-events-structure.html>.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Scheduled {
+    #[serde(rename = "detail-type")]
+    detail_type: String,
+    source: String,
+    detail: Option<Box<RawValue>>,
+    #[serde(rename = "version")]
+    _version: Option<de::IgnoredAny>,
+    #[serde(rename = "id")]
+    _id: Option<de::IgnoredAny>,
+    #[serde(rename = "account")]
+    _account: Option<de::IgnoredAny>,
+    #[serde(rename = "time")]
+    _time: Option<de::IgnoredAny>,
+    #[serde(rename = "region")]
+    _region: Option<de::IgnoredAny>,
+    #[serde(rename = "resources")]
+    _resources: Option<de::IgnoredAny>,
+    #[serde(rename = "replay-name")]
+    _replay_name: Option<de::IgnoredAny>,
+}
+
+fn scheduled(event: &Scheduled) -> Result<Request, BadEvent> {
+    if event.detail_type != "Scheduled Event" {
+        let got = quoted(&event.detail_type);
+        return Err(BadEvent(format!("detail-type: got {got}, expected \"Scheduled Event\"")));
+    }
+    if !matches!(event.source.as_str(), "aws.events" | "aws.scheduler") {
+        let got = quoted(&event.source);
+        return Err(BadEvent(format!("source: got {got}, expected \"aws.events\" or \"aws.scheduler\"")));
+    }
+    if !event.detail.as_deref().is_none_or(is_empty_detail) {
+        return Err(BadEvent(
+            "detail: expected {}; to refresh only a part, give the schedule a constant input such as \
+             {\"action\":\"refresh\",\"team_id\":1}"
+                .into(),
+        ));
+    }
+    Ok(Request::Refresh(RefreshRequest {
+        selection: Selection::All,
+        force: false,
+        dry_run: false,
+        trigger: Trigger::Schedule,
+    }))
+}
+
+/// A rule sends `{}`; Scheduler sends the same as a string.
+fn is_empty_detail(detail: &RawValue) -> bool {
+    let is_empty = |json: &str| serde_json::from_str::<Empty>(json).is_ok();
+    is_empty(detail.get()) || serde_json::from_str::<String>(detail.get()).is_ok_and(|text| is_empty(&text))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Empty {}
+
+/// An id: a JSON string or integer; `null` means absent.
+#[derive(Default)]
+struct Id<const MAX: usize>(Option<String>);
+
+impl<'de, const MAX: usize> Deserialize<'de> for Id<MAX> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor<const MAX: usize>;
+
+        impl<const MAX: usize> de::Visitor<'_> for Visitor<MAX> {
+            type Value = Id<MAX>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "a string of 1 to {MAX} bytes, an integer or null")
+            }
+
+            fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
+                Ok(Id(None))
+            }
+
+            fn visit_i64<E: de::Error>(self, id: i64) -> Result<Self::Value, E> {
+                Ok(Id(Some(id.to_string())))
+            }
+
+            fn visit_u64<E: de::Error>(self, id: u64) -> Result<Self::Value, E> {
+                Ok(Id(Some(id.to_string())))
+            }
+
+            fn visit_str<E: de::Error>(self, id: &str) -> Result<Self::Value, E> {
+                match id.len() {
+                    0 => Err(E::invalid_value(de::Unexpected::Str(""), &self)),
+                    len if len > MAX => Err(E::custom(format!("got {len} bytes, expected at most {MAX}"))),
+                    _ => Ok(Id(Some(id.to_owned()))),
+                }
+            }
+        }
+
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+/// Reads JSON and, when it does not fit, names the key.
+fn read<'de, T: Deserialize<'de>>(event: &'de str) -> Result<T, BadEvent> {
+    // A derived struct would also take an array; an event is an object.
+    if !event.trim_start().starts_with('{') {
+        return Err(BadEvent("expected a JSON object such as {\"action\":\"refresh\"}".into()));
+    }
+    let mut json = serde_json::Deserializer::from_str(event);
+    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let path = error.path().to_string();
+        let cause = without_position(&error.into_inner());
+        // The path of a key that is unknown or twice there is the object's, and the cause names the key.
+        BadEvent(if path == "." { cause } else { format!("{path}: {cause}") })
+    })?;
+    json.end().map_err(|error| BadEvent(without_position(&error)))?;
+    Ok(value)
+}
+
+fn without_position(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let text = if error.is_data() { text.split(" at line ").next().unwrap_or_default() } else { &text };
+    text.chars().take(MAX_QUOTED).collect()
+}
+
+fn quoted(text: &str) -> String {
+    format!("{:?}", text.chars().take(MAX_QUOTED).collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn refresh(selection: Selection) -> Request {
+        let trigger = Trigger::Manual;
+        Request::Refresh(RefreshRequest { selection, force: false, dry_run: false, trigger })
+    }
+
+    fn refusal(event: &str) -> String {
+        parse(event).expect_err(event).to_string()
+    }
+
+    #[test]
+    fn an_empty_object_refreshes_what_is_due() {
+        assert_eq!(parse("{}"), Ok(refresh(Selection::All)));
+        assert_eq!(parse(r#" {"action":"refresh"}"#), Ok(refresh(Selection::All)));
+        assert_eq!(parse(r#"{"action":null,"team_id":null}"#), Ok(refresh(Selection::All)));
+    }
+
+    #[test]
+    fn an_id_may_be_a_string_or_an_integer() {
+        for event in [r#"{"team_id":1}"#, r#"{"team_id":"1"}"#] {
+            assert_eq!(parse(event), Ok(refresh(Selection::Team("1".into()))));
+        }
+        let one = IntegrationKey { team_id: "-3".into(), integration_id: "18446744073709551615".into() };
+        assert_eq!(
+            parse(r#"{"team_id":-3,"integration_id":18446744073709551615}"#),
+            Ok(refresh(Selection::One(one)))
+        );
+    }
+
+    #[test]
+    fn force_and_dry_run_are_taken_over() {
+        let Ok(Request::Refresh(request)) = parse(r#"{"team_id":1,"force":true,"dry_run":true}"#) else {
+            panic!("expected a refresh")
+        };
+        assert!(request.force && request.dry_run);
+    }
+
+    #[test]
+    fn a_team_id_of_the_wrong_type_never_means_all() {
+        for bad in ["true", "1.5", "[]", "[1]", "{}", r#""""#, "1e2", "99999999999999999999999"] {
+            let said = refusal(&format!(r#"{{"team_id":{bad}}}"#));
+            assert!(said.starts_with("bad event: team_id: ") && said.contains("expected"), "{bad}: {said}");
+        }
+        let long = "x".repeat(MAX_TEAM_ID + 1);
+        assert_eq!(
+            refusal(&format!(r#"{{"team_id":"{long}"}}"#)),
+            "bad event: team_id: got 2049 bytes, expected at most 2048"
+        );
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_by_name() {
+        for key in ["team", "teamId", "Team_id", "dryrun", "x"] {
+            let said = refusal(&format!(r#"{{"{key}":1}}"#));
+            assert!(said.contains(&format!("unknown field `{key}`")) && said.contains("`team_id`"), "{said}");
+        }
+        assert!(refusal(r#"{"team_id":1,"team_id":2}"#).contains("duplicate field `team_id`"));
+    }
+
+    #[test]
+    fn what_was_expected_is_said() {
+        assert_eq!(
+            refusal(r#"{"team_id":true}"#),
+            "bad event: team_id: invalid type: boolean `true`, expected a string of 1 to 2048 bytes, an integer or null"
+        );
+        assert_eq!(refusal(r#"{"force":"yes"}"#), "bad event: force: invalid type: string \"yes\", expected a boolean");
+        assert!(refusal(r#"{"action":"refrehs"}"#).starts_with("bad event: action: got \"refrehs\", expected"));
+        assert!(refusal(r#"{"action":7}"#).starts_with("bad event: action: "));
+        assert!(refusal(r#"{"integration_id":7}"#).starts_with("bad event: integration_id: expected a team_id"));
+        for event in ["[]", "null", "7", r#""refresh""#, ""] {
+            assert!(refusal(event).contains("expected a JSON object"), "{event}");
+        }
+    }
+
+    const RULE: &str = r#"{"version":"0","id":"53dc4d37","detail-type":"Scheduled Event","source":"aws.events",
+        "account":"123456789012","time":"2026-11-23T02:00:00Z","region":"eu-central-1","resources":["r"],"detail":{}}"#;
+
+    #[test]
+    fn a_rule_and_scheduler_start_the_nightly_run() {
+        let scheduler = RULE.replace("aws.events", "aws.scheduler").replace("{}}", r#""{}"}"#);
+        for event in [RULE, &scheduler] {
+            let Ok(Request::Refresh(request)) = parse(event) else { panic!("{event}") };
+            assert_eq!((request.trigger, request.selection), (Trigger::Schedule, Selection::All));
+            assert!(!request.force && !request.dry_run);
+        }
+    }
+
+    #[test]
+    fn a_scheduled_event_with_anything_else_in_it_is_refused() {
+        let detail = RULE.replace(r#""detail":{}"#, r#""detail":{"team_id":1}"#);
+        assert!(refusal(&detail).starts_with("bad event: detail: expected {}"));
+        assert!(refusal(&RULE.replace(r#""detail":{}"#, r#""detail":[]"#)).contains("detail: expected {}"));
+        assert!(refusal(&RULE.replace("aws.events", "aws.s3")).contains("source: got \"aws.s3\""));
+        assert!(refusal(&RULE.replace("Scheduled Event", "Object Created")).contains("detail-type: got"));
+        assert!(refusal(&RULE.replace(r#""account""#, r#""team_id""#)).contains("unknown field `team_id`"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_json_event_panics_or_widens_the_selection(team in "[ -~]{0,12}", key in "[a-zA-Z_-]{1,12}") {
+            let event = serde_json::json!({ key.clone(): team }).to_string();
+            if let Ok(Request::Refresh(request)) = parse(&event) {
+                match request.selection {
+                    Selection::Team(id) => prop_assert!(key == "team_id" && id == team),
+                    // Only a word for the action itself may leave the selection open.
+                    Selection::All => prop_assert!(key == "action" && team == "refresh"),
+                    Selection::One(_) => prop_assert!(false, "{event}"),
+                }
+            }
+        }
+
+        #[test]
+        fn no_text_at_all_panics(event in "\\PC{0,64}") {
+            let _ = parse(&event);
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! One event in, one answer out: what the function does for an invocation, whoever carries it here.
+
+use crate::{
+    answer::RefreshAnswer,
+    clock::Clock,
+    credentials::Credentials,
+    event::{self, BadEvent, Request},
+    fleet::{self, Emit, RunError, Services},
+    refresh::{Pace, RateLimiter},
+    settings::Settings,
+    store::Store,
+    tiktok::{ClientError, TikTok},
+};
+use aws_config::{BehaviorVersion, ConfigLoader, SdkConfig, retry::RetryConfig, timeout::TimeoutConfig};
+use chrono::{DateTime, Utc};
+use governor::Quota;
+use lambda_runtime::Diagnostic;
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
+
+/// The function, with the clients that a warm environment keeps.
+#[derive(Debug)]
+pub struct Function {
+    services: Services,
+}
+
+/// Why an invocation failed. It carries the type and the message that Lambda shows.
+#[derive(Debug, thiserror::Error)]
+pub enum InvocationError {
+    /// The event was not understood.
+    #[error(transparent)]
+    Event(#[from] BadEvent),
+    /// The run as a whole could not be done.
+    #[error(transparent)]
+    Run(#[from] RunError),
+}
+
+impl From<InvocationError> for Diagnostic {
+    fn from(error: InvocationError) -> Self {
+        Self { error_type: error.error_type().to_owned(), error_message: error.to_string() }
+    }
+}
+
+impl InvocationError {
+    /// The name of the error's kind, as Lambda's `errorType`.
+    pub fn error_type(&self) -> &'static str {
+        match self {
+            Self::Event(_) => "BadEvent",
+            Self::Run(RunError::Table(_)) => "TableUnavailable",
+            Self::Run(RunError::Credentials(_)) => "CredentialsUnavailable",
+            Self::Run(RunError::Apps(..)) => "AppRefused",
+        }
+    }
+}
+
+impl Function {
+    /// The function with clients made from `sdk`. Nothing is connected yet.
+    ///
+    /// # Errors
+    /// [`ClientError`] if this machine cannot do TLS.
+    pub fn new(settings: Settings, sdk: &SdkConfig, clock: Clock, emit: Emit) -> Result<Self, ClientError> {
+        let pace = Pace::with_call(settings.tiktok_timeout);
+        Self::with_pace(settings, sdk, clock, emit, pace)
+    }
+
+    /// As [`Function::new`], with waits of one's own.
+    ///
+    /// # Errors
+    /// [`ClientError`] if this machine cannot do TLS.
+    pub fn with_pace(
+        settings: Settings,
+        sdk: &SdkConfig,
+        clock: Clock,
+        emit: Emit,
+        pace: Pace,
+    ) -> Result<Self, ClientError> {
+        let rate = settings.max_requests_per_second;
+        // A small burst evens out late timers; a large one would double the rate of the first second.
+        let burst = NonZeroU32::new(rate.get().div_ceil(10)).unwrap_or(NonZeroU32::MIN);
+        let secrets = aws_sdk_secretsmanager::Client::new(sdk);
+        Ok(Self {
+            services: Services {
+                store: Store::new(aws_sdk_dynamodb::Client::new(sdk), &settings.table_name),
+                tiktok: TikTok::new(&settings.tiktok_auth_url, &settings.tiktok_api_url, settings.tiktok_timeout)?,
+                credentials: Arc::new(Credentials::new(&settings.credentials, secrets, clock.clone())),
+                limiter: Arc::new(RateLimiter::keyed(Quota::per_second(rate).allow_burst(burst))),
+                settings,
+                clock,
+                pace,
+                emit,
+            },
+        })
+    }
+
+    /// Answers one event, by `deadline`.
+    ///
+    /// # Errors
+    /// [`InvocationError`] if the event is not understood or the run as a whole could not be done.
+    pub async fn handle(&self, event: &str, deadline: DateTime<Utc>) -> Result<RefreshAnswer, InvocationError> {
+        match event::parse(event) {
+            Ok(Request::Refresh(request)) => Ok(fleet::run(&self.services, &request, deadline).await?),
+            Err(error) => {
+                tracing::error!("{error}");
+                Err(error.into())
+            }
+        }
+    }
+}
+
+/// The SDK's configuration with time-outs, of which it has none by default, and the behaviour of a fixed version.
+pub fn sdk_config() -> ConfigLoader {
+    let timeouts = TimeoutConfig::builder()
+        .connect_timeout(Duration::from_secs(1))
+        .operation_attempt_timeout(Duration::from_secs(3))
+        .operation_timeout(Duration::from_secs(10))
+        .build();
+    aws_config::defaults(BehaviorVersion::v2026_01_12())
+        .timeout_config(timeouts)
+        .retry_config(RetryConfig::standard().with_max_attempts(3))
+}

@@ -1,0 +1,30 @@
+//! Keeps the access tokens of TikTok Shop integrations alive, as a job on AWS Lambda that loses no token.
+//!
+//! An event becomes a [`event::Request`], becomes a stream of [`integration::Candidate`] rows (keys and expiries, no
+//! tokens), each becomes a leased row (the only thing that can call TikTok), each becomes an
+//! [`answer::Outcome`], all become an [`answer::RefreshAnswer`].
+//!
+//! | room | files | knows |
+//! |---|---|---|
+//! | the pure core | [`event`], [`answer`], [`integration`], [`breaker`], [`settings`], [`secret`], [`clock`] | each other, downward |
+//! | adapters | [`tiktok`], [`store`], [`credentials`], [`metrics`], [`logging`] | one outside system each, and the core |
+//! | the protocol | [`refresh`] (one integration), [`fleet`] (many), [`handler`] (one event) | all of the above |
+//! | the entries | `main.rs`, `bin/tiktok-tokens.rs`, `local` | the handler |
+
+pub mod answer;
+pub mod breaker;
+pub mod clock;
+pub mod credentials;
+pub mod event;
+pub mod fleet;
+pub mod handler;
+pub mod integration;
+#[cfg(feature = "local")]
+pub mod local;
+pub mod logging;
+pub mod metrics;
+pub mod refresh;
+pub mod secret;
+pub mod settings;
+pub mod store;
+pub mod tiktok;

@@ -1,0 +1,104 @@
+//! Lambda's Invoke endpoint, so that the real AWS CLI and SDKs work against this machine.
+//! <https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html>
+
+use crate::{clock::Clock, handler::Function};
+use axum::{
+    Json, Router,
+    extract::{DefaultBodyLimit, Path, State},
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse, Response},
+    routing::post,
+};
+use chrono::TimeDelta;
+use lambda_runtime::Diagnostic;
+use serde_json::json;
+use std::sync::Arc;
+
+/// The function's name, here and in the template.
+pub const FUNCTION_NAME: &str = "tiktok-token-refresh";
+/// How long one invocation may take.
+pub const TIMEOUT: TimeDelta = TimeDelta::minutes(15);
+/// Lambda's limit on a synchronous event, in bytes.
+const MAX_EVENT: usize = 6 * 1024 * 1024;
+
+#[derive(Clone)]
+struct Endpoint {
+    function: Arc<Function>,
+    clock: Clock,
+}
+
+/// The endpoint, as a router to be served.
+pub fn router(function: Arc<Function>, clock: Clock) -> Router {
+    Router::new()
+        .route("/2015-03-31/functions/{name}/invocations", post(invoke))
+        .layer(DefaultBodyLimit::max(MAX_EVENT))
+        .with_state(Endpoint { function, clock })
+}
+
+async fn invoke(
+    State(endpoint): State<Endpoint>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    event: String,
+) -> Response {
+    if !names_the_function(&name) {
+        let message = format!("Function not found: {name}; the only one here is {FUNCTION_NAME}");
+        return service_error(StatusCode::NOT_FOUND, "ResourceNotFoundException", &message);
+    }
+    let kind = headers.get("x-amz-invocation-type").and_then(|kind| kind.to_str().ok()).unwrap_or("RequestResponse");
+    if kind == "DryRun" {
+        return StatusCode::NO_CONTENT.into_response();
+    }
+    // No payload is an empty event, as on Lambda.
+    let event = if event.trim().is_empty() { "{}".to_owned() } else { event };
+    if serde_json::from_str::<serde::de::IgnoredAny>(&event).is_err() {
+        let message = "Could not parse request body into json";
+        return service_error(StatusCode::BAD_REQUEST, "InvalidRequestContentException", message);
+    }
+    let deadline = endpoint.clock.now() + TIMEOUT;
+    // A task of its own: a client that hangs up must not cancel a refresh.
+    let running = tokio::spawn(async move { endpoint.function.handle(&event, deadline).await });
+    if kind == "Event" {
+        return StatusCode::ACCEPTED.into_response();
+    }
+    let version = ("x-amz-executed-version", "$LATEST");
+    match running.await {
+        Ok(Ok(answer)) => ([version], Json(answer)).into_response(),
+        Ok(Err(error)) => function_error(version, error.into()),
+        Err(panic) => function_error(version, Diagnostic::from(panic.to_string())),
+    }
+}
+
+/// A function's own error is HTTP 200 with a header that says so.
+fn function_error(version: (&'static str, &'static str), error: Diagnostic) -> Response {
+    ([version, ("x-amz-function-error", "Unhandled")], Json(error)).into_response()
+}
+
+fn service_error(status: StatusCode, kind: &'static str, message: &str) -> Response {
+    let body = json!({ "Type": "User", "message": message, "Message": message });
+    (status, [("x-amzn-errortype", kind)], Json(body)).into_response()
+}
+
+/// A name, a partial or a whole ARN, with or without a qualifier.
+fn names_the_function(name: &str) -> bool {
+    let name = name.rsplit_once("function:").map_or(name, |(_, name)| name);
+    name.split(':').next() == Some(FUNCTION_NAME)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_function_goes_by_name_or_arn() {
+        for name in [
+            "tiktok-token-refresh",
+            "tiktok-token-refresh:$LATEST",
+            "123456789012:function:tiktok-token-refresh",
+            "arn:aws:lambda:eu-central-1:123456789012:function:tiktok-token-refresh:live",
+        ] {
+            assert!(names_the_function(name), "{name}");
+        }
+        assert!(!names_the_function("tiktok-token") && !names_the_function(""));
+    }
+}

@@ -1,0 +1,99 @@
+//! Sample integrations: one in every state that a table can hold.
+
+use super::tiktok::{Behaviour, TikTokStandIn};
+use crate::store::row::Item;
+use aws_sdk_dynamodb::types::AttributeValue;
+use chrono::{DateTime, TimeDelta, Utc};
+
+/// The `open_id` of the seller who is too busy for the first call.
+const BUSY: &str = "seller-205";
+/// The `open_id` of the seller who took the authorization back.
+const REVOKED: &str = "seller-301";
+
+/// What tells one sample from the next; the rest they have in common.
+struct Sample {
+    id: u32,
+    seller: &'static str,
+    status: &'static str,
+    /// Unix seconds; none leaves the attribute out.
+    access_expires_at: Option<i64>,
+    refresh_expires_in: TimeDelta,
+    more: Vec<(&'static str, AttributeValue)>,
+}
+
+/// The samples, as items of a table that was last written a while before `now`.
+pub(super) fn items(now: DateTime<Utc>, tiktok: &TikTokStandIn) -> Vec<Item> {
+    let within = |delta: TimeDelta| Some((now + delta).timestamp());
+    let sample = |id, seller, access_expires_at| Sample {
+        id,
+        seller,
+        status: "active",
+        access_expires_at,
+        refresh_expires_in: TimeDelta::days(200),
+        more: Vec::new(),
+    };
+    let lease = |until: TimeDelta| {
+        vec![
+            ("lock_owner", AttributeValue::S("another-attempt".into())),
+            ("lock_expires_at", AttributeValue::N((now + until).timestamp().to_string())),
+        ]
+    };
+    let garbled = vec![("access_token_expires_at", AttributeValue::S("tomorrow".into()))];
+    let hour = TimeDelta::hours(1);
+    let samples = [
+        sample(101, "Fresh Flowers", within(TimeDelta::days(5))),
+        sample(102, "Noodles by Night", within(TimeDelta::hours(20))),
+        sample(103, "Ten Minute Tea", within(TimeDelta::minutes(10))),
+        sample(104, "Yesterday's Toys", within(TimeDelta::hours(-3))),
+        sample(105, "Never Refreshed Books", None),
+        sample(201, "Century Crafts", Some(4_841_467_787)),
+        sample(202, "Duration Dresses", Some(604_800)),
+        Sample { more: lease(-hour), ..sample(203, "Lost Lease Lamps", within(hour)) },
+        Sample { more: lease(hour), ..sample(204, "Locked Lanterns", within(hour)) },
+        sample(205, "Busy Bakery", within(hour)),
+        sample(301, "Revoked Rings", within(hour)),
+        Sample { refresh_expires_in: TimeDelta::days(-2), ..sample(302, "Old Grant Ovens", within(-hour)) },
+        Sample { status: "error", ..sample(303, "Marked Mugs", within(-hour)) },
+        Sample { status: "paused", ..sample(304, "Paused Plants", within(-hour)) },
+        Sample { more: garbled, ..sample(305, "Garbled Garments", None) },
+    ];
+    samples.into_iter().map(|sample| item(sample, now, tiktok)).collect()
+}
+
+fn item(sample: Sample, now: DateTime<Utc>, tiktok: &TikTokStandIn) -> Item {
+    let open_id = format!("seller-{}", sample.id);
+    let pair = tiktok.authorize(&open_id, sample.seller);
+    let text = |value: &str| AttributeValue::S(value.to_owned());
+    let number = |value: i64| AttributeValue::N(value.to_string());
+    let mut item: Item = [
+        ("team_id", text(&(sample.id / 100).to_string())),
+        ("integration_id", text(&sample.id.to_string())),
+        ("status", text(sample.status)),
+        ("access_token", text(&pair.access_token)),
+        ("refresh_token", text(&pair.refresh_token)),
+        ("refresh_token_expires_at", number((now + sample.refresh_expires_in).timestamp())),
+        ("open_id", text(&open_id)),
+        ("seller_name", text(sample.seller)),
+        ("note", text("your own attribute: it survives every write")),
+    ]
+    .into_iter()
+    .map(|(name, value)| (name.to_owned(), value))
+    .collect();
+    if let Some(at) = sample.access_expires_at {
+        item.insert("access_token_expires_at".into(), number(at));
+    }
+    item.extend(sample.more.into_iter().map(|(name, value)| (name.to_owned(), value)));
+    item
+}
+
+/// Makes the stand-in know the sellers of a table that an earlier process left, and sets the scene.
+pub(super) fn set_scene(items: &[Item], tiktok: &TikTokStandIn) {
+    for item in items {
+        let text = |name: &str| item.get(name).and_then(|value| value.as_s().ok());
+        if let (Some(open_id), Some(token)) = (text("open_id"), text("refresh_token")) {
+            tiktok.adopt(open_id, text("seller_name").map_or("", String::as_str), token);
+        }
+    }
+    tiktok.next(BUSY, [Behaviour::Status(429, "too many requests", Some(1))]);
+    tiktok.revoke(REVOKED);
+}

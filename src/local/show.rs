@@ -1,0 +1,88 @@
+//! The table of integrations, for a person at a terminal. Of a token only its last characters show.
+
+use crate::{
+    answer::{RefreshAnswer, Report},
+    integration::Rule,
+    store::row::{self, Item},
+};
+use chrono::{DateTime, Utc};
+use comfy_table::{ContentArrangement, Table, presets::UTF8_FULL_CONDENSED};
+use std::time::Duration;
+
+/// The width where there is no terminal to ask.
+const WIDTH: u16 = 100;
+
+/// The rows as they are.
+pub(super) fn rows(items: &[Item], rule: &Rule) -> Table {
+    let mut table = table(&["Team", "Id", "Seller", "Status", "Token", "Expires", "State"]);
+    for item in items {
+        let key = row::key_of(item);
+        let candidate = row::candidate(item);
+        let expires = item.get("access_token_expires_at").and_then(|value| value.as_n().ok());
+        table.add_row([
+            key.team_id,
+            key.integration_id,
+            text(item, "seller_name"),
+            text(item, "status"),
+            tail(&text(item, "access_token")),
+            expires.and_then(|at| at.parse().ok()).map_or_else(|| "-".into(), |at| relative(at, rule.now)),
+            candidate.map_or_else(|_| "malformed".into(), |row| row.health(rule).as_str().to_owned()),
+        ]);
+    }
+    table
+}
+
+/// What a run did, what needs a person first.
+pub(super) fn report(answer: &RefreshAnswer) -> Table {
+    let mut table = table(&["Team", "Id", "Outcome", "Why"]);
+    for Report { key, outcome, reason, message, .. } in &answer.integrations {
+        let why = message.as_deref().or(*reason).unwrap_or_default();
+        table.add_row([&key.team_id, &key.integration_id, outcome.as_str(), why]);
+    }
+    table
+}
+
+fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic).set_header(header);
+    if !table.is_tty() {
+        table.set_width(WIDTH);
+    }
+    table
+}
+
+fn text(item: &Item, name: &str) -> String {
+    item.get(name).and_then(|value| value.as_s().ok()).cloned().unwrap_or_default()
+}
+
+fn tail(token: &str) -> String {
+    let from = token.char_indices().rev().nth(3).map_or(0, |(at, _)| at);
+    if token.len() > 8 { format!("…{}", &token[from..]) } else { "-".into() }
+}
+
+/// "in 5days 3h" or "2h ago": the two largest units of it.
+fn relative(at: i64, now: DateTime<Utc>) -> String {
+    let seconds = at.saturating_sub(now.timestamp());
+    let span = humantime::format_duration(Duration::from_secs(seconds.unsigned_abs())).to_string();
+    let span = span.split(' ').take(2).collect::<Vec<_>>().join(" ");
+    if seconds >= 0 { format!("in {span}") } else { format!("{span} ago") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_end_of_a_token_shows() {
+        assert_eq!(tail("TTP_1_0123456789abcdef"), "…cdef");
+        assert_eq!(tail("short"), "-");
+        assert_eq!(tail(""), "-");
+    }
+
+    #[test]
+    fn a_moment_is_told_from_now() {
+        let now = DateTime::from_timestamp(1_000_000, 0).unwrap();
+        assert_eq!(relative(1_000_000 + 3 * 86_400 + 3_600 + 60, now), "in 3days 1h");
+        assert_eq!(relative(1_000_000 - 120, now), "2m ago");
+    }
+}

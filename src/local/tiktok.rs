@@ -1,0 +1,344 @@
+//! A stand-in for TikTok Shop that behaves like the documented service: GET only, HTTP 200 with a code for errors,
+//! absolute expiries, refresh tokens that die on use when asked. Its behaviour can be switched call by call.
+
+use crate::{clock::Clock, secret::AppCredentials, tiktok::sign};
+use axum::{
+    Router,
+    body::Body,
+    extract::{Query, State},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header},
+    response::{IntoResponse, Response},
+};
+use chrono::TimeDelta;
+use futures_util::stream;
+use serde_json::{Value, json};
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::net::TcpListener;
+
+/// How long an access token lives.
+pub const ACCESS_TOKEN_LIFE: TimeDelta = TimeDelta::days(7);
+/// How long a refresh token lives.
+pub const REFRESH_TOKEN_LIFE: TimeDelta = TimeDelta::days(365);
+
+/// How the stand-in treats one call.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Behaviour {
+    /// As documented.
+    Normal,
+    /// HTTP 200 with a business error and no `data`; the token is not redeemed.
+    Code(i64, &'static str),
+    /// A bare HTTP status with these words, and `Retry-After` in seconds; the token is not redeemed.
+    Status(u16, &'static str, Option<u64>),
+    /// Never answers; the token is not redeemed.
+    Hang,
+    /// Redeems the token, then cuts the connection in the middle of the answer.
+    CutAfterRedeeming,
+    /// Redeems the token, then answers with these bytes instead of its answer.
+    Garbled(&'static str),
+    /// Redeems the token, then answers with more bytes than anyone should read.
+    Huge,
+    /// Sends the client, with its secrets, somewhere else.
+    Redirect(String),
+    /// Redeems the token, with these fields of `data` replaced (`null` removes one).
+    With(Value),
+    /// Redeems the token, but waits this long before it answers.
+    Slow(Duration),
+}
+
+/// A pair of tokens, in the clear: these open nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pair {
+    /// The access token.
+    pub access_token: String,
+    /// The refresh token.
+    pub refresh_token: String,
+}
+
+/// A stand-in for TikTok Shop's authorization host and open API.
+#[derive(Clone, Debug)]
+pub struct TikTokStandIn {
+    state: Arc<Mutex<Inner>>,
+    clock: Clock,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    apps: Vec<AppCredentials>,
+    sellers: BTreeMap<String, Seller>,
+    /// Which seller a refresh token belongs to. A token that is not here is "not found".
+    live: HashMap<String, String>,
+    single_use: bool,
+    latency: Duration,
+    for_all: Option<Behaviour>,
+    issued: u64,
+    posts: u64,
+}
+
+#[derive(Debug, Default)]
+struct Seller {
+    name: String,
+    last: Option<Pair>,
+    scripted: VecDeque<Behaviour>,
+    calls: u64,
+}
+
+impl TikTokStandIn {
+    /// A stand-in that knows these apps and reads the time from `clock`.
+    pub fn new(apps: Vec<AppCredentials>, clock: Clock) -> Self {
+        Self { state: Arc::new(Mutex::new(Inner { apps, ..Inner::default() })), clock }
+    }
+
+    /// Serves until the process ends.
+    ///
+    /// # Errors
+    /// Whatever the listener fails with.
+    pub async fn serve(self, listener: TcpListener) -> io::Result<()> {
+        axum::serve(listener, Router::new().fallback(answer).with_state(self)).await
+    }
+
+    /// Has a seller authorize the app; the pair that TikTok would hand out.
+    pub fn authorize(&self, open_id: &str, name: &str) -> Pair {
+        let mut inner = self.lock();
+        name.clone_into(&mut inner.sellers.entry(open_id.into()).or_default().name);
+        inner.issue(open_id, true)
+    }
+
+    /// Takes a refresh token for one that was handed out before this process began.
+    pub fn adopt(&self, open_id: &str, name: &str, refresh_token: &str) {
+        let mut inner = self.lock();
+        name.clone_into(&mut inner.sellers.entry(open_id.into()).or_default().name);
+        inner.live.insert(refresh_token.into(), open_id.into());
+    }
+
+    /// The seller takes the authorization back: its refresh tokens are not found any more.
+    pub fn revoke(&self, open_id: &str) {
+        self.lock().live.retain(|_, owner| owner != open_id);
+    }
+
+    /// From now on a refresh token dies when it is used, and a new one takes its place.
+    pub fn single_use(&self) {
+        self.lock().single_use = true;
+    }
+
+    /// From now on every answer takes this long.
+    pub fn latency(&self, latency: Duration) {
+        self.lock().latency = latency;
+    }
+
+    /// From now on every call, whoever's, is treated like this; `None` ends it.
+    pub fn always(&self, behaviour: Option<Behaviour>) {
+        self.lock().for_all = behaviour;
+    }
+
+    /// The next calls with this seller's token are treated like these, one after the other.
+    pub fn next(&self, open_id: &str, behaviours: impl IntoIterator<Item = Behaviour>) {
+        self.lock().sellers.entry(open_id.into()).or_default().scripted.extend(behaviours);
+    }
+
+    /// Replaces the apps that are known: somebody rotated a secret.
+    pub fn set_apps(&self, apps: Vec<AppCredentials>) {
+        self.lock().apps = apps;
+    }
+
+    /// How many refreshes were asked for with tokens of this seller.
+    pub fn calls(&self, open_id: &str) -> u64 {
+        self.lock().sellers.get(open_id).map_or(0, |seller| seller.calls)
+    }
+
+    /// How many refreshes were asked for in all.
+    pub fn all_calls(&self) -> u64 {
+        self.lock().sellers.values().map(|seller| seller.calls).sum()
+    }
+
+    /// How many requests came that were not a GET.
+    pub fn posts(&self) -> u64 {
+        self.lock().posts
+    }
+
+    /// The pair that this seller was last given.
+    pub fn last_pair(&self, open_id: &str) -> Option<Pair> {
+        self.lock().sellers.get(open_id).and_then(|seller| seller.last.clone())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn issue(&mut self, open_id: &str, new_refresh_token: bool) -> Pair {
+        self.issued += 1;
+        let nonce = uuid::Uuid::new_v4().simple().to_string();
+        let old = self.sellers.get(open_id).and_then(|seller| seller.last.clone());
+        let refresh_token = match old {
+            Some(old) if !new_refresh_token => old.refresh_token,
+            _ => format!("TTR_{}_{nonce}", self.issued),
+        };
+        let pair = Pair { access_token: format!("TTP_{}_{nonce}", self.issued), refresh_token };
+        self.live.insert(pair.refresh_token.clone(), open_id.to_owned());
+        self.sellers.entry(open_id.to_owned()).or_default().last = Some(pair.clone());
+        pair
+    }
+
+    /// Redeems a refresh token that is live.
+    fn redeem(&mut self, open_id: &str, sent: &str) -> Pair {
+        if self.single_use {
+            self.live.remove(sent);
+            return self.issue(open_id, true);
+        }
+        let seller = self.sellers.entry(open_id.to_owned()).or_default();
+        let access_token = String::new();
+        seller.last = Some(Pair { access_token, refresh_token: sent.to_owned() });
+        self.issue(open_id, false)
+    }
+}
+
+async fn answer(
+    State(tiktok): State<TikTokStandIn>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    Query(query): Query<HashMap<String, String>>,
+) -> Response {
+    if method != Method::GET {
+        tiktok.lock().posts += 1;
+        return not_found();
+    }
+    match uri.path() {
+        "/api/v2/token/refresh" => tiktok.refresh(&query).await,
+        "/authorization/202309/shops" => tiktok.shops(&query, &headers),
+        _ => not_found(),
+    }
+}
+
+fn not_found() -> Response {
+    (StatusCode::NOT_FOUND, "404 page not found").into_response()
+}
+
+fn error(code: i64, message: &str) -> Response {
+    axum::Json(json!({ "code": code, "message": message, "request_id": "local" })).into_response()
+}
+
+impl TikTokStandIn {
+    async fn refresh(&self, query: &HashMap<String, String>) -> Response {
+        let value = |name: &str| query.get(name).map(String::as_str).unwrap_or_default();
+        let sent = value("refresh_token");
+        let (latency, owner, behaviour) = {
+            let mut inner = self.lock();
+            let owner = inner.live.get(sent).cloned();
+            let for_all = inner.for_all.clone();
+            let seller = inner.sellers.entry(owner.clone().unwrap_or_default()).or_default();
+            seller.calls += 1;
+            let scripted = seller.scripted.pop_front();
+            (inner.latency, owner, scripted.or(for_all).unwrap_or(Behaviour::Normal))
+        };
+        tokio::time::sleep(latency).await;
+        if value("grant_type") != "refresh_token" {
+            return error(36_004_003, "invalid grant_type");
+        }
+        let knows_app = |app: &AppCredentials| app.app_key == value("app_key");
+        match self.lock().apps.iter().find(|app| knows_app(app)) {
+            None => return error(36_004_002, "Invalid `app_key`"),
+            Some(app) if app.app_secret.expose() != value("app_secret") => {
+                return error(36_004_002, "Invalid app_secret");
+            }
+            Some(_) => {}
+        }
+        match &behaviour {
+            Behaviour::Code(code, message) => return error(*code, message),
+            Behaviour::Status(status, words, retry_after) => {
+                let status = StatusCode::from_u16(*status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+                let mut response = (status, *words).into_response();
+                if let Some(seconds) = retry_after {
+                    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(*seconds));
+                }
+                return response;
+            }
+            Behaviour::Redirect(to) => {
+                return (StatusCode::TEMPORARY_REDIRECT, [(header::LOCATION, to.clone())]).into_response();
+            }
+            Behaviour::Hang => std::future::pending().await,
+            Behaviour::Normal
+            | Behaviour::CutAfterRedeeming
+            | Behaviour::Garbled(_)
+            | Behaviour::Huge
+            | Behaviour::With(_)
+            | Behaviour::Slow(_) => {}
+        }
+        let Some(open_id) = owner else { return error(36_004_005, "can not find related auth record") };
+        let body = self.granted(&open_id, sent, &behaviour);
+        match behaviour {
+            Behaviour::CutAfterRedeeming => {
+                let half = body.to_string().into_bytes()[..20].to_vec();
+                let cut = stream::iter([Ok(half), Err(io::Error::other("cut"))]);
+                Body::from_stream(cut).into_response()
+            }
+            Behaviour::Garbled(bytes) => bytes.into_response(),
+            Behaviour::Huge => " ".repeat(1_000_000).into_response(),
+            Behaviour::Slow(wait) => {
+                tokio::time::sleep(wait).await;
+                axum::Json(body).into_response()
+            }
+            _ => axum::Json(body).into_response(),
+        }
+    }
+
+    fn granted(&self, open_id: &str, sent: &str, behaviour: &Behaviour) -> Value {
+        let now = self.clock.now();
+        let mut inner = self.lock();
+        let pair = inner.redeem(open_id, sent);
+        let name = inner.sellers.get(open_id).map(|seller| seller.name.clone()).unwrap_or_default();
+        let mut data = json!({
+            "access_token": pair.access_token,
+            "access_token_expire_in": (now + ACCESS_TOKEN_LIFE).timestamp(),
+            "refresh_token": pair.refresh_token,
+            "refresh_token_expire_in": (now + REFRESH_TOKEN_LIFE).timestamp(),
+            "open_id": open_id, "seller_name": name, "seller_base_region": "VN", "user_type": 0,
+            "granted_scopes": ["seller.authorization.info", "seller.order.info"],
+        });
+        if let (Behaviour::With(Value::Object(fields)), Some(data)) = (behaviour, data.as_object_mut()) {
+            for (name, value) in fields {
+                if value.is_null() { data.remove(name) } else { data.insert(name.clone(), value.clone()) };
+            }
+        }
+        json!({ "code": 0, "message": "success", "data": data, "request_id": "local" })
+    }
+
+    fn shops(&self, query: &HashMap<String, String>, headers: &HeaderMap) -> Response {
+        let refuse = |status: u16, code: i64, message: &str| {
+            let body = json!({ "code": code, "message": message, "data": null, "request_id": "local" });
+            let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
+            (status, axum::Json(body)).into_response()
+        };
+        let inner = self.lock();
+        let Some(app) = inner.apps.iter().find(|app| query.get("app_key") == Some(&app.app_key)) else {
+            return refuse(400, 36_009_004, "app_key is invalid");
+        };
+        let pairs: Vec<_> = query.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        if query.get("sign").map(String::as_str)
+            != Some(sign(&app.app_secret, "/authorization/202309/shops", &pairs, b"").as_str())
+        {
+            return refuse(401, 106_001, "sign is invalid");
+        }
+        let sent_at = query.get("timestamp").and_then(|text| text.parse::<i64>().ok()).unwrap_or_default();
+        if !(-300..=30).contains(&(sent_at - self.clock.now().timestamp())) {
+            return refuse(400, 36_009_004, "timestamp is invalid");
+        }
+        let token = headers.get("x-tts-access-token").and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let owns = |seller: &&Seller| seller.last.as_ref().is_some_and(|pair| pair.access_token == token);
+        match inner.sellers.values().find(owns) {
+            None => refuse(401, 105_002, "access token is expired"),
+            Some(seller) => axum::Json(json!({
+                "code": 0, "message": "Success", "request_id": "local",
+                "data": { "shops": [{ "id": "7495", "name": seller.name, "region": "VN", "seller_type": "LOCAL",
+                                      "cipher": "ROW_local", "code": "VNLOCAL" }] },
+            }))
+            .into_response(),
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! The function's entry: settings, clients, the Lambda runtime; nothing else.
+
+use chrono::{DateTime, Utc};
+use lambda_runtime::{Error, LambdaEvent, run, service_fn};
+use serde_json::value::RawValue;
+use std::io::{self, Write};
+use std::sync::Arc;
+use tiktok_token_refresh::{
+    clock::Clock,
+    handler::{Function, sdk_config},
+    logging,
+    settings::Settings,
+};
+
+#[tokio::main]
+async fn main() -> Result<(), Error> {
+    let settings = Settings::from_env().inspect_err(|error| {
+        // Before the log level is known: one line that says all.
+        report(&serde_json::json!({ "level": "ERROR", "message": error.to_string() }).to_string());
+    })?;
+    tracing::subscriber::set_global_default(logging::subscriber(settings.log_level, io::stdout))?;
+    let sdk = sdk_config().load().await;
+    let function = Function::new(settings, &sdk, Clock::system(), Arc::new(report))?;
+    let function = &function;
+    run(service_fn(move |event: LambdaEvent<Box<RawValue>>| async move {
+        let deadline = DateTime::<Utc>::from(event.context.deadline());
+        function.handle(event.payload.get(), deadline).await
+    }))
+    .await
+}
+
+/// Writes one line to standard output, which is where CloudWatch reads.
+fn report(line: &str) {
+    // There is nowhere to tell that standard output is gone.
+    let _ = writeln!(io::stdout().lock(), "{line}");
+}

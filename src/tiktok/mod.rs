@@ -1,0 +1,165 @@
+//! TikTok Shop's authorization API. The credentials travel in the URL (the provider's choice), so no URL leaves
+//! this module: not in an error, not in a log.
+
+mod error;
+mod grant;
+mod sign;
+
+pub use error::CallError;
+pub use grant::{Grant, Seller, Shop, parse};
+pub use sign::sign;
+
+use crate::{
+    secret::{AccessToken, AppCredentials, RefreshToken},
+    settings::is_loopback,
+};
+use chrono::{DateTime, Utc};
+use reqwest::{Client, RequestBuilder, Response, header, redirect};
+use std::{error::Error as _, time::Duration};
+use url::Url;
+
+/// The largest answer that is read, in bytes. Real ones have about 1 KB.
+const MAX_BODY: usize = 64 * 1024;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Shorter than the idle time after which load balancers close a connection.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
+/// No `Retry-After` is followed for longer.
+const MAX_RETRY_AFTER: Duration = Duration::from_mins(1);
+const SHOPS_PATH: &str = "/authorization/202309/shops";
+
+/// A client of TikTok Shop's authorization host and open API.
+#[derive(Clone, Debug)]
+pub struct TikTok {
+    auth: Client,
+    api: Client,
+    auth_url: Url,
+    api_url: Url,
+}
+
+/// The HTTP client could not be made: this machine's TLS set-up is broken.
+#[derive(Debug, thiserror::Error)]
+#[error("the HTTP client for TikTok could not be made: {0}")]
+pub struct ClientError(String);
+
+impl TikTok {
+    /// A client whose every call takes at most `timeout`, from connecting to the last byte.
+    ///
+    /// # Errors
+    /// [`ClientError`] if TLS cannot be set up on this machine.
+    pub fn new(auth_url: &Url, api_url: &Url, timeout: Duration) -> Result<Self, ClientError> {
+        Ok(Self {
+            auth: client(auth_url, timeout)?,
+            api: client(api_url, timeout)?,
+            auth_url: auth_url.clone(),
+            api_url: api_url.clone(),
+        })
+    }
+
+    /// Redeems `sent` for a new pair: `GET /api/v2/token/refresh`. A POST would be answered with 404.
+    ///
+    /// # Errors
+    /// A classified [`CallError`].
+    pub async fn refresh(&self, app: &AppCredentials, sent: &RefreshToken) -> Result<Grant, CallError> {
+        let mut url = self.auth_url.clone();
+        url.set_path("/api/v2/token/refresh");
+        let request = self.auth.get(url).query(&[
+            ("app_key", app.app_key.as_str()),
+            ("app_secret", app.app_secret.expose()),
+            ("refresh_token", sent.expose()),
+            ("grant_type", "refresh_token"),
+        ]);
+        let answer = exchange(request).await?;
+        parse(answer.status, answer.retry_after, &answer.body)
+            .map_err(|error| error.cleaned(&[app.app_secret.expose(), sent.expose()]))
+    }
+
+    /// The shops that an authorization covers, which also shows that its access token works:
+    /// `GET /authorization/202309/shops`, signed at `now`.
+    ///
+    /// # Errors
+    /// A classified [`CallError`].
+    pub async fn get_authorized_shops(
+        &self,
+        app: &AppCredentials,
+        token: &AccessToken,
+        now: DateTime<Utc>,
+    ) -> Result<Vec<Shop>, CallError> {
+        let timestamp = now.timestamp().to_string();
+        let mut query = vec![("app_key", app.app_key.as_str()), ("timestamp", timestamp.as_str())];
+        let signature = sign(&app.app_secret, SHOPS_PATH, &query, b"");
+        query.push(("sign", &signature));
+        let mut url = self.api_url.clone();
+        url.set_path(SHOPS_PATH);
+        let request = self
+            .api
+            .get(url)
+            .query(&query)
+            .header("x-tts-access-token", token.expose())
+            .header(header::CONTENT_TYPE, "application/json");
+        let answer = exchange(request).await?;
+        grant::parse_shops(answer.status, answer.retry_after, &answer.body)
+            .map_err(|error| error.cleaned(&[app.app_secret.expose(), token.expose()]))
+    }
+}
+
+/// A redirect would hand the secrets to another origin; a hidden retry would redeem a token twice.
+fn client(url: &Url, timeout: Duration) -> Result<Client, ClientError> {
+    Client::builder()
+        .user_agent(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")))
+        .redirect(redirect::Policy::none())
+        .referer(false)
+        .retry(reqwest::retry::never())
+        .https_only(!is_loopback(url))
+        .timeout(timeout)
+        .connect_timeout(CONNECT_TIMEOUT.min(timeout))
+        .pool_idle_timeout(IDLE_TIMEOUT)
+        .build()
+        .map_err(|error| ClientError(cause_of(&error.without_url())))
+}
+
+struct Answer {
+    status: u16,
+    retry_after: Option<Duration>,
+    body: Vec<u8>,
+}
+
+async fn exchange(request: RequestBuilder) -> Result<Answer, CallError> {
+    let mut response = request.send().await.map_err(unanswered)?;
+    let (status, retry_after) = (response.status().as_u16(), retry_after(&response));
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(unanswered)? {
+        if body.len() + chunk.len() > MAX_BODY {
+            return Err(CallError::Ambiguous { message: format!("an answer of more than {MAX_BODY} bytes") });
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(Answer { status, retry_after, body })
+}
+
+fn unanswered(error: reqwest::Error) -> CallError {
+    let error = error.without_url();
+    if error.is_connect() {
+        CallError::NotConnected { message: cause_of(&error) }
+    } else if error.is_timeout() {
+        CallError::Ambiguous { message: "time-out".into() }
+    } else {
+        CallError::Ambiguous { message: cause_of(&error) }
+    }
+}
+
+/// The innermost cause: the outer ones only say that something failed.
+fn cause_of(error: &reqwest::Error) -> String {
+    let mut cause = error.source();
+    let mut text = error.to_string();
+    while let Some(inner) = cause {
+        text = inner.to_string();
+        cause = inner.source();
+    }
+    text
+}
+
+/// `Retry-After` in seconds, as APIs write it; a date there is not read, and the usual back-off serves.
+fn retry_after(response: &Response) -> Option<Duration> {
+    let text = response.headers().get(header::RETRY_AFTER)?.to_str().ok()?;
+    Some(Duration::from_secs(text.trim().parse().ok()?).min(MAX_RETRY_AFTER))
+}

@@ -1,0 +1,15 @@
+//! The specification: what the function promises, over HTTP against an embedded DynamoDB and a TikTok Shop that
+//! behaves like the documented service.
+
+mod architecture;
+mod bad_nights;
+mod bad_surroundings;
+mod command;
+mod credentials;
+mod events;
+mod lambda;
+mod many;
+mod outcomes;
+mod rule;
+mod secrets;
+mod support;

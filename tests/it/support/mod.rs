@@ -1,0 +1,9 @@
+//! The world in which the specification is told.
+
+pub mod aws;
+pub mod logs;
+pub mod world;
+
+pub use aws::{Fault, Step};
+pub use tiktok_token_refresh::local::tiktok::{Behaviour, Pair};
+pub use world::{NIGHT, Shop, World, days, hours, minutes};
