@@ -130,7 +130,10 @@ mod tests {
     fn three_refusals_of_the_app_in_a_row_stop_it_and_fail_the_run() {
         assert_eq!(after(&[(Sign::Misconfigured, 2)]).stopped(), None);
         let breaker = after(&[(Sign::Misconfigured, 3)]);
-        assert_eq!((breaker.stopped(), breaker.failure()), (Some(Stop::Misconfigured), Some(Stop::Misconfigured)));
+        assert_eq!(
+            (breaker.stopped(), breaker.failure()),
+            (Some(Stop::Misconfigured), Some(Stop::Misconfigured))
+        );
     }
 
     #[test]

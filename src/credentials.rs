@@ -65,7 +65,9 @@ pub enum CredentialsError {
         id: String,
     },
     /// The function's role does not allow it.
-    #[error("the secret {id} may not be read: allow secretsmanager:GetSecretValue on it, and kms:Decrypt on its key")]
+    #[error(
+        "the secret {id} may not be read: allow secretsmanager:GetSecretValue on it, and kms:Decrypt on its key"
+    )]
     Denied {
         /// `APP_CREDENTIALS_SECRET_ID`.
         id: String,
@@ -127,12 +129,17 @@ impl Credentials {
     ///
     /// # Errors
     /// [`CredentialsError`] if the secret must be read again and cannot be.
-    pub async fn after_refusal(&self, refused: &AppCredentials) -> Result<Option<AppCredentials>, CredentialsError> {
+    pub async fn after_refusal(
+        &self,
+        refused: &AppCredentials,
+    ) -> Result<Option<AppCredentials>, CredentialsError> {
         let Source::Secret { client, id } = &self.source else { return Ok(None) };
         let now = self.clock.now();
         let mut cache = self.cache.lock().await;
         let newer = |apps: &Apps| {
-            apps.get(Some(&refused.app_key)).filter(|app| !app.app_secret.is_same_as(&refused.app_secret)).cloned()
+            apps.get(Some(&refused.app_key))
+                .filter(|app| !app.app_secret.is_same_as(&refused.app_secret))
+                .cloned()
         };
         if let Some(cached) = &*cache {
             let just_reread = cached.reread_at.is_some_and(|at| now - at < REREAD_EVERY);
@@ -150,7 +157,8 @@ impl Credentials {
 }
 
 async fn read(client: &Client, id: &str) -> Result<Apps, CredentialsError> {
-    let output = client.get_secret_value().secret_id(id).send().await.map_err(|error| unreadable(&error, id))?;
+    let output =
+        client.get_secret_value().secret_id(id).send().await.map_err(|error| unreadable(&error, id))?;
     let malformed = |problem| CredentialsError::Malformed { id: id.to_owned(), problem };
     let text = output.secret_string().ok_or_else(|| malformed("holds binary data"))?;
     parse(text).map_err(malformed)
@@ -169,9 +177,12 @@ fn parse(text: &str) -> Result<Apps, &'static str> {
     }
     let Ok(json) = serde_json::from_str::<serde_json::Value>(text) else { return Err("is not JSON") };
     let apps = if json.get("apps").is_some() {
-        Many::deserialize(json).map(|many| many.apps).map_err(|_| "has an app without app_key or app_secret")?
+        Many::deserialize(json)
+            .map(|many| many.apps)
+            .map_err(|_| "has an app without app_key or app_secret")?
     } else {
-        let lacks = ["app_key", "app_secret"].map(|key| json.get(key).and_then(serde_json::Value::as_str).is_none());
+        let lacks =
+            ["app_key", "app_secret"].map(|key| json.get(key).and_then(serde_json::Value::as_str).is_none());
         match lacks {
             [true, true] => return Err("has neither app_key nor app_secret"),
             [true, false] => return Err("has no app_key"),
@@ -217,7 +228,8 @@ mod tests {
     fn one_app_or_a_list_of_apps_is_read() {
         let one = parse(r#"{"app_key":"a","app_secret":"s"}"#).unwrap();
         assert_eq!(one.get(None).unwrap().app_key, "a");
-        let two = parse(r#"{"apps":[{"app_key":"a","app_secret":"s"},{"app_key":"b","app_secret":"t"}]}"#).unwrap();
+        let two =
+            parse(r#"{"apps":[{"app_key":"a","app_secret":"s"},{"app_key":"b","app_secret":"t"}]}"#).unwrap();
         assert_eq!(two.get(None).unwrap().app_key, "a");
         assert_eq!(two.get(Some("b")).unwrap().app_secret.expose(), "t");
         assert!(two.get(Some("c")).is_none());

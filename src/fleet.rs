@@ -118,8 +118,12 @@ pub async fn run(
     let run_id = Uuid::new_v4().to_string();
     let mut run = Run::new(services, request, &run_id);
     info!(
-        run_id, trigger = request.trigger.as_str(), team_id = request.selection.team_id(),
-        force = request.force, dry_run = request.dry_run, "TikTok token refresh run started",
+        run_id,
+        trigger = request.trigger.as_str(),
+        team_id = request.selection.team_id(),
+        force = request.force,
+        dry_run = request.dry_run,
+        "TikTok token refresh run started",
     );
     let done = run.work(deadline).await;
     let took = timer.elapsed();
@@ -139,8 +143,16 @@ pub async fn run(
     let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
     let counted = serde_json::to_string(&counts).unwrap_or_default();
     match &done {
-        Ok(()) => info!(run_id, duration_ms, complete = completed, counts = counted, "TikTok token refresh run finished"),
-        Err(error) => error!(run_id, duration_ms, counts = counted, "TikTok token refresh run failed: {error}"),
+        Ok(()) => info!(
+            run_id,
+            duration_ms,
+            complete = completed,
+            counts = counted,
+            "TikTok token refresh run finished"
+        ),
+        Err(error) => {
+            error!(run_id, duration_ms, counts = counted, "TikTok token refresh run failed: {error}")
+        }
     }
     let tally = run.tally;
     done.map(|()| RefreshAnswer::new(run_id, request, started_at, took, tally))
@@ -254,7 +266,9 @@ impl<'a> Run<'a> {
                         self.tally.due();
                         due.push((candidate, why));
                     }
-                    Err(Skip::RefreshTokenExpired) if candidate.status == Status::Active && !self.request.dry_run => {
+                    Err(Skip::RefreshTokenExpired)
+                        if candidate.status == Status::Active && !self.request.dry_run =>
+                    {
                         expired.push(candidate);
                     }
                     Err(skip) => {
@@ -284,8 +298,10 @@ impl<'a> Run<'a> {
         let soon = at.is_by(self.rule.now + REFRESH_TOKEN_WARNING);
         if soon && candidate.status == Status::Active && !candidate.refresh_token_expired(self.rule.now) {
             warn!(
-                run_id = self.id, team_id = candidate.key.team_id,
-                integration_id = candidate.key.integration_id, refresh_token_expires_at = at.0,
+                run_id = self.id,
+                team_id = candidate.key.team_id,
+                integration_id = candidate.key.integration_id,
+                refresh_token_expires_at = at.0,
                 "the refresh token expires within 7 days: the seller must connect again before",
             );
         }
@@ -298,6 +314,9 @@ impl<'a> Run<'a> {
         }
         let message = match candidate.access_expires_at {
             None => "the access token's expiry is missing".to_owned(),
+            Some(at) if due == Due::ExpiryNotBelieved => {
+                format!("the stored expiry, {}, cannot be true", at.0)
+            }
             Some(at) => {
                 let seconds = at.seconds_from(self.rule.now);
                 let span = humantime::format_duration(Duration::from_secs(seconds.unsigned_abs()));
@@ -441,7 +460,9 @@ impl<'a> Run<'a> {
     fn lost(&mut self, error: &JoinError, key: Option<IntegrationKey>) {
         let Some(key) = key else { return error!(run_id = self.id, "a task was lost: {error}") };
         let report = Report::new(key, Outcome::Failed);
-        self.end(report.because("internal_error", "a bug in this function stopped this integration's refresh"));
+        self.end(
+            report.because("internal_error", "a bug in this function stopped this integration's refresh"),
+        );
     }
 
     fn end(&mut self, report: Report) {
@@ -531,7 +552,10 @@ impl Census {
             let soonest = [self.gauges.soonest_access_token_expiry, seconds].into_iter().flatten().min();
             self.gauges.soonest_access_token_expiry = soonest;
         }
-        if candidate.refresh_expires_at.is_some_and(|at| at.0 > 0 && at.is_by(self.rule.now + REFRESH_TOKEN_WARNING)) {
+        if candidate
+            .refresh_expires_at
+            .is_some_and(|at| at.0 > 0 && at.is_by(self.rule.now + REFRESH_TOKEN_WARNING))
+        {
             self.gauges.refresh_tokens_expiring_in_7_days += 1;
         }
     }

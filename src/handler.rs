@@ -80,7 +80,11 @@ impl Function {
         Ok(Self {
             services: Services {
                 store: Store::new(aws_sdk_dynamodb::Client::new(sdk), &settings.table_name),
-                tiktok: TikTok::new(&settings.tiktok_auth_url, &settings.tiktok_api_url, settings.tiktok_timeout)?,
+                tiktok: TikTok::new(
+                    &settings.tiktok_auth_url,
+                    &settings.tiktok_api_url,
+                    settings.tiktok_timeout,
+                )?,
                 credentials: Arc::new(Credentials::new(&settings.credentials, secrets, clock.clone())),
                 limiter: Arc::new(RateLimiter::keyed(Quota::per_second(rate).allow_burst(burst))),
                 settings,
@@ -95,7 +99,11 @@ impl Function {
     ///
     /// # Errors
     /// [`InvocationError`] if the event is not understood or the run as a whole could not be done.
-    pub async fn handle(&self, event: &str, deadline: DateTime<Utc>) -> Result<RefreshAnswer, InvocationError> {
+    pub async fn handle(
+        &self,
+        event: &str,
+        deadline: DateTime<Utc>,
+    ) -> Result<RefreshAnswer, InvocationError> {
         match event::parse(event) {
             Ok(Request::Refresh(request)) => Ok(fleet::run(&self.services, &request, deadline).await?),
             Err(error) => {

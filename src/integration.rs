@@ -320,7 +320,8 @@ impl Integration {
     pub fn may_be_taken(&self, rule: &Rule) -> Result<Due, Skip> {
         let due = self.candidate.due(rule);
         // A missing access token is an expired one, whatever expiry stands beside it.
-        let due = if due == Err(Skip::NotDue) && self.access_token.is_none() { Ok(Due::Expiring) } else { due };
+        let due =
+            if due == Err(Skip::NotDue) && self.access_token.is_none() { Ok(Due::Expiring) } else { due };
         let due = due?;
         if self.refresh_token.is_none() {
             return Err(Skip::RefreshTokenMissing);

@@ -257,9 +257,7 @@ impl Refresher {
                 None => Err(report(Outcome::CannotRefresh).because(MISSING.0, MISSING.1)),
             },
             Ok(Acquired::Skipped(skip)) => Err(skipped(candidate, &skip, self.clock.now())),
-            Ok(Acquired::Deleted) => {
-                Err(report(Outcome::NotDue).because(DELETED.0, DELETED.1))
-            }
+            Ok(Acquired::Deleted) => Err(report(Outcome::NotDue).because(DELETED.0, DELETED.1)),
             Ok(Acquired::Malformed(malformed)) => {
                 Err(report(Outcome::Failed).because("malformed_row", malformed.to_string()))
             }
@@ -291,7 +289,9 @@ impl Refresher {
         }
         let key = leased.key();
         warn!(
-            run_id = self.run_id, team_id = key.team_id, integration_id = key.integration_id,
+            run_id = self.run_id,
+            team_id = key.team_id,
+            integration_id = key.integration_id,
             "TikTok's answer was lost, asking once more",
         );
         match self.ask_once(newer.as_ref().unwrap_or(app), &leased.sent).await {
@@ -318,8 +318,12 @@ impl Refresher {
             .notify(|error, wait| {
                 let key = leased.key();
                 warn!(
-                    run_id = self.run_id, team_id = key.team_id, integration_id = key.integration_id, reason = error.reason(),
-                    wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX), "asking TikTok again: {error}",
+                    run_id = self.run_id,
+                    team_id = key.team_id,
+                    integration_id = key.integration_id,
+                    reason = error.reason(),
+                    wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
+                    "asking TikTok again: {error}",
                 );
             })
             .await
@@ -380,7 +384,9 @@ impl Refresher {
             .when(|_| self.clock.now() < last_second)
             .notify(|error, _| {
                 warn!(
-                    run_id = self.run_id, team_id = key.team_id, integration_id = key.integration_id,
+                    run_id = self.run_id,
+                    team_id = key.team_id,
+                    integration_id = key.integration_id,
                     "TikTok's new pair is not saved yet, trying again: {error}",
                 );
             })
@@ -410,7 +416,8 @@ impl Refresher {
                 Outcome::Failed
             }
         };
-        let report = leased.report(outcome).because(error.reason(), error.to_string()).with_code(error.code());
+        let report =
+            leased.report(outcome).because(error.reason(), error.to_string()).with_code(error.code());
         Attempt::Done { report, sign: Some(sign), stored: None }
     }
 
@@ -432,9 +439,7 @@ impl Refresher {
             .only_if("status", Some(leased.row.candidate.status.as_str()));
         match self.store.change(leased.key(), change).await {
             Ok(Ok(())) => report,
-            Ok(Err(Conflict::Deleted)) => {
-                leased.report(Outcome::NotDue).because(DELETED.0, DELETED.1)
-            }
+            Ok(Err(Conflict::Deleted)) => leased.report(Outcome::NotDue).because(DELETED.0, DELETED.1),
             // Our own mark, whose answer was lost.
             Ok(Err(Conflict::Changed(row)))
                 if row.candidate.status == Status::Error && row.still_holds(&leased.sent) =>
@@ -448,9 +453,9 @@ impl Refresher {
                     .because(CHANGED.0, CHANGED.1)
                     .expiring(row.candidate.access_expires_at)
             }
-            Err(error) => {
-                leased.report(Outcome::Failed).because("store_error", format!("{message}; not marked: {error}"))
-            }
+            Err(error) => leased
+                .report(Outcome::Failed)
+                .because("store_error", format!("{message}; not marked: {error}")),
         }
     }
 
@@ -480,7 +485,9 @@ impl Refresher {
             .only_if("lock_owner", candidate.lease.as_ref().map(|lease| lease.owner.as_str()));
         match self.store.change(&candidate.key, change).await {
             Ok(Ok(())) => report,
-            Ok(Err(Conflict::Deleted)) => Report::new(candidate.key, Outcome::NotDue).because(DELETED.0, DELETED.1),
+            Ok(Err(Conflict::Deleted)) => {
+                Report::new(candidate.key, Outcome::NotDue).because(DELETED.0, DELETED.1)
+            }
             Ok(Err(Conflict::Changed(row))) => match row.may_be_taken(&self.rule()) {
                 Err(skip) => skipped(&row.candidate, &skip, now),
                 Ok(_) => Report::new(candidate.key, Outcome::NotDue)
@@ -512,11 +519,15 @@ impl Refresher {
         match self.store.change(key, change).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) => warn!(
-                run_id = self.run_id, team_id = key.team_id, integration_id = key.integration_id,
+                run_id = self.run_id,
+                team_id = key.team_id,
+                integration_id = key.integration_id,
                 "did not {to}: the lease is somebody else's by now",
             ),
             Err(error) => error!(
-                run_id = self.run_id, team_id = key.team_id, integration_id = key.integration_id,
+                run_id = self.run_id,
+                team_id = key.team_id,
+                integration_id = key.integration_id,
                 "could not {to}, so the row stays locked until its lease runs out: {error}",
             ),
         }
@@ -671,9 +682,8 @@ pub fn skipped(row: &Candidate, skip: &Skip, now: DateTime<Utc>) -> Report {
     let report = |outcome| Report::new(row.key.clone(), outcome).expiring(row.access_expires_at);
     match skip {
         Skip::NotDue => report(Outcome::NotDue),
-        Skip::UserStatus(status) => {
-            report(Outcome::NotDue).because("status", format!("its status is {status:?}, which is the user's own"))
-        }
+        Skip::UserStatus(status) => report(Outcome::NotDue)
+            .because("status", format!("its status is {status:?}, which is the user's own")),
         Skip::Marked(status) => {
             let message = format!("it is marked {:?}: the seller must connect again", status.as_str());
             report(Outcome::CannotRefresh).because("marked", message)
@@ -691,7 +701,10 @@ pub fn skipped(row: &Candidate, skip: &Skip, now: DateTime<Utc>) -> Report {
 fn unknown_app(row: &Candidate) -> Report {
     let app_key = row.app_key.as_deref().unwrap_or_default();
     Report::new(row.key.clone(), Outcome::Failed)
-        .because("unknown_app_key", format!("the secret has no app {app_key:?}, which the row's app_key names"))
+        .because(
+            "unknown_app_key",
+            format!("the secret has no app {app_key:?}, which the row's app_key names"),
+        )
         .expiring(row.access_expires_at)
 }
 

@@ -87,10 +87,16 @@ impl Settings {
             ),
             tiktok_auth_url: reader.url("TIKTOK_AUTH_URL", "https://auth.tiktok-shops.com"),
             tiktok_api_url: reader.url("TIKTOK_API_URL", "https://open-api.tiktokglobalshop.com"),
-            metrics_namespace: reader.text("METRICS_NAMESPACE").unwrap_or_else(|| "TikTokTokenRefresh".into()),
+            metrics_namespace: reader
+                .text("METRICS_NAMESPACE")
+                .unwrap_or_else(|| "TikTokTokenRefresh".into()),
             log_level: reader.level("LOG_LEVEL"),
         };
-        if reader.problems.is_empty() { Ok(settings) } else { Err(SettingsError { problems: reader.problems }) }
+        if reader.problems.is_empty() {
+            Ok(settings)
+        } else {
+            Err(SettingsError { problems: reader.problems })
+        }
     }
 }
 
@@ -155,7 +161,12 @@ impl<F: Fn(&str) -> Option<String>> Reader<F> {
         })
     }
 
-    fn duration(&mut self, name: &str, default: Duration, range: std::ops::RangeInclusive<Duration>) -> Duration {
+    fn duration(
+        &mut self,
+        name: &str,
+        default: Duration,
+        range: std::ops::RangeInclusive<Duration>,
+    ) -> Duration {
         let Some(value) = self.text(name) else { return default };
         match humantime::parse_duration(&value) {
             Err(_) => self.wrong(name, &value, "a duration such as 90s, 5m, 48h or 7d"),
@@ -180,7 +191,9 @@ impl<F: Fn(&str) -> Option<String>> Reader<F> {
             Ok(url) if url.query().is_some() || url.fragment().is_some() || !url.username().is_empty() => {
                 self.wrong(name, &value, "a URL of scheme, host and perhaps a port alone");
             }
-            Ok(url) if url.scheme() == "https" || (url.scheme() == "http" && is_loopback(&url)) => return url,
+            Ok(url) if url.scheme() == "https" || (url.scheme() == "http" && is_loopback(&url)) => {
+                return url;
+            }
             _ => self.wrong(name, &value, "an https URL (plain http only to this machine itself)"),
         }
         #[expect(clippy::unwrap_used, reason = "a constant that is a URL")]
@@ -214,7 +227,8 @@ mod tests {
     use super::*;
 
     fn parse(variables: &[(&str, &str)]) -> Result<Settings, String> {
-        let value = |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+        let value =
+            |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
         Settings::parse(value).map_err(|error| error.to_string())
     }
 
@@ -282,19 +296,22 @@ mod tests {
         for url in ["http://127.0.0.1:8123", "http://localhost:1", "http://[::1]:9", "https://auth.example"] {
             assert!(with("TIKTOK_AUTH_URL", url).is_ok(), "{url}");
         }
-        for url in ["http://10.0.0.1", "http://localhost.example", "ftp://127.0.0.1", "auth", "https://a.example?x=1"] {
+        for url in [
+            "http://10.0.0.1",
+            "http://localhost.example",
+            "ftp://127.0.0.1",
+            "auth",
+            "https://a.example?x=1",
+        ] {
             assert!(with("TIKTOK_API_URL", url).unwrap_err().contains("TIKTOK_API_URL="), "{url}");
         }
     }
 
     #[test]
     fn the_secret_of_a_local_run_shows_nowhere() {
-        let settings = parse(&[
-            ("TABLE_NAME", "t"),
-            ("TIKTOK_SHOP_APP_KEY", "k"),
-            ("TIKTOK_SHOP_APP_SECRET", "s3cr3t"),
-        ])
-        .unwrap();
+        let settings =
+            parse(&[("TABLE_NAME", "t"), ("TIKTOK_SHOP_APP_KEY", "k"), ("TIKTOK_SHOP_APP_SECRET", "s3cr3t")])
+                .unwrap();
         assert!(!format!("{settings:?}").contains("s3cr3t"));
     }
 }

@@ -35,8 +35,10 @@ pub async fn create_table(client: &Client, table: &str) -> io::Result<bool> {
     }
     let mut create = client.create_table().table_name(table).billing_mode(BillingMode::PayPerRequest);
     for (name, kind) in [("team_id", KeyType::Hash), ("integration_id", KeyType::Range)] {
-        let attribute =
-            AttributeDefinition::builder().attribute_name(name).attribute_type(ScalarAttributeType::S).build();
+        let attribute = AttributeDefinition::builder()
+            .attribute_name(name)
+            .attribute_type(ScalarAttributeType::S)
+            .build();
         let key = KeySchemaElement::builder().attribute_name(name).key_type(kind).build();
         create = create
             .attribute_definitions(attribute.map_err(io::Error::other)?)

@@ -45,7 +45,8 @@ async fn invoke(
         let message = format!("Function not found: {name}; the only one here is {FUNCTION_NAME}");
         return service_error(StatusCode::NOT_FOUND, "ResourceNotFoundException", &message);
     }
-    let kind = headers.get("x-amz-invocation-type").and_then(|kind| kind.to_str().ok()).unwrap_or("RequestResponse");
+    let kind =
+        headers.get("x-amz-invocation-type").and_then(|kind| kind.to_str().ok()).unwrap_or("RequestResponse");
     if kind == "DryRun" {
         return StatusCode::NO_CONTENT.into_response();
     }

@@ -10,10 +10,10 @@ pub mod tiktok;
 use crate::{
     clock::Clock,
     handler::{Function, InvocationError, sdk_config},
+    integration::Rule,
     logging,
     secret::AppCredentials,
     settings::{Settings, SettingsError},
-    integration::Rule,
     store::row::{self, Item},
     tiktok::ClientError,
 };
@@ -96,8 +96,16 @@ pub async fn run(options: &Options) -> Result<(), LocalError> {
     say(format_args!(
         "\nThe scheduled run took {} ms:\n{}\n\
          {} examined, {} due: {} refreshed, {} locked, {} cannot be refreshed, {} failed, {} unknown, {} deferred",
-        answer.duration_ms, show::report(&answer), counts.examined, counts.due, counts.refreshed,
-        counts.skipped_locked, counts.cannot_refresh, counts.failed, counts.outcome_unknown, counts.deferred,
+        answer.duration_ms,
+        show::report(&answer),
+        counts.examined,
+        counts.due,
+        counts.refreshed,
+        counts.skipped_locked,
+        counts.cannot_refresh,
+        counts.failed,
+        counts.outcome_unknown,
+        counts.deferred,
     ))?;
     say(format_args!("\nThe integrations after:\n{}", stack.rows().await?))?;
     if counts.refreshed == 0 {
@@ -109,7 +117,10 @@ pub async fn run(options: &Options) -> Result<(), LocalError> {
     }
     say(format_args!("{}", what_next(address, stack.dynamodb)))?;
     let router = invoke::router(stack.function, stack.clock);
-    axum::serve(listener, router).with_graceful_shutdown(told_to_end()).await.map_err(io("the Invoke endpoint"))
+    axum::serve(listener, router)
+        .with_graceful_shutdown(told_to_end())
+        .await
+        .map_err(io("the Invoke endpoint"))
 }
 
 struct Stack {
@@ -127,16 +138,20 @@ impl Stack {
             fs::remove_dir_all(folder).map_err(io("the old data"))?;
         }
         fs::create_dir_all(folder).map_err(io("the folder .local"))?;
-        let log = File::options().create(true).append(true).open(folder.join(LOG_FILE)).map_err(io("the log"))?;
+        let log =
+            File::options().create(true).append(true).open(folder.join(LOG_FILE)).map_err(io("the log"))?;
         let metrics = log.try_clone().map_err(io("the log"))?;
 
         let clock = Clock::system();
-        let app = AppCredentials { app_key: "local-app".into(), app_secret: Uuid::new_v4().to_string().into() };
+        let app =
+            AppCredentials { app_key: "local-app".into(), app_secret: Uuid::new_v4().to_string().into() };
         let tiktok = TikTokStandIn::new(vec![app.clone()], clock.clone());
         let tiktok_listener = TcpListener::bind("127.0.0.1:0").await.map_err(io("the TikTok stand-in"))?;
-        let tiktok_url = format!("http://{}", tiktok_listener.local_addr().map_err(io("the TikTok stand-in"))?);
+        let tiktok_url =
+            format!("http://{}", tiktok_listener.local_addr().map_err(io("the TikTok stand-in"))?);
         tokio::spawn(tiktok.clone().serve(tiktok_listener));
-        let dynamodb = dynamodb::serve(Some(&folder.join("dynamodb.sqlite"))).await.map_err(io("DynamoDB"))?;
+        let dynamodb =
+            dynamodb::serve(Some(&folder.join("dynamodb.sqlite"))).await.map_err(io("DynamoDB"))?;
 
         let settings = settings(&app, &tiktok_url)?;
         let log_level = settings.log_level;

@@ -303,7 +303,11 @@ impl TikTokStandIn {
         });
         if let (Behaviour::With(Value::Object(fields)), Some(data)) = (behaviour, data.as_object_mut()) {
             for (name, value) in fields {
-                if value.is_null() { data.remove(name) } else { data.insert(name.clone(), value.clone()) };
+                if value.is_null() {
+                    data.remove(name)
+                } else {
+                    data.insert(name.clone(), value.clone())
+                };
             }
         }
         json!({ "code": 0, "message": "success", "data": data, "request_id": "local" })
@@ -329,7 +333,8 @@ impl TikTokStandIn {
         if !(-300..=30).contains(&(sent_at - self.clock.now().timestamp())) {
             return refuse(400, 36_009_004, "timestamp is invalid");
         }
-        let token = headers.get("x-tts-access-token").and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let token =
+            headers.get("x-tts-access-token").and_then(|value| value.to_str().ok()).unwrap_or_default();
         let owns = |seller: &&Seller| seller.last.as_ref().is_some_and(|pair| pair.access_token == token);
         match inner.sellers.values().find(owns) {
             None => refuse(401, 105_002, "access token is expired"),

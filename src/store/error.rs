@@ -14,7 +14,9 @@ pub enum StoreError {
         table: String,
     },
     /// The function's role does not allow it.
-    #[error("access to the table {table} is denied: allow dynamodb:Scan, Query and UpdateItem on it, and its KMS key")]
+    #[error(
+        "access to the table {table} is denied: allow dynamodb:Scan, Query and UpdateItem on it, and its KMS key"
+    )]
     AccessDenied {
         /// `TABLE_NAME`.
         table: String,
@@ -50,7 +52,9 @@ impl StoreError {
         R: std::fmt::Debug,
     {
         let table = table.to_owned();
-        let Some(said) = error.as_service_error() else { return Self::Unanswered { cause: innermost(error) } };
+        let Some(said) = error.as_service_error() else {
+            return Self::Unanswered { cause: innermost(error) };
+        };
         let code = said.code().unwrap_or("an error without a code").to_owned();
         match code.as_str() {
             "ResourceNotFoundException" => Self::TableMissing { table },

@@ -140,7 +140,10 @@ impl Store {
 
     /// Every row of a selection, page by page, without its tokens. The whole table is read in segments side by
     /// side; a page that is throttled is asked for again for about a minute.
-    pub fn candidates(&self, selection: &Selection) -> impl Stream<Item = Result<Page, StoreError>> + Send + Unpin {
+    pub fn candidates(
+        &self,
+        selection: &Selection,
+    ) -> impl Stream<Item = Result<Page, StoreError>> + Send + Unpin {
         let parts: Vec<Part> = match selection {
             Selection::All => (0..SEGMENTS).map(Part::Segment).collect(),
             Selection::Team(team_id) => vec![Part::Team(team_id.clone(), None)],
@@ -170,15 +173,18 @@ impl Store {
     async fn page(&self, part: &Part, start: Option<Item>) -> Result<(Page, Option<Item>), StoreError> {
         let (items, next) = match part {
             Part::Segment(segment) => {
-                let scan = self.client.scan().table_name(&self.table).segment(*segment).total_segments(SEGMENTS);
-                let scan = scan.projection_expression(PROJECTION).expression_attribute_names("#status", "status");
+                let scan =
+                    self.client.scan().table_name(&self.table).segment(*segment).total_segments(SEGMENTS);
+                let scan =
+                    scan.projection_expression(PROJECTION).expression_attribute_names("#status", "status");
                 let page = scan.set_exclusive_start_key(start).send().await;
                 let page = page.map_err(|error| StoreError::of(&error, &self.table))?;
                 (page.items, page.last_evaluated_key)
             }
             Part::Team(team_id, integration_id) => {
                 let query = self.client.query().table_name(&self.table).consistent_read(true);
-                let query = query.projection_expression(PROJECTION).expression_attribute_names("#status", "status");
+                let query =
+                    query.projection_expression(PROJECTION).expression_attribute_names("#status", "status");
                 let query = query.expression_attribute_values(":team", AttributeValue::S(team_id.clone()));
                 let query = match integration_id {
                     None => query.key_condition_expression("team_id = :team"),
@@ -191,7 +197,10 @@ impl Store {
                 (page.items, page.last_evaluated_key)
             }
         };
-        Ok((items.unwrap_or_default().iter().map(row::candidate).collect(), next.filter(|key| !key.is_empty())))
+        Ok((
+            items.unwrap_or_default().iter().map(row::candidate).collect(),
+            next.filter(|key| !key.is_empty()),
+        ))
     }
 
     /// Takes a row, if [`Integration::may_be_taken`] holds at the moment of the write. This also proves that the
@@ -199,7 +208,12 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`]; the lease may then have been written all the same, and runs out by itself.
-    pub async fn acquire(&self, key: &IntegrationKey, rule: &Rule, claim: Claim<'_>) -> Result<Acquired, StoreError> {
+    pub async fn acquire(
+        &self,
+        key: &IntegrationKey,
+        rule: &Rule,
+        claim: Claim<'_>,
+    ) -> Result<Acquired, StoreError> {
         let usable = "attribute_type(refresh_token, :string) AND refresh_token <> :empty \
              AND (attribute_not_exists(refresh_token_expires_at) OR refresh_token_expires_at > :now \
                   OR refresh_token_expires_at <= :zero)";

@@ -152,16 +152,30 @@ mod tests {
     }
 
     fn expiry(number: &str) -> Option<UnixTime> {
-        candidate(&item(&[("access_token_expires_at", AttributeValue::N(number.into()))])).unwrap().access_expires_at
+        candidate(&item(&[("access_token_expires_at", AttributeValue::N(number.into()))]))
+            .unwrap()
+            .access_expires_at
     }
 
     #[test]
     fn a_garbled_attribute_is_named_by_its_shape_and_never_by_its_value() {
         let cases = [
-            ("access_token_expires_at", s("TTP_x"), "access_token_expires_at is a string, expected a number of Unix seconds"),
-            ("status", AttributeValue::Bool(true), "status is a boolean, expected a string such as \"active\""),
+            (
+                "access_token_expires_at",
+                s("TTP_x"),
+                "access_token_expires_at is a string, expected a number of Unix seconds",
+            ),
+            (
+                "status",
+                AttributeValue::Bool(true),
+                "status is a boolean, expected a string such as \"active\"",
+            ),
             ("status", s(""), "status is an empty string, expected a string such as \"active\""),
-            ("app_key", AttributeValue::Null(true), "app_key is null, expected a string, or no such attribute"),
+            (
+                "app_key",
+                AttributeValue::Null(true),
+                "app_key is null, expected a string, or no such attribute",
+            ),
             ("refresh_token", AttributeValue::N("5".into()), "refresh_token is a number, expected a string"),
         ];
         for (name, value, said) in cases {

@@ -62,7 +62,9 @@ fn open(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Result<Value
     let is_success = (200..300).contains(&status);
     let Ok(envelope) = serde_json::from_slice::<Envelope>(body) else {
         return Err(if is_success {
-            CallError::Ambiguous { message: format!("{} with a body that is not {}", status, what_was_expected(body)) }
+            CallError::Ambiguous {
+                message: format!("{} with a body that is not {}", status, what_was_expected(body)),
+            }
         } else {
             error::of_status(status, "a bare HTTP status".into(), retry_after)
         });
@@ -91,7 +93,8 @@ fn what_was_expected(body: &[u8]) -> &'static str {
 /// The failure that status, code and message mean; [`CallError::Ambiguous`] for a success that holds no token.
 pub fn parse(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Result<Grant, CallError> {
     let data = open(status, retry_after, body)?;
-    let text = |key: &str| data.get(key).and_then(Value::as_str).filter(|text| !text.is_empty()).map(String::from);
+    let text =
+        |key: &str| data.get(key).and_then(Value::as_str).filter(|text| !text.is_empty()).map(String::from);
     let expiry = |key: &str| data.get(key).and_then(integer_of).map(UnixTime);
     let access_token = text("access_token")
         .ok_or_else(|| CallError::Ambiguous { message: "a success without an access token".into() })?;
@@ -105,7 +108,8 @@ pub fn parse(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Result<
             open_id: text("open_id"),
             name: text("seller_name"),
             base_region: text("seller_base_region"),
-            granted_scopes: scopes.map(|list| list.iter().filter_map(Value::as_str).map(String::from).collect()),
+            granted_scopes: scopes
+                .map(|list| list.iter().filter_map(Value::as_str).map(String::from).collect()),
         },
     })
 }
@@ -130,7 +134,11 @@ pub struct Shop {
 ///
 /// # Errors
 /// The failure that status, code and message mean.
-pub(super) fn parse_shops(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Result<Vec<Shop>, CallError> {
+pub(super) fn parse_shops(
+    status: u16,
+    retry_after: Option<Duration>,
+    body: &[u8],
+) -> Result<Vec<Shop>, CallError> {
     #[derive(Deserialize)]
     struct Data {
         shops: Vec<Shop>,
@@ -201,8 +209,14 @@ mod tests {
             let grant = read(&with("access_token_expire_in", odd.clone())).unwrap();
             assert_eq!(grant.access_expires_at, None, "{odd}");
         }
-        assert_eq!(read(&with("access_token_expire_in", json!("17"))).unwrap().access_expires_at, Some(UnixTime(17)));
-        assert_eq!(read(&with("access_token_expire_in", json!(1.7e9))).unwrap().access_expires_at, Some(UnixTime(1_700_000_000)));
+        assert_eq!(
+            read(&with("access_token_expire_in", json!("17"))).unwrap().access_expires_at,
+            Some(UnixTime(17))
+        );
+        assert_eq!(
+            read(&with("access_token_expire_in", json!(1.7e9))).unwrap().access_expires_at,
+            Some(UnixTime(1_700_000_000))
+        );
         assert!(read(&with("refresh_token", json!(null))).unwrap().refresh_token.is_none());
         assert!(read(&with("refresh_token", json!(""))).unwrap().refresh_token.is_none());
         assert!(read(&with("open_id", json!(5))).unwrap().seller.open_id.is_none());
@@ -229,7 +243,8 @@ mod tests {
 
     #[test]
     fn an_error_comes_with_http_200_and_a_code() {
-        let body = json!({"code": 36_004_005, "message": "can not find related auth record", "request_id": "r"});
+        let body =
+            json!({"code": 36_004_005, "message": "can not find related auth record", "request_id": "r"});
         assert_eq!(
             read(&body).unwrap_err(),
             CallError::Reauthorize { code: 36_004_005, message: "can not find related auth record".into() }
@@ -253,7 +268,10 @@ mod tests {
         assert_eq!(parse(404, None, b"404 page not found").unwrap_err().reason(), "refused");
         assert_eq!(parse(302, None, b"").unwrap_err().reason(), "refused");
         assert_eq!(parse(503, None, b"<html>").unwrap_err().reason(), "provider_error");
-        assert_eq!(parse(200, None, b"{\"code\":0,\"data\":{\"acc").unwrap_err().reason(), "no_readable_answer");
+        assert_eq!(
+            parse(200, None, b"{\"code\":0,\"data\":{\"acc").unwrap_err().reason(),
+            "no_readable_answer"
+        );
     }
 
     proptest! {
@@ -271,7 +289,8 @@ mod tests {
             for value in [json!(number), json!(text), json!([text]), json!({ "x": number })] {
                 let grant = read(&with(&key, value)).unwrap();
                 prop_assert_eq!(grant.access_token.expose(), "TTP_a");
-                prop_assert!(!format!("{grant:?}").contains("TTP_a"));
+                let shown = format!("{grant:?}");
+                prop_assert!(!shown.contains("TTP_a"));
             }
         }
     }

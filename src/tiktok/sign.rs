@@ -8,7 +8,8 @@ use sha2::Sha256;
 /// Signs a request: the secret, the path, every query pair sorted by key, the exact body, the secret again.
 /// `sign` and `access_token` never take part.
 pub fn sign(secret: &AppSecret, path: &str, query: &[(&str, &str)], body: &[u8]) -> String {
-    let mut pairs: Vec<_> = query.iter().filter(|(key, _)| !matches!(*key, "sign" | "access_token")).collect();
+    let mut pairs: Vec<_> =
+        query.iter().filter(|(key, _)| !matches!(*key, "sign" | "access_token")).collect();
     pairs.sort_unstable();
     #[expect(clippy::expect_used, reason = "HMAC takes a key of any length")]
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.expose().as_bytes()).expect("any length is a key");

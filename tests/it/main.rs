@@ -1,6 +1,9 @@
 //! The specification: what the function promises, over HTTP against an embedded DynamoDB and a TikTok Shop that
 //! behaves like the documented service.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(unreachable_pub, reason = "nothing is reachable in a test binary")]
+
 mod architecture;
 mod bad_nights;
 mod bad_surroundings;

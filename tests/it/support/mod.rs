@@ -5,5 +5,5 @@ pub mod logs;
 pub mod world;
 
 pub use aws::{Fault, Step};
-pub use tiktok_token_refresh::local::tiktok::{Behaviour, Pair};
-pub use world::{NIGHT, Shop, World, days, hours, minutes};
+pub use tiktok_token_refresh::local::tiktok::Behaviour;
+pub use world::{NIGHT, World, days, hours, minutes};

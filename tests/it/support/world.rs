@@ -59,6 +59,7 @@ pub fn app(key: &str, secret: &str) -> AppCredentials {
 
 /// One integration of the world's.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_field_names, reason = "the ids are what a shop is to a test")]
 pub struct Shop {
     pub team_id: String,
     pub integration_id: String,
@@ -132,6 +133,11 @@ impl World {
         function(&self.settings, &self.aws, &self.clock, &self.emitted).await
     }
 
+    /// One of the world's settings.
+    pub fn setting(&self, name: &str) -> String {
+        self.settings[name].clone()
+    }
+
     pub fn now(&self) -> DateTime<Utc> {
         self.clock.now()
     }
@@ -203,7 +209,8 @@ impl World {
     pub async fn find(&self, shop: &Shop) -> Option<BTreeMap<String, AttributeValue>> {
         let get = self.table.get_item().table_name(TABLE).consistent_read(true);
         let get = get.key("team_id", AttributeValue::S(shop.team_id.clone()));
-        let got = get.key("integration_id", AttributeValue::S(shop.integration_id.clone())).send().await.unwrap();
+        let got =
+            get.key("integration_id", AttributeValue::S(shop.integration_id.clone())).send().await.unwrap();
         got.item.map(|item| item.into_iter().collect())
     }
 
@@ -230,15 +237,10 @@ impl World {
         self.tiktok.last_pair(&shop.open_id)
     }
 
-    /// Somebody else writes attributes into a row; none removes one.
-    pub async fn write(&self, shop: &Shop, attributes: &[(&str, Option<AttributeValue>)]) {
+    /// Somebody else writes attributes into a row.
+    pub async fn write(&self, shop: &Shop, attributes: &[(&str, AttributeValue)]) {
         let mut item = self.row(shop).await;
-        for (name, value) in attributes {
-            match value {
-                Some(value) => item.insert((*name).into(), value.clone()),
-                None => item.remove(*name),
-            };
-        }
+        item.extend(attributes.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
         let put = self.table.put_item().table_name(TABLE).set_item(Some(item.into_iter().collect()));
         put.send().await.unwrap();
     }
@@ -254,7 +256,8 @@ impl World {
     pub async fn everything(&self) -> Vec<BTreeMap<String, AttributeValue>> {
         let pages = self.table.scan().table_name(TABLE).into_paginator().items().send();
         let items = pages.try_collect().await.unwrap();
-        let mut rows: Vec<BTreeMap<_, _>> = items.into_iter().map(|item| item.into_iter().collect()).collect();
+        let mut rows: Vec<BTreeMap<_, _>> =
+            items.into_iter().map(|item| item.into_iter().collect()).collect();
         rows.sort_by_key(|row| format!("{:?}{:?}", row["team_id"], row["integration_id"]));
         rows
     }
@@ -336,7 +339,7 @@ impl NewIntegration<'_> {
     }
 
     pub async fn insert(self) -> Shop {
-        let open_id = format!("seller-{}", self.integration_id);
+        let open_id = format!("seller-{}-{}", self.team_id, self.integration_id);
         let pair = self.world.tiktok.authorize(&open_id, "Bánh Mì 25");
         let text = |text: &str| AttributeValue::S(text.to_owned());
         let mut item = BTreeMap::from([
@@ -379,9 +382,14 @@ async fn function(
 }
 
 /// Invokes a function, and sees to it that neither its answer nor its error holds a secret.
-pub async fn invoke(function: &Function, event: &Value, deadline: DateTime<Utc>) -> Result<Value, InvocationError> {
+pub async fn invoke(
+    function: &Function,
+    event: &Value,
+    deadline: DateTime<Utc>,
+) -> Result<Value, InvocationError> {
     let result = function.handle(&event.to_string(), deadline).await;
-    let said = format!("{result:?} {:?}", result.as_ref().map(|answer| serde_json::to_string(answer).unwrap()));
+    let said =
+        format!("{result:?} {:?}", result.as_ref().map(|answer| serde_json::to_string(answer).unwrap()));
     let shown = result.as_ref().err().map(ToString::to_string).unwrap_or_default();
     for secret in SECRETS {
         assert!(!said.contains(secret) && !shown.contains(secret), "a secret was answered: {said} {shown}");

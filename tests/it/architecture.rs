@@ -1,0 +1,101 @@
+//! The house's rules, kept by a test.
+
+use std::{fs, path::Path};
+
+fn source(file: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(file)).unwrap()
+}
+
+/// The code of a file without its unit tests and comments.
+fn code(file: &str) -> String {
+    let text = source(file);
+    let text = text.split("#[cfg(test)]").next().unwrap();
+    text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+}
+
+const CORE: [&str; 7] =
+    ["event.rs", "answer.rs", "integration.rs", "breaker.rs", "settings.rs", "secret.rs", "clock.rs"];
+const ADAPTERS: [(&str, &[&str]); 5] = [
+    ("tiktok", &["tiktok/mod.rs", "tiktok/error.rs", "tiktok/grant.rs", "tiktok/sign.rs"]),
+    ("store", &["store/mod.rs", "store/row.rs", "store/error.rs"]),
+    ("credentials", &["credentials.rs"]),
+    ("metrics", &["metrics.rs"]),
+    ("logging", &["logging.rs"]),
+];
+
+#[test]
+fn the_pure_core_knows_neither_an_adapter_nor_an_outside_system() {
+    for file in CORE {
+        let code = code(file);
+        for word in ["aws_", "reqwest", "lambda_runtime", "tokio"] {
+            assert!(!code.contains(word), "{file} names {word}");
+        }
+        for room in ["tiktok", "store", "credentials", "metrics", "refresh", "fleet", "handler", "local"] {
+            for path in [format!("crate::{room}"), format!("    {room}::")] {
+                assert!(!code.contains(&path), "{file} imports {room}");
+            }
+        }
+    }
+}
+
+#[test]
+fn no_adapter_knows_another_nor_what_stands_above_it() {
+    for (own, files) in ADAPTERS {
+        for file in files {
+            let code = code(file);
+            let above = ["refresh", "fleet", "handler", "local"];
+            for room in ADAPTERS.iter().map(|(name, _)| *name).chain(above).filter(|room| *room != own) {
+                for path in [format!("crate::{room}::"), format!("    {room}::")] {
+                    assert!(!code.contains(&path), "{file} imports {room}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_but_the_entries_knows_the_handler() {
+    for file in ["refresh.rs", "fleet.rs"] {
+        assert!(!code(file).contains("handler"), "{file}");
+    }
+    assert!(!code("refresh.rs").contains("fleet"));
+}
+
+#[test]
+fn every_source_file_is_in_one_of_these_lists() {
+    let above = ["lib.rs", "main.rs", "refresh.rs", "fleet.rs", "handler.rs"];
+    let known: Vec<&str> = CORE
+        .into_iter()
+        .chain(ADAPTERS.iter().flat_map(|(_, files)| files.iter().copied()))
+        .chain(above)
+        .collect();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut folders = vec![root.clone()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.strip_prefix(&root).unwrap().to_string_lossy().into_owned();
+            match (path.is_dir(), name.as_str()) {
+                (true, "bin" | "local") => {}
+                (true, _) => folders.push(path),
+                (false, name) => assert!(known.contains(&name), "{name} is in no room"),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_secrets_text_is_asked_for_only_where_it_is_sent_or_stored() {
+    for file in [
+        "fleet.rs",
+        "handler.rs",
+        "main.rs",
+        "answer.rs",
+        "metrics.rs",
+        "logging.rs",
+        "event.rs",
+        "breaker.rs",
+    ] {
+        assert!(!code(file).contains("expose"), "{file}");
+    }
+}

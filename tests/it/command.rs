@@ -1,0 +1,147 @@
+//! `tiktok-tokens local`: the whole system on one machine, as a newcomer meets it.
+
+use serde_json::{Value, json};
+use std::{
+    io::{BufRead, BufReader},
+    process::{Child, Command, Output, Stdio},
+};
+use tempfile::TempDir;
+
+fn local(folder: &TempDir, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tiktok-tokens"));
+    command.current_dir(folder.path()).arg("local").args(arguments);
+    command
+}
+
+fn once(folder: &TempDir, arguments: &[&str]) -> Output {
+    local(folder, arguments).args(["--once", "--port", "0"]).output().unwrap()
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+#[test]
+fn it_shows_the_integrations_before_the_run_and_after_it() {
+    let folder = TempDir::new().unwrap();
+    let first = once(&folder, &[]);
+    let shown = text(&first);
+    assert!(first.status.success(), "{shown} {}", String::from_utf8_lossy(&first.stderr));
+    assert!(
+        shown.contains("15 examined, 10 due: 8 refreshed, 1 locked, 3 cannot be refreshed, 1 failed"),
+        "{shown}"
+    );
+    let (before, after) = shown.split_once("The scheduled run took").unwrap();
+    let state = |part: &str, seller: &str| {
+        let row = part.lines().rfind(|line| line.contains(seller)).unwrap();
+        row.trim_end_matches([' ', '│']).rsplit(['┆', ' ']).next().unwrap().to_owned()
+    };
+    assert_eq!(
+        (state(before, "Yesterday's Toys"), state(after, "Yesterday's Toys")),
+        ("expired".into(), "healthy".into())
+    );
+    assert_eq!(
+        (state(before, "Revoked Rings"), state(after, "Revoked Rings")),
+        ("needs_refresh".into(), "cannot_refresh".into())
+    );
+    assert_eq!(state(after, "Garbled Garments"), "malformed");
+    assert!(shown.lines().all(|line| line.chars().count() <= 100), "it fits");
+    assert!(!shown.contains("TTP_") && !shown.contains("TTR_"), "tokens show by their ends alone");
+    let log = std::fs::read_to_string(folder.path().join(".local/function.log")).unwrap();
+    assert!(log.contains("\"_aws\"") && log.contains("completed successfully") && !log.contains("TTR_"));
+}
+
+#[test]
+fn a_second_start_goes_on_where_the_first_ended_and_reset_starts_over() {
+    let folder = TempDir::new().unwrap();
+    once(&folder, &[]);
+    let second = text(&once(&folder, &[]));
+    assert!(
+        second.contains("15 examined, 1 due: 0 refreshed, 1 locked, 4 cannot be refreshed")
+            || second.contains("0 refreshed"),
+        "{second}"
+    );
+    assert!(second.contains("--reset starts over"), "{second}");
+    assert!(text(&once(&folder, &["--reset"])).contains("8 refreshed"));
+}
+
+#[test]
+fn a_taken_port_is_told_with_what_to_do() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let folder = TempDir::new().unwrap();
+    let output = local(&folder, &["--once", "--port", &port]).output().unwrap();
+    assert_eq!(output.status.code(), Some(3));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.starts_with(&format!("error: port {port} is taken")) && said.contains("--port 0"), "{said}");
+    assert!(!folder.path().join(".local").exists(), "the other stack's data are not touched");
+}
+
+struct Stack(Child, String);
+
+impl Stack {
+    fn start(folder: &TempDir) -> Self {
+        let mut child = local(folder, &["--port", "0"]).stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.as_mut().unwrap()).lines().map(Result::unwrap);
+        let line = lines
+            .into_iter()
+            .find(|line| line.contains("aws lambda invoke"))
+            .expect("it says how to invoke it");
+        let url = line.split("--endpoint-url ").nth(1).unwrap().split(' ').next().unwrap().to_owned();
+        Self(child, url)
+    }
+
+    async fn post(&self, function: &str, kind: &str, event: &str) -> reqwest::Response {
+        let url = format!("{}/2015-03-31/functions/{function}/invocations", self.1);
+        let request = reqwest::Client::new().post(url).header("x-amz-invocation-type", kind);
+        request.body(event.to_owned()).send().await.unwrap()
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+async fn json_of(response: reqwest::Response) -> Value {
+    serde_json::from_slice(&response.bytes().await.unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn it_stays_up_and_answers_as_lambdas_invoke_endpoint_does() {
+    let folder = TempDir::new().unwrap();
+    let mut stack = Stack::start(&folder);
+    let name = "tiktok-token-refresh";
+
+    let response = stack.post(name, "RequestResponse", include_str!("../../events/manual-team.json")).await;
+    assert!(response.status() == 200 && !response.headers().contains_key("x-amz-function-error"));
+    let answer = json_of(response).await;
+    assert_eq!(
+        (&answer["team_id"], &answer["trigger"], &answer["counts"]["examined"]),
+        (&json!("1"), &json!("manual"), &json!(5))
+    );
+
+    let response = stack.post(name, "RequestResponse", r#"{"team":1}"#).await;
+    assert_eq!(
+        (response.status().as_u16(), &response.headers()["x-amz-function-error"]),
+        (200, &"Unhandled".parse().unwrap())
+    );
+    assert_eq!(json_of(response).await["errorType"], "BadEvent");
+
+    assert_eq!(
+        json_of(stack.post(name, "RequestResponse", "").await).await["counts"]["examined"],
+        15,
+        "no payload is {{}}"
+    );
+    assert_eq!(stack.post(name, "Event", "{}").await.status(), 202);
+    assert_eq!(stack.post(name, "DryRun", "{}").await.status(), 204);
+    assert_eq!(stack.post(name, "RequestResponse", "{").await.status(), 400);
+    let missing = stack.post("another-function", "RequestResponse", "{}").await;
+    assert_eq!(missing.status(), 404);
+    assert_eq!(missing.headers()["x-amzn-errortype"], "ResourceNotFoundException");
+
+    let ended = Command::new("kill").args(["-TERM", &stack.0.id().to_string()]).status().unwrap();
+    assert!(ended.success() && stack.0.wait().unwrap().success(), "told to end, it ends well");
+}

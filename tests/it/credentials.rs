@@ -1,0 +1,76 @@
+//! The app credentials: read once, again when they have aged, again when TikTok refuses them.
+
+use super::support::{Step, World, days, hours, minutes, world};
+use serde_json::json;
+
+fn secret(text: &str) -> String {
+    json!({"app_key": world::APP_KEY, "app_secret": text}).to_string()
+}
+
+#[tokio::test]
+async fn the_secret_is_read_once_per_warm_environment_and_again_after_five_minutes() {
+    let world = World::new().await;
+    for _ in 0..3 {
+        world.integration().expiring_in(hours(1)).insert().await;
+    }
+    world.refresh_all().await;
+    world.refresh_all().await;
+    assert_eq!(world.aws.count(Step::Secret), 1);
+    world.pass(minutes(5));
+    world.refresh_all().await;
+    assert_eq!(world.aws.count(Step::Secret), 2);
+}
+
+#[tokio::test]
+async fn a_secret_that_was_rotated_meanwhile_is_read_again_on_refusal() {
+    let world = World::new().await;
+    let shop = world.integration().expiring_in(hours(1)).insert().await;
+    world.refresh_all().await;
+    world.tiktok.set_apps(vec![world::app(world::APP_KEY, "app-secret-new")]);
+    world.aws.set_secret(Some(&secret("app-secret-new")));
+    let answer = world.refresh(json!({"force": true})).await;
+    assert_eq!(answer["counts"]["refreshed"], 1);
+    assert_eq!(world.stored_pair(&shop).await, world.granted_pair(&shop));
+    assert_eq!(world.aws.count(Step::Secret), 2);
+}
+
+#[tokio::test]
+async fn a_refused_secret_is_not_read_again_for_every_integration() {
+    let world = World::new().await;
+    world.tiktok.set_apps(vec![world::app(world::APP_KEY, "app-secret-new")]);
+    for _ in 0..20 {
+        world.integration().expiring_in(hours(1)).insert().await;
+    }
+    world.invoke(&json!({})).await.unwrap_err();
+    assert_eq!(world.aws.count(Step::Secret), 2);
+}
+
+#[tokio::test]
+async fn each_integration_is_refreshed_with_its_own_apps_credentials() {
+    let world = World::new().await;
+    world.aws.set_secret(Some(&json!({"apps": [
+        {"app_key": "first", "app_secret": "app-secret-1"}, {"app_key": "second", "app_secret": "app-secret-2"},
+    ]}).to_string()));
+    world.tiktok.set_apps(vec![world::app("first", "app-secret-1"), world::app("second", "app-secret-2")]);
+    world.integration().expiring_in(hours(1)).insert().await;
+    world.integration().expiring_in(hours(1)).text("app_key", "second").insert().await;
+    let unknown = world.integration().expiring_in(hours(1)).text("app_key", "third").insert().await;
+    world.integration().expiring_in(days(6)).text("app_key", "third").insert().await;
+    let answer = world.refresh_all().await;
+    assert_eq!((&answer["counts"]["refreshed"], &answer["counts"]["failed"]), (&json!(2), &json!(1)));
+    assert_eq!(answer["integrations"][0]["reason"], "unknown_app_key");
+    assert!(!world.row(&unknown).await.contains_key("lock_owner"));
+}
+
+#[tokio::test]
+async fn two_variables_serve_instead_of_a_secret() {
+    let world = World::with(&[
+        ("APP_CREDENTIALS_SECRET_ID", ""),
+        ("TIKTOK_SHOP_APP_KEY", world::APP_KEY),
+        ("TIKTOK_SHOP_APP_SECRET", world::APP_SECRET),
+    ])
+    .await;
+    world.integration().expiring_in(hours(1)).insert().await;
+    assert_eq!(world.refresh_all().await["counts"]["refreshed"], 1);
+    assert_eq!(world.aws.count(Step::Secret), 0);
+}

@@ -1,0 +1,88 @@
+//! The rule is stated twice: in Rust, and in DynamoDB's language in the condition of the lease. They must agree for
+//! every row.
+
+use super::support::{NIGHT, World, world::TABLE};
+use aws_sdk_dynamodb::types::AttributeValue;
+use chrono::TimeDelta;
+use proptest::{prelude::*, strategy::ValueTree, test_runner::TestRunner};
+use std::collections::HashMap;
+use tiktok_token_refresh::{
+    integration::{Candidate, Integration, IntegrationKey, Lease, Rule, Status, UnixTime},
+    store::{Acquired, Claim, Store},
+};
+
+/// Moments at and around every border, and far beyond.
+fn moment() -> impl Strategy<Value = Option<i64>> {
+    const BORDERS: [i64; 6] = [0, 300, 1800, 48 * 3600, 30 * 24 * 3600, 400 * 24 * 3600];
+    let near = (proptest::sample::select(&BORDERS[..]), -1_i64..=1)
+        .prop_map(|(border, by)| Some(NIGHT + border + by));
+    prop_oneof![6 => near, 1 => Just(None), 1 => (-1_i64..=1).prop_map(Some), 1 => any::<i64>().prop_map(Some)]
+}
+
+fn token() -> impl Strategy<Value = Option<String>> {
+    prop_oneof![1 => Just(None), 1 => Just(Some(String::new())), 4 => Just(Some("TTX_1".to_owned()))]
+}
+
+fn row() -> impl Strategy<Value = (Integration, HashMap<String, AttributeValue>)> {
+    let status =
+        prop_oneof![4 => Just("active"), 1 => Just("error"), 1 => Just("expired"), 1 => Just("paused")];
+    (status, moment(), moment(), moment(), token(), token()).prop_map(
+        |(status, access, refresh, lock, at, rt)| {
+            let text = |text: &str| AttributeValue::S(text.to_owned());
+            let number = |number: i64| AttributeValue::N(number.to_string());
+            let mut item = HashMap::from([
+                ("team_id".to_owned(), text("1")),
+                ("integration_id".to_owned(), text("7")),
+                ("status".to_owned(), text(status)),
+            ]);
+            let mut set = |name: &str, value: Option<AttributeValue>| {
+                value.map(|value| item.insert(name.to_owned(), value));
+            };
+            set("access_token_expires_at", access.map(number));
+            set("refresh_token_expires_at", refresh.map(number));
+            set("lock_expires_at", lock.map(number));
+            set("lock_owner", lock.map(|_| text("somebody")));
+            set("access_token", at.as_deref().map(text));
+            set("refresh_token", rt.as_deref().map(text));
+            let row = Integration {
+                candidate: Candidate {
+                    key: IntegrationKey { team_id: "1".into(), integration_id: "7".into() },
+                    status: Status::parse(status),
+                    app_key: None,
+                    access_expires_at: access.map(UnixTime),
+                    refresh_expires_at: refresh.map(UnixTime),
+                    lease: lock.map(|at| Lease { owner: "somebody".into(), expires_at: UnixTime(at) }),
+                },
+                access_token: at.filter(|text| !text.is_empty()).map(Into::into),
+                refresh_token: rt.filter(|text| !text.is_empty()).map(Into::into),
+                open_id: None,
+                consecutive_failures: 0,
+            };
+            (row, item)
+        },
+    )
+}
+
+#[tokio::test]
+async fn the_leases_condition_and_the_pure_rule_agree_for_every_row() {
+    let world = World::new().await;
+    let store = Store::new(world.table.clone(), TABLE);
+    let mut runner = TestRunner::deterministic();
+    let mut taken = 0;
+    for n in 0..1500 {
+        let (row, item) = row().new_tree(&mut runner).unwrap().current();
+        let rule = Rule { now: world.now(), refresh_ahead: TimeDelta::hours(48), force: n % 3 == 0 };
+        world.table.put_item().table_name(TABLE).set_item(Some(item)).send().await.unwrap();
+        let claim = Claim { attempt_id: "me", expires_at: UnixTime(NIGHT + 960) };
+        let acquired = store.acquire(&row.candidate.key, &rule, claim).await.unwrap();
+        match (row.may_be_taken(&rule), acquired) {
+            (Ok(_), Acquired::Taken(before)) => {
+                taken += 1;
+                assert_eq!(before.candidate, row.candidate, "the row as it was before the lease");
+            }
+            (Err(expected), Acquired::Skipped(skip)) => assert_eq!(skip, expected),
+            (expected, acquired) => panic!("{expected:?} and {acquired:?} for {:?}, {rule:?}", row.candidate),
+        }
+    }
+    assert!((100..1400).contains(&taken), "both ends are met often: {taken}");
+}

@@ -1,0 +1,80 @@
+//! No token and no secret shows in anything that the function says. Every other test searches its logs and answers
+//! too; these make sure that the search would find something.
+
+use super::support::{Behaviour, Fault, Step, World, hours, logs, world::SECRETS};
+use serde_json::json;
+use tiktok_token_refresh::store::{Change, Conflict, Store};
+
+#[tokio::test]
+async fn the_log_that_is_searched_is_the_one_that_is_written() {
+    let world = World::new().await;
+    let shop = world.integration().expiring_in(hours(1)).insert().await;
+    world.refresh_all().await;
+    assert!(logs::text().contains(&shop.integration_id));
+    // And finer levels of the crates below, which print requests, are not in it.
+    assert!(!logs::text().contains("aws_smithy") && !logs::text().contains("\"target\":\"hyper"));
+}
+
+#[tokio::test]
+async fn secrets_that_tiktok_repeats_are_taken_out_of_its_words() {
+    let world = World::new().await;
+    let shop = world.integration().expiring_in(hours(1)).insert().await;
+    let token = world.text(&shop, "refresh_token").await.unwrap();
+    let echo: &'static str = Box::leak(format!("no such token {token}").into_boxed_str());
+    world.tiktok.next(&shop.open_id, [Behaviour::Code(36_009_999, echo)]);
+    let ended = world.outcome().await;
+    assert!(ended["message"].as_str().unwrap().contains("no such token (hidden)"), "{ended}");
+    let stored = world.text(&shop, "error_message").await.unwrap();
+    assert!(SECRETS.iter().all(|secret| !stored.contains(secret)), "{stored}");
+}
+
+#[tokio::test]
+async fn a_failed_condition_does_not_print_the_row_that_comes_with_it() {
+    let world = World::new().await;
+    let shop = world.integration().expiring_in(hours(1)).insert().await;
+    let store = Store::new(world.table.clone(), super::support::world::TABLE);
+    let key = tiktok_token_refresh::integration::IntegrationKey {
+        team_id: shop.team_id.clone(),
+        integration_id: shop.integration_id.clone(),
+    };
+    let change = Change::default().set_text("status", "x").only_if("status", Some("never"));
+    let conflict = store.change(&key, change).await.unwrap().unwrap_err();
+    assert!(matches!(conflict, Conflict::Changed(_)));
+    let shown = format!("{conflict:?} {conflict:#?}");
+    assert!(shown.contains("RefreshToken(hidden)"), "the row is there");
+    assert!(SECRETS.iter().all(|secret| !shown.contains(secret)), "{shown}");
+}
+
+#[tokio::test]
+async fn no_failure_of_tiktok_or_dynamodb_prints_a_url_or_a_token() {
+    let behaviours = [
+        Behaviour::Hang,
+        Behaviour::CutAfterRedeeming,
+        Behaviour::Garbled("TTP"),
+        Behaviour::Status(404, "404 page not found", None),
+        Behaviour::Redirect("http://127.0.0.1:1/?refresh_token=x".into()),
+    ];
+    for behaviour in behaviours {
+        let world = World::new().await;
+        world.integration().expiring_in(hours(1)).insert().await;
+        world.tiktok.always(Some(behaviour));
+        world.aws.fault(Step::Settle, 3, Fault::Refuse(400, "ValidationException"));
+        let answer = world.refresh_all().await.to_string();
+        assert!(!answer.contains("http") && !answer.contains("grant_type"), "{answer}");
+    }
+    assert!(!logs::text().contains("grant_type"));
+}
+
+#[tokio::test]
+async fn the_functions_own_debug_output_holds_no_secret() {
+    let world = World::with(&[
+        ("APP_CREDENTIALS_SECRET_ID", ""),
+        ("TIKTOK_SHOP_APP_KEY", "29a39d"),
+        ("TIKTOK_SHOP_APP_SECRET", "app-secret-e59af819cc"),
+    ])
+    .await;
+    world.integration().expiring_in(hours(1)).insert().await;
+    world.refresh(json!({})).await;
+    let shown = format!("{:?} {:#?}", world.function, world.function);
+    assert!(SECRETS.iter().all(|secret| !shown.contains(secret)));
+}
