@@ -3,7 +3,7 @@
 
 use crate::{
     event::{RefreshRequest, Trigger},
-    integration::{IntegrationKey, UnixTime},
+    report::{Outcome, Report},
 };
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Serialize, Serializer};
@@ -13,96 +13,6 @@ use std::{collections::BTreeMap, time::Duration};
 const MAX_LISTED: usize = 5_000;
 /// How many bytes of JSON the list may take. Lambda's limit on the whole answer is 6 MB.
 const MAX_LISTED_BYTES: usize = 4_000_000;
-/// How long a message may be, in characters.
-const MAX_MESSAGE: usize = 300;
-
-/// How an integration ended. The order is the answer's: what needs a person comes first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Outcome {
-    /// It did not work this time; the next run tries again.
-    Failed,
-    /// TikTok may or may not have acted.
-    OutcomeUnknown,
-    /// The seller must connect again.
-    CannotRefresh,
-    /// Left for the next run: no time, or the app was stopped.
-    Deferred,
-    /// Left to the work queue.
-    Queued,
-    /// Another attempt is at it.
-    Locked,
-    /// A new pair is stored.
-    Refreshed,
-    /// A real run would refresh it.
-    WouldRefresh,
-    /// Nothing to do.
-    NotDue,
-}
-
-impl Outcome {
-    /// The name used in answers and logs.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Failed => "failed",
-            Self::OutcomeUnknown => "outcome_unknown",
-            Self::CannotRefresh => "cannot_refresh",
-            Self::Deferred => "deferred",
-            Self::Queued => "queued",
-            Self::Locked => "locked",
-            Self::Refreshed => "refreshed",
-            Self::WouldRefresh => "would_refresh",
-            Self::NotDue => "not_due",
-        }
-    }
-}
-
-/// One integration in the answer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Report {
-    /// Which integration.
-    #[serde(flatten)]
-    pub key: IntegrationKey,
-    /// How it ended.
-    pub outcome: Outcome,
-    /// Why, as a word a program can tell apart.
-    pub reason: Option<&'static str>,
-    /// TikTok's code, where TikTok refused.
-    pub tiktok_code: Option<i64>,
-    /// Why, for a person.
-    pub message: Option<String>,
-    /// When the stored access token expires.
-    pub access_token_expires_at: Option<UnixTime>,
-}
-
-impl Report {
-    /// A report of nothing but the outcome.
-    pub fn new(key: IntegrationKey, outcome: Outcome) -> Self {
-        Self { key, outcome, reason: None, tiktok_code: None, message: None, access_token_expires_at: None }
-    }
-
-    /// Adds the reason and what a person should know of it, cut where it runs long.
-    #[must_use]
-    pub fn because(mut self, reason: &'static str, message: impl Into<String>) -> Self {
-        self.reason = Some(reason);
-        self.message = Some(message.into().chars().take(MAX_MESSAGE).collect());
-        self
-    }
-
-    /// Adds TikTok's code.
-    #[must_use]
-    pub fn with_code(mut self, code: Option<i64>) -> Self {
-        self.tiktok_code = code;
-        self
-    }
-
-    /// Adds the stored access token's expiry.
-    #[must_use]
-    pub fn expiring(mut self, at: Option<UnixTime>) -> Self {
-        self.access_token_expires_at = at;
-        self
-    }
-}
 
 /// How many integrations ended how.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -259,7 +169,10 @@ fn to_the_second<S: Serializer>(time: &DateTime<Utc>, serializer: S) -> Result<S
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::Selection;
+    use crate::{
+        event::Selection,
+        integration::{IntegrationKey, UnixTime},
+    };
     use proptest::prelude::*;
 
     const OUTCOMES: [Outcome; 9] = [

@@ -53,6 +53,14 @@ impl Apps {
             Some(key) => self.0.iter().find(|app| app.app_key == key),
         }
     }
+
+    /// The same apps, with other credentials for one of them.
+    #[must_use]
+    pub fn with(&self, newer: &AppCredentials) -> Self {
+        let replace =
+            |app: &AppCredentials| if app.app_key == newer.app_key { newer.clone() } else { app.clone() };
+        Self(self.0.iter().map(replace).collect())
+    }
 }
 
 /// The app credentials cannot be had. No variant holds any of the secret's text.

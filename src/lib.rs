@@ -2,17 +2,18 @@
 //!
 //! An event becomes a [`event::Request`], becomes a stream of [`integration::Candidate`] rows (keys and expiries, no
 //! tokens), each becomes a leased row (the only thing that can call TikTok), each becomes an
-//! [`answer::Outcome`], all become an [`answer::RefreshAnswer`].
+//! [`report::Outcome`], all become an [`answer::RefreshAnswer`].
 //!
 //! | room | files | knows |
 //! |---|---|---|
-//! | the pure core | [`event`], [`answer`], [`integration`], [`breaker`], [`settings`], [`secret`], [`clock`] | each other, downward |
+//! | the pure core | [`event`], [`answer`], [`report`], [`integration`], [`census`], [`breaker`], [`settings`], [`secret`], [`clock`] | each other, downward |
 //! | adapters | [`tiktok`], [`store`], [`credentials`], [`metrics`], [`logging`] | one outside system each, and the core |
 //! | the protocol | [`refresh`] (one integration), [`fleet`] (many), [`handler`] (one event) | all of the above |
 //! | the entries | `main.rs`, `bin/tiktok-tokens.rs`, `local` | the handler |
 
 pub mod answer;
 pub mod breaker;
+pub mod census;
 pub mod clock;
 pub mod credentials;
 pub mod event;
@@ -24,6 +25,7 @@ pub mod local;
 pub mod logging;
 pub mod metrics;
 pub mod refresh;
+pub mod report;
 pub mod secret;
 pub mod settings;
 pub mod store;

@@ -2,24 +2,13 @@
 //! exact JSON is tested.
 //! <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html>
 
-use crate::answer::Counts;
+use crate::{answer::Counts, census::Gauges};
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 
 /// The format's limit on the values of one metric in one line.
 const MAX_VALUES: usize = 100;
-
-/// What the nightly run knows of the whole table, after its refreshes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Gauges {
-    /// Seconds until the first believable expiry of an active integration's access token; negative if passed.
-    pub soonest_access_token_expiry: Option<i64>,
-    /// Active integrations whose access token counts as expired.
-    pub expired_access_tokens: u64,
-    /// Active integrations whose refresh token expires within 7 days.
-    pub refresh_tokens_expiring_in_7_days: u64,
-}
 
 /// What one run tells CloudWatch.
 #[derive(Debug)]

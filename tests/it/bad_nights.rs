@@ -241,11 +241,55 @@ async fn a_rejected_row_that_the_user_connected_meanwhile_is_not_marked() {
 }
 
 #[tokio::test]
-async fn an_abandoned_lease_is_taken_over_once_it_has_run_out() {
+async fn an_abandoned_lease_is_taken_over_once_it_has_run_out_and_is_counted() {
     let world = World::new().await;
     let shop = world.integration().expiring_in(hours(1)).leased_for(minutes(-1)).insert().await;
-    assert_eq!(world.outcome().await["outcome"], "refreshed");
+    let answer = world.refresh_all().await;
+    assert_eq!(answer["counts"]["refreshed"], 1);
     assert!(!world.row(&shop).await.contains_key("lock_owner"));
+    let lines = logs::lines_with("run_id", answer["run_id"].as_str().unwrap());
+    assert!(lines.iter().any(|line| line["cut_off_before"] == 1), "{lines:?}");
+}
+
+#[tokio::test]
+async fn a_lease_that_was_released_in_time_is_no_abandoned_one() {
+    let world = World::new().await;
+    let shop = world.integration().expiring_in(hours(1)).leased_for(minutes(1)).insert().await;
+    let run = world.refresh_until(Step::Acquire).await; // The scan has seen the lease.
+    let released = world.integration().team(&shop.team_id).id(&shop.integration_id).expiring_in(hours(1));
+    let shop = released.insert().await;
+    world.tiktok.revoke(&shop.open_id);
+    assert_eq!(run.go_on().await["integrations"][0]["reason"], "reauthorize");
+}
+
+#[tokio::test]
+async fn a_call_is_not_begun_when_taking_the_lease_took_its_time() {
+    let world = World::new().await;
+    let shop = world.integration().expiring_in(hours(1)).insert().await;
+    let run = world.refresh_until(Step::Acquire).await;
+    world.pass(chrono::TimeDelta::seconds(15 * 60 - 5));
+    let answer = run.go_on().await;
+    assert_eq!(
+        (&answer["integrations"][0]["outcome"], &answer["integrations"][0]["reason"]),
+        (&json!("deferred"), &json!("out_of_time"))
+    );
+    assert_eq!(world.tiktok.calls(&shop.open_id), 0);
+    assert!(!world.row(&shop).await.contains_key("lock_owner"), "the next run need not wait");
+}
+
+#[tokio::test]
+async fn a_panic_in_one_refresh_leaves_the_others_alone() {
+    let world = World::with(&[("MAX_CONCURRENCY", "1")]).await;
+    world.integration().id("a").expiring_in(hours(1)).insert().await;
+    let other = world.integration().id("b").expiring_in(hours(2)).insert().await;
+    world.panic_in_the_next_task();
+    let answer = world.refresh_all().await;
+    assert_eq!(
+        (&answer["integrations"][0]["integration_id"], &answer["integrations"][0]["reason"]),
+        (&json!("a"), &json!("internal_error"))
+    );
+    assert_eq!(answer["counts"]["refreshed"], 1);
+    assert_eq!(world.stored_pair(&other).await, world.granted_pair(&other));
 }
 
 #[tokio::test]

@@ -22,16 +22,18 @@ async fn the_secret_is_read_once_per_warm_environment_and_again_after_five_minut
 }
 
 #[tokio::test]
-async fn a_secret_that_was_rotated_meanwhile_is_read_again_on_refusal() {
-    let world = World::new().await;
+async fn a_secret_that_was_rotated_meanwhile_is_read_again_on_refusal_and_serves_the_rest_of_the_run() {
+    let world = World::with(&[("MAX_CONCURRENCY", "1")]).await;
     let shop = world.integration().expiring_in(hours(1)).insert().await;
+    world.integration().expiring_in(hours(2)).insert().await;
     world.refresh_all().await;
     world.tiktok.set_apps(vec![world::app(world::APP_KEY, "app-secret-new")]);
     world.aws.set_secret(Some(&secret("app-secret-new")));
     let answer = world.refresh(json!({"force": true})).await;
-    assert_eq!(answer["counts"]["refreshed"], 1);
+    assert_eq!(answer["counts"]["refreshed"], 2);
     assert_eq!(world.stored_pair(&shop).await, world.granted_pair(&shop));
     assert_eq!(world.aws.count(Step::Secret), 2);
+    assert_eq!(world.tiktok.all_calls(), 2 + 3, "only one call was refused");
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicBool, AtomicI64, Ordering},
     },
     time::Duration,
 };
@@ -74,6 +74,7 @@ pub struct World {
     pub team: String,
     pub clock: Clock,
     time: Arc<AtomicI64>,
+    panics: Arc<AtomicBool>,
     emitted: Arc<Mutex<Vec<String>>>,
     settings: HashMap<&'static str, String>,
 }
@@ -100,9 +101,15 @@ impl World {
     pub async fn with(settings: &[(&'static str, &str)]) -> Self {
         logs::listen();
         let time = Arc::new(AtomicI64::new(NIGHT));
+        let panics = Arc::new(AtomicBool::new(false));
         let clock = {
-            let time = time.clone();
-            Clock::new(move || DateTime::from_timestamp(time.load(Ordering::SeqCst), 0).unwrap())
+            let (time, panics) = (time.clone(), panics.clone());
+            Clock::new(move || {
+                if tokio::task::try_id().is_some() && panics.swap(false, Ordering::SeqCst) {
+                    panic!("as the test ordered");
+                }
+                DateTime::from_timestamp(time.load(Ordering::SeqCst), 0).unwrap()
+            })
         };
         let tiktok = TikTokStandIn::new(vec![app(APP_KEY, APP_SECRET)], clock.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -125,7 +132,7 @@ impl World {
         let emitted = Arc::default();
         let function = function(&all, &aws, &clock, &emitted).await;
         let team = format!("team-{}", uuid::Uuid::new_v4().simple());
-        Self { aws, tiktok, table, function, team, clock, time, emitted, settings: all }
+        Self { aws, tiktok, table, function, team, clock, time, panics, emitted, settings: all }
     }
 
     /// Another warm environment of the same function.
@@ -140,6 +147,11 @@ impl World {
 
     pub fn now(&self) -> DateTime<Utc> {
         self.clock.now()
+    }
+
+    /// The next task that asks for the time panics: a refresh, unless another task is quicker.
+    pub fn panic_in_the_next_task(&self) {
+        self.panics.store(true, Ordering::SeqCst);
     }
 
     /// Lets time pass.

@@ -1,33 +1,37 @@
 //! Many integrations: the whole table or a part of it, soonest expiry first, within bounds of concurrency, rate and
 //! time. Only keys and expiries of what is due are held.
 
+mod log;
+
 use crate::{
-    answer::{Counts, Outcome, RefreshAnswer, Report, Tally},
+    answer::{Counts, RefreshAnswer, Tally},
     breaker::{Breaker, Sign, Stop},
+    census::{Census, REFRESH_TOKEN_WARNING},
     clock::Clock,
     credentials::{Apps, Credentials, CredentialsError},
     event::{RefreshRequest, Selection, Trigger},
-    integration::{AccessState, Candidate, Due, Health, IntegrationKey, Rule, Skip, Status},
-    metrics::{Gauges, Latency, RunMetrics},
-    refresh::{Attempt, Pace, RateLimiter, Refresher, Rejected, RetryBudget, out_of_time, skipped},
+    integration::{Candidate, Due, IntegrationKey, Rule, Skip, Status},
+    metrics::{Latency, RunMetrics},
+    refresh::{Attempt, Pace, RateLimiter, Refresher, Rejected, RetryBudget},
+    report::{Outcome, Report, out_of_time, skipped},
     settings::Settings,
     store::{Store, StoreError},
     tiktok::TikTok,
 };
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use futures_util::StreamExt;
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 use tokio::task::{Id, JoinError, JoinSet};
-use tracing::{debug, error, info, warn};
+use tracing::{error, info, warn};
 use uuid::Uuid;
-
-/// How long before its expiry a refresh token is warned of.
-const REFRESH_TOKEN_WARNING: TimeDelta = TimeDelta::days(7);
 
 /// Where the lines for CloudWatch's metrics go: standard output, or a test's ear.
 pub type Emit = Arc<dyn Fn(&str) + Send + Sync>;
@@ -147,11 +151,12 @@ pub async fn run(
             run_id,
             duration_ms,
             complete = completed,
+            cut_off_before = run.cut_off,
             counts = counted,
             "TikTok token refresh run finished"
         ),
         Err(error) => {
-            error!(run_id, duration_ms, counts = counted, "TikTok token refresh run failed: {error}")
+            error!(run_id, duration_ms, counts = counted, "TikTok token refresh run failed: {error}");
         }
     }
     let tally = run.tally;
@@ -195,6 +200,8 @@ struct Run<'a> {
     latency: Latency,
     apps: BTreeMap<String, App>,
     deferred: BTreeMap<&'static str, u64>,
+    /// Attempts of earlier runs that were cut off.
+    cut_off: u64,
 }
 
 impl<'a> Run<'a> {
@@ -210,10 +217,11 @@ impl<'a> Run<'a> {
             id,
             rule,
             tally: Tally::default(),
-            census: Census { rule, gauges: Gauges::default() },
+            census: Census::new(rule),
             latency: Latency::default(),
             apps: BTreeMap::new(),
             deferred: BTreeMap::new(),
+            cut_off: 0,
         }
     }
 
@@ -340,7 +348,7 @@ impl<'a> Run<'a> {
             store: services.store.clone(),
             tiktok: services.tiktok.clone(),
             credentials: services.credentials.clone(),
-            apps,
+            apps: RwLock::new(apps),
             limiter: services.limiter.clone(),
             clock: services.clock.clone(),
             deadline,
@@ -349,6 +357,7 @@ impl<'a> Run<'a> {
             pace: services.pace,
             budget: RetryBudget::default(),
             latency: Mutex::default(),
+            cut_off: AtomicU64::new(0),
         });
         let mut running: JoinSet<(Done, Duration)> = JoinSet::new();
         let mut in_flight: HashMap<Id, IntegrationKey> = HashMap::new();
@@ -372,6 +381,7 @@ impl<'a> Run<'a> {
                 None => break,
             }
         }
+        self.cut_off = refresher.cut_off.load(Ordering::Relaxed);
         for (reason, count) in &self.deferred {
             warn!(run_id = self.id, reason, count, "integrations were deferred to the next run");
         }
@@ -381,8 +391,8 @@ impl<'a> Run<'a> {
     /// Ends a refresh that is not to be begun: its app was stopped, or the time runs out.
     fn unless_deferred(&mut self, work: Work, refresher: &Refresher) -> Option<Work> {
         let Work::Refresh(candidate) = work else { return Some(work) };
-        let app_key = refresher.apps.get(candidate.app_key.as_deref()).map(|app| app.app_key.as_str());
-        let stopped = app_key.and_then(|key| self.apps.get(key)).and_then(|app| app.breaker.stopped());
+        let app = refresher.app(&candidate).and_then(|app| self.apps.get(&app.app_key));
+        let stopped = app.and_then(|app| app.breaker.stopped());
         let report = if let Some(stop) = stopped {
             Report::new(candidate.key.clone(), Outcome::Deferred)
                 .because(stop.reason(), "the app was stopped for this run")
@@ -403,17 +413,15 @@ impl<'a> Run<'a> {
             Done::Reported(report) => return self.end_after(report, took),
             Done::Attempted(candidate, attempt) => (candidate, attempt),
         };
-        let app_key = |named: Option<&str>| {
-            refresher.apps.get(named).map(|app| app.app_key.clone()).unwrap_or_default()
-        };
+        let app_key = refresher.app(&candidate).map(|app| app.app_key).unwrap_or_default();
         match attempt {
             Attempt::Done { report, sign, stored } => {
                 if let Some(sign) = sign {
-                    let app = self.apps.entry(app_key(candidate.app_key.as_deref())).or_default();
+                    let app = self.apps.entry(app_key).or_default();
                     app.breaker.saw(sign);
                     if sign == Sign::Granted {
                         // The key is proved: who was rejected was rejected rightly.
-                        work.extend(app.pending.drain(..).map(Work::Mark));
+                        app.pending.drain(..).for_each(|rejected| work.push_front(Work::Mark(rejected)));
                     } else {
                         app.said = report.message.clone().unwrap_or_default();
                     }
@@ -429,7 +437,7 @@ impl<'a> Run<'a> {
             }
             Attempt::Rejected(rejected) if self.marks_at_once() => work.push_front(Work::Mark(*rejected)),
             Attempt::Rejected(rejected) => {
-                let app = self.apps.entry(app_key(rejected.app_key())).or_default();
+                let app = self.apps.entry(app_key).or_default();
                 app.breaker.saw(Sign::Rejected);
                 let rejected = *rejected;
                 app.said = rejected.said();
@@ -471,7 +479,7 @@ impl<'a> Run<'a> {
 
     /// Ends one integration: one line in the log, one place in the answer.
     fn end_after(&mut self, report: Report, took: Duration) {
-        log(self.id, &report, took);
+        log::ended(self.id, &report, took);
         if report.outcome == Outcome::Deferred {
             *self.deferred.entry(report.reason.unwrap_or_default()).or_default() += 1;
         }
@@ -497,66 +505,4 @@ async fn perform(refresher: Arc<Refresher>, work: Work) -> (Done, Duration) {
         Work::Spare(rejected) => Done::Reported(refresher.spare(rejected).await),
     };
     (done, began.elapsed())
-}
-
-fn log(run_id: &str, report: &Report, took: Duration) {
-    macro_rules! line {
-        ($level:ident, $($message:tt)+) => {
-            $level!(
-                run_id,
-                team_id = report.key.team_id,
-                integration_id = report.key.integration_id,
-                outcome = report.outcome.as_str(),
-                reason = report.reason,
-                tiktok_code = report.tiktok_code,
-                duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
-                $($message)+
-            )
-        };
-    }
-    let why = report.message.as_deref().unwrap_or_default();
-    match report.outcome {
-        Outcome::Refreshed => line!(
-            info,
-            new_expires_at = report.access_token_expires_at.map(|at| at.0),
-            "TikTok token refresh completed successfully"
-        ),
-        Outcome::Failed => line!(error, "TikTok token refresh failed: {why}"),
-        Outcome::CannotRefresh => line!(error, "TikTok integration cannot be refreshed: {why}"),
-        Outcome::OutcomeUnknown => line!(warn, "TikTok token refresh has an unknown outcome: {why}"),
-        Outcome::Locked => line!(info, "TikTok token refresh skipped: {why}"),
-        Outcome::WouldRefresh => line!(info, "TikTok token would be refreshed: {why}"),
-        // As many as the table has rows; a run logs their numbers.
-        Outcome::Deferred | Outcome::Queued => line!(debug, "TikTok token refresh left for later: {why}"),
-        Outcome::NotDue => line!(debug, "TikTok token refresh not due: {why}"),
-    }
-}
-
-/// What the run learns of the whole table on its way.
-struct Census {
-    rule: Rule,
-    gauges: Gauges,
-}
-
-impl Census {
-    /// Counts an integration as it is after its refresh. Those that cannot be refreshed are counted elsewhere.
-    fn count(&mut self, candidate: &Candidate) {
-        if candidate.status != Status::Active || candidate.health(&self.rule) == Health::CannotRefresh {
-            return;
-        }
-        if candidate.access_state(self.rule.now) == AccessState::Expired {
-            self.gauges.expired_access_tokens += 1;
-        }
-        if candidate.expiry_is_believed(&self.rule) {
-            let seconds = candidate.access_expires_at.map(|at| at.seconds_from(self.rule.now));
-            let soonest = [self.gauges.soonest_access_token_expiry, seconds].into_iter().flatten().min();
-            self.gauges.soonest_access_token_expiry = soonest;
-        }
-        if candidate
-            .refresh_expires_at
-            .is_some_and(|at| at.0 > 0 && at.is_by(self.rule.now + REFRESH_TOKEN_WARNING))
-        {
-            self.gauges.refresh_tokens_expiring_in_7_days += 1;
-        }
-    }
 }

@@ -1,0 +1,387 @@
+//! One integration's refresh: acquire, call, save, settle.
+//!
+//! Two promises: at most one live attempt for each integration, and no answer of TikTok's is ever dropped. The
+//! types keep the order: only a [`Leased`] row can call TikTok, and saving or settling consumes it.
+
+mod ask;
+mod save;
+
+pub use ask::{Pace, RetryBudget};
+
+use crate::{
+    breaker::Sign,
+    clock::Clock,
+    credentials::{Apps, Credentials},
+    integration::{Candidate, Integration, IntegrationKey, Lease, Rule, Skip, Status, UnixTime},
+    metrics::Latency,
+    report::{CHANGED, DELETED, EXPIRED, MISSING, Outcome, Report, out_of_time, skipped, unknown_app},
+    secret::{AppCredentials, RefreshToken},
+    store::{Acquired, Change, Claim, Conflict, Store},
+    tiktok::{CallError, Grant, TikTok},
+};
+use chrono::{DateTime, TimeDelta, Utc};
+use governor::DefaultKeyedRateLimiter;
+use std::sync::{
+    Arc, Mutex, PoisonError, RwLock,
+    atomic::{AtomicU64, Ordering},
+};
+use tracing::{error, warn};
+use uuid::Uuid;
+
+/// How far the clocks of two workers may lie apart: a lease outlives its invocation by this.
+const CLOCK_SKEW: TimeDelta = TimeDelta::seconds(60);
+
+/// Calls in flight toward TikTok, by app.
+pub type RateLimiter = DefaultKeyedRateLimiter<String>;
+
+/// All that the refreshes of one run share.
+#[derive(Debug)]
+pub struct Refresher {
+    /// The run's id, which is on each of its log lines.
+    pub run_id: String,
+    /// The table.
+    pub store: Store,
+    /// The provider.
+    pub tiktok: TikTok,
+    /// Where newer credentials come from, should TikTok refuse these.
+    pub credentials: Arc<Credentials>,
+    /// The apps, as the run found them or has learnt since.
+    pub apps: RwLock<Arc<Apps>>,
+    /// Toward TikTok, by app.
+    pub limiter: Arc<RateLimiter>,
+    /// The time.
+    pub clock: Clock,
+    /// When Lambda ends this invocation.
+    pub deadline: DateTime<Utc>,
+    /// `REFRESH_AHEAD`.
+    pub refresh_ahead: TimeDelta,
+    /// Whether an operator forces this run.
+    pub force: bool,
+    /// How long to wait for what.
+    pub pace: Pace,
+    /// The run's retries.
+    pub budget: RetryBudget,
+    /// How long TikTok took.
+    pub latency: Mutex<Latency>,
+    /// How many rows were found with the lease of an attempt that was cut off.
+    pub cut_off: AtomicU64,
+}
+
+/// A row that this attempt holds the lease of: the only thing that can call TikTok.
+#[derive(Debug)]
+struct Leased {
+    attempt_id: String,
+    row: Box<Integration>,
+    sent: RefreshToken,
+    /// An earlier attempt was cut off, so its answer may have been lost.
+    cut_off_before: bool,
+}
+
+/// What TikTok answered to a leased row.
+#[derive(Debug)]
+enum Called {
+    Granted(Leased, Grant),
+    Refused(Leased, CallError),
+}
+
+/// A row whose seller must connect again. It keeps its lease until the run has seen enough of the app to
+/// [mark](Refresher::mark) it or to [let it go](Refresher::spare).
+#[derive(Debug)]
+pub struct Rejected {
+    leased: Leased,
+    error: CallError,
+}
+
+/// How one integration's refresh ended.
+#[derive(Debug)]
+pub enum Attempt {
+    /// For good.
+    Done {
+        /// What to tell.
+        report: Report,
+        /// What it says of the app, if TikTok was asked.
+        sign: Option<Sign>,
+        /// What is stored now, if that is known to be new.
+        stored: Option<Stored>,
+    },
+    /// Up to a verdict on the app.
+    Rejected(Box<Rejected>),
+}
+
+/// The expiries of a pair that was stored.
+#[derive(Clone, Copy, Debug)]
+pub struct Stored {
+    /// Of the access token.
+    pub access_expires_at: Option<UnixTime>,
+    /// Of the refresh token.
+    pub refresh_expires_at: Option<UnixTime>,
+}
+
+impl Attempt {
+    fn without_call(report: Report) -> Self {
+        Self::Done { report, sign: None, stored: None }
+    }
+}
+
+impl Rejected {
+    /// Which integration.
+    pub fn key(&self) -> &IntegrationKey {
+        self.leased.key()
+    }
+
+    /// What TikTok said, for a person.
+    pub fn said(&self) -> String {
+        self.error.to_string()
+    }
+}
+
+impl Leased {
+    fn key(&self) -> &IntegrationKey {
+        &self.row.candidate.key
+    }
+
+    fn report(&self, outcome: Outcome) -> Report {
+        Report::new(self.key().clone(), outcome).expiring(self.row.candidate.access_expires_at)
+    }
+
+    /// A change that is this attempt's to make only while it holds the lease.
+    fn change(&self) -> Change {
+        Change::default().only_if("lock_owner", Some(&self.attempt_id))
+    }
+}
+
+impl Refresher {
+    /// Refreshes one integration. Never cancel this once it has begun: between TikTok's answer and the save the
+    /// only live token is in its hands.
+    pub async fn refresh(&self, candidate: Candidate) -> Attempt {
+        let Some(app) = self.app(&candidate) else {
+            return Attempt::without_call(unknown_app(&candidate));
+        };
+        self.limiter.until_key_ready(&app.app_key).await;
+        if !self.has_time_for_a_call() {
+            return Attempt::without_call(out_of_time(&candidate));
+        }
+        let leased = match self.acquire(&candidate).await {
+            Ok(leased) => leased,
+            Err(report) => return Attempt::without_call(report),
+        };
+        // Since the scan the row may name another app, and taking the lease may have taken its time.
+        let row = &leased.row.candidate;
+        let app = match self.app(row) {
+            None => Err(unknown_app(row)),
+            Some(_) if !self.has_time_for_a_call() => Err(out_of_time(row)),
+            Some(app) => Ok(app),
+        };
+        let app = match app {
+            Ok(app) => app,
+            Err(report) => {
+                self.write(&leased, leased.change().release(), "release the lease").await;
+                return Attempt::without_call(report);
+            }
+        };
+        match self.call(leased, app).await {
+            Called::Granted(leased, grant) => self.save(leased, grant).await,
+            Called::Refused(leased, error) => self.settle(leased, error).await,
+        }
+    }
+
+    /// The credentials to use for a row, if the secret holds the app that it names.
+    pub fn app(&self, row: &Candidate) -> Option<AppCredentials> {
+        self.apps.read().unwrap_or_else(PoisonError::into_inner).get(row.app_key.as_deref()).cloned()
+    }
+
+    /// What decides now whether a row is taken.
+    pub fn rule(&self) -> Rule {
+        Rule { now: self.clock.now(), refresh_ahead: self.refresh_ahead, force: self.force }
+    }
+
+    async fn acquire(&self, candidate: &Candidate) -> Result<Leased, Report> {
+        let attempt_id = Uuid::new_v4().to_string();
+        let expires_at = UnixTime::of(self.deadline + CLOCK_SKEW);
+        let key = &candidate.key;
+        let report = |outcome| Report::new(key.clone(), outcome).expiring(candidate.access_expires_at);
+        let claim = Claim { attempt_id: &attempt_id, expires_at };
+        match self.store.acquire(key, &self.rule(), claim).await {
+            Ok(Acquired::Taken(row)) => match row.refresh_token.clone() {
+                Some(sent) => {
+                    let ran_out = |lease: &Lease| lease.has_run_out(self.clock.now());
+                    // What the scan saw helps where the answer of our own write was lost.
+                    let cut_off_before = [&row.candidate, candidate]
+                        .into_iter()
+                        .any(|row| row.lease.as_ref().is_some_and(ran_out));
+                    if cut_off_before {
+                        self.cut_off.fetch_add(1, Ordering::Relaxed);
+                        warn!(
+                            run_id = self.run_id,
+                            team_id = key.team_id,
+                            integration_id = key.integration_id,
+                            "an earlier attempt at this integration was cut off",
+                        );
+                    }
+                    Ok(Leased { attempt_id, row, sent, cut_off_before })
+                }
+                None => Err(report(Outcome::CannotRefresh).because(MISSING.0, MISSING.1)),
+            },
+            Ok(Acquired::Skipped(skip)) => Err(skipped(candidate, &skip, self.clock.now())),
+            Ok(Acquired::Deleted) => Err(report(Outcome::NotDue).because(DELETED.0, DELETED.1)),
+            Ok(Acquired::Malformed(malformed)) => {
+                Err(report(Outcome::Failed).because("malformed_row", malformed.to_string()))
+            }
+            Err(error) => Err(report(Outcome::Failed).because("store_error", error.to_string())),
+        }
+    }
+
+    /// Classifies a refusal, notes it in the row and lets the lease go; or leaves the lease to run out, when
+    /// nobody knows what TikTok did.
+    async fn settle(&self, leased: Leased, error: CallError) -> Attempt {
+        let sign = error.sign();
+        let outcome = match &error {
+            CallError::Reauthorize { .. } => return Attempt::Rejected(Box::new(Rejected { leased, error })),
+            CallError::Misconfigured { .. } => {
+                // The app's fault, not the row's: nothing is noted in it.
+                self.write(&leased, leased.change().release(), "release the lease").await;
+                Outcome::Failed
+            }
+            CallError::Ambiguous { .. } => {
+                self.write(&leased, self.noted(&leased, &error), "note the failure").await;
+                Outcome::OutcomeUnknown
+            }
+            CallError::NotConnected { .. }
+            | CallError::Busy { .. }
+            | CallError::ServerError { .. }
+            | CallError::Refused { .. } => {
+                self.write(&leased, self.noted(&leased, &error).release(), "note the failure").await;
+                Outcome::Failed
+            }
+        };
+        let report =
+            leased.report(outcome).because(error.reason(), error.to_string()).with_code(error.code());
+        Attempt::Done { report, sign: Some(sign), stored: None }
+    }
+
+    /// Marks a rejected row as `error`, if it still holds the token that was rejected.
+    pub async fn mark(&self, rejected: Rejected) -> Report {
+        let Rejected { leased, error } = rejected;
+        let (reason, message) = if leased.cut_off_before {
+            let why = "probably a lost answer: an earlier attempt was cut off after TikTok may have acted";
+            ("probably_lost_answer", format!("{error}; {why}"))
+        } else {
+            (error.reason(), error.to_string())
+        };
+        let report = leased.report(Outcome::CannotRefresh).because(reason, &message).with_code(error.code());
+        let change = self
+            .noted_as(&leased, &error_code(&error), &message)
+            .set_text("status", Status::Error.as_str())
+            .release()
+            .only_if("refresh_token", Some(leased.sent.expose()))
+            .only_if("status", Some(leased.row.candidate.status.as_str()));
+        match self.store.change(leased.key(), change).await {
+            Ok(Ok(())) => report,
+            Ok(Err(Conflict::Deleted)) => leased.report(Outcome::NotDue).because(DELETED.0, DELETED.1),
+            // Our own mark, whose answer was lost.
+            Ok(Err(Conflict::Changed(row)))
+                if row.candidate.status == Status::Error && row.still_holds(&leased.sent) =>
+            {
+                report
+            }
+            Ok(Err(Conflict::Changed(row))) => {
+                self.write(&leased, leased.change().release(), "release the lease").await;
+                leased
+                    .report(Outcome::NotDue)
+                    .because(CHANGED.0, CHANGED.1)
+                    .expiring(row.candidate.access_expires_at)
+            }
+            Err(error) => leased
+                .report(Outcome::Failed)
+                .because("store_error", format!("{message}; not marked: {error}")),
+        }
+    }
+
+    /// Lets a rejected row go unmarked: the app is under suspicion, not the seller.
+    pub async fn spare(&self, rejected: Rejected) -> Report {
+        let Rejected { leased, error } = rejected;
+        self.write(&leased, leased.change().release(), "release the lease").await;
+        let message = format!("{error}; not marked, as the app itself is under suspicion");
+        leased.report(Outcome::Failed).because("app_under_suspicion", message).with_code(error.code())
+    }
+
+    /// Marks a row whose refresh token's expiry has passed, unless it has changed since the scan.
+    pub async fn mark_expired(&self, candidate: Candidate) -> Report {
+        let now = self.clock.now();
+        if let Some(lease) = candidate.live_lease(now) {
+            return skipped(&candidate, &Skip::Locked(lease.clone()), now);
+        }
+        let report = skipped(&candidate, &Skip::RefreshTokenExpired, now);
+        let change = Change::default()
+            .set_text("status", Status::Error.as_str())
+            .set_text("error_code", EXPIRED.0)
+            .set_text("error_message", EXPIRED.1)
+            .set_number("error_at", now.timestamp())
+            .release()
+            .only_if("status", Some(candidate.status.as_str()))
+            .only_if_time("refresh_token_expires_at", candidate.refresh_expires_at)
+            .only_if("lock_owner", candidate.lease.as_ref().map(|lease| lease.owner.as_str()));
+        match self.store.change(&candidate.key, change).await {
+            Ok(Ok(())) => report,
+            Ok(Err(Conflict::Deleted)) => {
+                Report::new(candidate.key, Outcome::NotDue).because(DELETED.0, DELETED.1)
+            }
+            Ok(Err(Conflict::Changed(row))) => match row.may_be_taken(&self.rule()) {
+                Err(skip) => skipped(&row.candidate, &skip, now),
+                Ok(_) => Report::new(candidate.key, Outcome::NotDue)
+                    .because(CHANGED.0, CHANGED.1)
+                    .expiring(row.candidate.access_expires_at),
+            },
+            Err(error) => Report::new(candidate.key, Outcome::Failed)
+                .because("store_error", format!("{}; not marked: {error}", EXPIRED.1)),
+        }
+    }
+
+    /// A change that notes a failure. The count is set, not added to: an addition whose answer is lost counts twice.
+    fn noted(&self, leased: &Leased, error: &CallError) -> Change {
+        self.noted_as(leased, &error_code(error), &error.to_string())
+    }
+
+    fn noted_as(&self, leased: &Leased, code: &str, message: &str) -> Change {
+        leased
+            .change()
+            .set_text("error_code", code)
+            .set_text("error_message", message)
+            .set_number("error_at", self.clock.now().timestamp())
+            .set_number("consecutive_failures", leased.row.consecutive_failures.saturating_add(1))
+    }
+
+    /// A write that only tidies up. If it fails the lease runs out by itself, so it is enough to say so.
+    async fn write(&self, leased: &Leased, change: Change, to: &str) {
+        let key = leased.key();
+        match self.store.change(key, change).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => warn!(
+                run_id = self.run_id,
+                team_id = key.team_id,
+                integration_id = key.integration_id,
+                "did not {to}: the lease is somebody else's by now",
+            ),
+            Err(error) => error!(
+                run_id = self.run_id,
+                team_id = key.team_id,
+                integration_id = key.integration_id,
+                "could not {to}, so the row stays locked until its lease runs out: {error}",
+            ),
+        }
+    }
+}
+
+impl Leased {
+    fn called(self, answer: Result<Grant, CallError>) -> Called {
+        match answer {
+            Ok(grant) => Called::Granted(self, grant),
+            Err(error) => Called::Refused(self, error),
+        }
+    }
+}
+
+/// The row's `error_code`: TikTok's own where there is one.
+fn error_code(error: &CallError) -> String {
+    error.code().map_or_else(|| error.reason().to_owned(), |code| code.to_string())
+}
