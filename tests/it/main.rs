@@ -9,6 +9,7 @@ mod bad_nights;
 mod bad_surroundings;
 mod command;
 mod credentials;
+mod docs;
 mod events;
 mod lambda;
 mod many;
