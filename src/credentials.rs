@@ -111,7 +111,7 @@ impl Credentials {
         Self { source, clock, cache: Mutex::new(None) }
     }
 
-    /// The apps, read at most [`SECRET_TTL`] ago.
+    /// The apps, read at most 5 minutes ago.
     ///
     /// # Errors
     /// [`CredentialsError`] if they must be read and cannot be.

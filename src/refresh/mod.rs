@@ -1,7 +1,7 @@
 //! One integration's refresh: acquire, call, save, settle.
 //!
 //! Two promises: at most one live attempt for each integration, and no answer of TikTok's is ever dropped. The
-//! types keep the order: only a [`Leased`] row can call TikTok, and saving or settling consumes it.
+//! types keep the order: only a leased row can call TikTok, and saving or settling consumes it.
 
 mod ask;
 mod save;

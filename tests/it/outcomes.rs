@@ -286,6 +286,15 @@ async fn a_lost_answer_is_asked_for_once_more_and_then_unknown() {
 }
 
 #[tokio::test]
+async fn an_answer_of_any_size_is_read_to_64_kib_and_no_further() {
+    let world = World::new().await;
+    let shop = world.integration().expiring_in(hours(1)).insert().await;
+    world.tiktok.next(&shop.open_id, [Behaviour::Huge, Behaviour::Huge]);
+    let message = world.outcome().await["message"].as_str().unwrap().to_owned();
+    assert!(message.contains("an answer of more than 65536 bytes"), "{message}");
+}
+
+#[tokio::test]
 async fn an_answer_lost_once_is_made_good_by_asking_again() {
     let world = World::new().await;
     let shop = world.integration().expiring_in(hours(1)).insert().await;
