@@ -6,7 +6,7 @@
 //!
 //! | room | files | knows |
 //! |---|---|---|
-//! | the pure core | [`event`], [`answer`], [`report`], [`integration`], [`census`], [`breaker`], [`settings`], [`secret`], [`clock`] | each other, downward |
+//! | the pure core | [`event`], [`answer`], [`report`], [`integration`], [`grant`], [`census`], [`breaker`], [`settings`], [`secret`], [`clock`] | each other, downward |
 //! | adapters | [`tiktok`], [`store`], [`credentials`], [`metrics`], [`logging`] | one outside system each, and the core |
 //! | the protocol | [`refresh`] (one integration), [`fleet`] (many), [`handler`] (one event) | all of the above |
 //! | the entries | `main.rs`, `bin/tiktok-tokens.rs`, `local` | the handler |
@@ -18,6 +18,7 @@ pub mod clock;
 pub mod credentials;
 pub mod event;
 pub mod fleet;
+pub mod grant;
 pub mod handler;
 pub mod integration;
 #[cfg(feature = "local")]

@@ -2,8 +2,9 @@
 
 use super::{Called, Leased, Refresher};
 use crate::{
+    grant::Grant,
     secret::{AppCredentials, RefreshToken},
-    tiktok::{CallError, Grant},
+    tiktok::CallError,
 };
 use backon::{ExponentialBuilder, Retryable};
 use chrono::TimeDelta;

@@ -12,12 +12,13 @@ use crate::{
     breaker::Sign,
     clock::Clock,
     credentials::{Apps, Credentials},
+    grant::Grant,
     integration::{Candidate, Integration, IntegrationKey, Lease, Rule, Skip, Status, UnixTime},
     metrics::Latency,
     report::{CHANGED, DELETED, EXPIRED, MISSING, Outcome, Report, out_of_time, skipped, unknown_app},
     secret::{AppCredentials, RefreshToken},
     store::{Acquired, Change, Claim, Conflict, Store},
-    tiktok::{CallError, Grant, TikTok},
+    tiktok::{CallError, TikTok},
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use governor::DefaultKeyedRateLimiter;

@@ -3,11 +3,11 @@
 use super::{Attempt, Leased, Refresher, Stored};
 use crate::{
     breaker::Sign,
+    grant::Grant,
     integration::{Integration, IntegrationKey, Rule, Status},
     report::{Outcome, Report},
     secret::{AccessToken, RefreshToken},
     store::{Change, Conflict, StoreError},
-    tiktok::Grant,
 };
 use backon::{ExponentialBuilder, Retryable};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -112,15 +112,23 @@ fn judge(stored: &Integration, leased: &Leased, grant: &Grant, rule: &Rule) -> J
 /// The change that stores a grant over the row as it was `seen`: four credential attributes, what TikTok said of
 /// the seller, lease and error away, nothing else.
 fn saving(grant: &Grant, leased: &Leased, seen: &Integration, now: DateTime<Utc>) -> Change {
-    let kept_token = grant.refresh_token.as_ref().is_none_or(|token| seen.still_holds(token));
     let mut change = Change::default()
         .set_text("access_token", grant.access_token.expose())
         .set_number("last_refreshed_at", now.timestamp())
-        .only_if("refresh_token", seen.refresh_token.as_ref().map(RefreshToken::expose))
         .release();
-    if kept_token {
-        // The refresh token cannot tell then whether another pair was stored, the access token can.
-        change = change.only_if("access_token", seen.access_token.as_ref().map(AccessToken::expose));
+    // What was garbled in mid-flight holds no token to protect, and must not keep ours out for ever.
+    if let Some(token) = &seen.refresh_token {
+        change = change.only_if("refresh_token", Some(token.expose()));
+    }
+    let keeps_refresh_token = grant.refresh_token.as_ref().is_none_or(|token| seen.still_holds(token));
+    if keeps_refresh_token && let Some(token) = &seen.access_token {
+        // The refresh token cannot tell then whether another pair was stored; the access token can.
+        change = change.only_if("access_token", Some(token.expose()));
+    }
+    let status = &seen.candidate.status;
+    if !status.as_str().is_empty() {
+        // Somebody may pause the row meanwhile, or mark it for our sake: that is looked at before it is written.
+        change = change.only_if("status", Some(status.as_str()));
     }
     change = match grant.access_expires_at {
         Some(at) => change.set_number("access_token_expires_at", at.0),
@@ -132,14 +140,12 @@ fn saving(grant: &Grant, leased: &Leased, seen: &Integration, now: DateTime<Utc>
     if let Some(at) = grant.refresh_expires_at {
         change = change.set_number("refresh_token_expires_at", at.0);
     }
-    let status = seen.candidate.status.as_str();
     if is_another_seller(grant, leased) {
         return change
             .set_text("status", Status::Error.as_str())
             .set_text("error_code", MISMATCH.0)
             .set_text("error_message", MISMATCH.1)
-            .set_number("error_at", now.timestamp())
-            .only_if("status", Some(status));
+            .set_number("error_at", now.timestamp());
     }
     if let Some(open_id) = &grant.seller.open_id {
         change = change.set_text("open_id", open_id);
@@ -153,8 +159,8 @@ fn saving(grant: &Grant, leased: &Leased, seen: &Integration, now: DateTime<Utc>
     if let Some(scopes) = &grant.seller.granted_scopes {
         change = change.set_list("granted_scopes", scopes.iter().cloned());
     }
-    if seen.candidate.status == Status::Error {
-        change = change.set_text("status", Status::Active.as_str()).only_if("status", Some(status));
+    if *status == Status::Error {
+        change = change.set_text("status", Status::Active.as_str());
     }
     change.remove(&["error_code", "error_message", "error_at", "consecutive_failures"])
 }

@@ -1,15 +1,16 @@
 //! TikTok Shop's authorization API. The credentials travel in the URL (the provider's choice), so no URL leaves
 //! this module: not in an error, not in a log.
 
+mod answer;
 mod error;
-mod grant;
 mod sign;
 
+pub use answer::{Shop, parse};
 pub use error::CallError;
-pub use grant::{Grant, Seller, Shop, parse};
 pub use sign::sign;
 
 use crate::{
+    grant::Grant,
     secret::{AccessToken, AppCredentials, RefreshToken},
     settings::is_loopback,
 };
@@ -97,7 +98,7 @@ impl TikTok {
             .header("x-tts-access-token", token.expose())
             .header(header::CONTENT_TYPE, "application/json");
         let answer = exchange(request).await?;
-        grant::parse_shops(answer.status, answer.retry_after, &answer.body)
+        answer::parse_shops(answer.status, answer.retry_after, &answer.body)
             .map_err(|error| error.cleaned(&[app.app_secret.expose(), token.expose()]))
     }
 }

@@ -13,11 +13,12 @@ fn code(file: &str) -> String {
     text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
 }
 
-const CORE: [&str; 9] = [
+const CORE: [&str; 10] = [
     "event.rs",
     "answer.rs",
     "report.rs",
     "integration.rs",
+    "grant.rs",
     "census.rs",
     "breaker.rs",
     "settings.rs",
@@ -25,7 +26,7 @@ const CORE: [&str; 9] = [
     "clock.rs",
 ];
 const ADAPTERS: [(&str, &[&str]); 5] = [
-    ("tiktok", &["tiktok/mod.rs", "tiktok/error.rs", "tiktok/grant.rs", "tiktok/sign.rs"]),
+    ("tiktok", &["tiktok/mod.rs", "tiktok/answer.rs", "tiktok/error.rs", "tiktok/sign.rs"]),
     ("store", &["store/mod.rs", "store/row.rs", "store/error.rs"]),
     ("credentials", &["credentials.rs"]),
     ("metrics", &["metrics.rs"]),

@@ -143,6 +143,61 @@ async fn the_users_new_authorization_wins_over_a_refresh_in_flight() {
     }
 }
 
+/// A zombie: its lease has run out while it was held up before its save, and another run has taken over.
+async fn overtaken(world: &World) -> super::support::world::Underway {
+    let zombie = world.refresh_until(Step::Save).await;
+    world.pass(minutes(17));
+    world.refresh_all().await;
+    zombie
+}
+
+#[tokio::test]
+async fn an_older_answer_does_not_overwrite_a_newer_one() {
+    let world = World::new().await; // The old refresh token stays good, so both runs are granted a pair.
+    let shop = world.integration().expiring_in(hours(1)).insert().await;
+    let zombie = overtaken(&world).await;
+    let newest = world.stored_pair(&shop).await;
+    assert_eq!(newest, world.granted_pair(&shop));
+    assert_eq!(zombie.go_on().await["integrations"][0]["reason"], "superseded");
+    assert_eq!(world.stored_pair(&shop).await, newest);
+}
+
+#[tokio::test]
+async fn a_row_that_was_marked_for_want_of_an_answer_in_flight_is_healed_by_it() {
+    let world = rotating().await; // The second run is rejected, as the first has used the token.
+    let shop = world.integration().expiring_in(hours(1)).insert().await;
+    let zombie = overtaken(&world).await;
+    assert_eq!(world.text(&shop, "status").await.as_deref(), Some("error"));
+    assert_eq!(zombie.go_on().await["counts"]["refreshed"], 1);
+    assert_eq!(world.text(&shop, "status").await.as_deref(), Some("active"));
+    assert_eq!(world.stored_pair(&shop).await, world.granted_pair(&shop));
+}
+
+#[tokio::test]
+async fn an_empty_access_token_is_as_good_as_none() {
+    let world = World::new().await;
+    let shop = world.integration().expiring_in(hours(1)).text("access_token", "").insert().await;
+    assert_eq!(world.outcome().await["outcome"], "refreshed");
+    assert_eq!(world.stored_pair(&shop).await, world.granted_pair(&shop));
+}
+
+#[tokio::test]
+async fn whatever_is_garbled_in_mid_flight_does_not_keep_the_new_pair_out() {
+    let garbled = AttributeValue::Bool(true);
+    for name in
+        ["status", "refresh_token", "access_token", "access_token_expires_at", "lock_owner", "open_id"]
+    {
+        for rotates in [true, false] {
+            let world = if rotates { rotating().await } else { World::new().await };
+            let shop = world.integration().expiring_in(hours(1)).insert().await;
+            let run = world.refresh_until(Step::Save).await;
+            world.write(&shop, &[(name, garbled.clone())]).await;
+            assert_eq!(run.go_on().await["counts"]["refreshed"], 1, "{name}");
+            assert_eq!(world.stored_pair(&shop).await, world.granted_pair(&shop), "{name}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_stored_expiry_that_cannot_be_true_does_not_win() {
     let world = rotating().await;
