@@ -162,6 +162,33 @@ impl RefreshAnswer {
     }
 }
 
+/// The answer to messages of the queue: which of them SQS is to deliver again.
+/// <https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html>
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct QueueAnswer {
+    /// The messages that could not be done.
+    pub batch_item_failures: Vec<BatchItemFailure>,
+}
+
+/// A message that could not be done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BatchItemFailure {
+    /// The message's id.
+    pub item_identifier: String,
+}
+
+/// Any answer of the function's.
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+pub enum Answer {
+    /// To a refresh.
+    Refresh(Box<RefreshAnswer>),
+    /// To messages of the queue.
+    Queue(QueueAnswer),
+}
+
 fn to_the_second<S: Serializer>(time: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&time.to_rfc3339_opts(SecondsFormat::Secs, true))
 }

@@ -14,11 +14,15 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::Deserialize;
 use std::sync::Arc;
 use tokio::sync::Mutex;
+use tracing::debug;
 
 /// How long a secret that was read is used without reading it again.
 const SECRET_TTL: TimeDelta = TimeDelta::minutes(5);
-/// How often refusals may have it read again.
-const REREAD_EVERY: TimeDelta = TimeDelta::seconds(30);
+/// The version stages of a secret.
+/// <https://docs.aws.amazon.com/secretsmanager/latest/userguide/whats-in-a-secret.html>
+const CURRENT: &str = "AWSCURRENT";
+const PENDING: &str = "AWSPENDING";
+const PREVIOUS: &str = "AWSPREVIOUS";
 
 /// Where the app credentials are kept, and the last that were read.
 #[derive(Debug)]
@@ -38,11 +42,10 @@ enum Source {
 struct Cached {
     apps: Arc<Apps>,
     read_at: DateTime<Utc>,
-    reread_at: Option<DateTime<Utc>>,
 }
 
 /// All apps of the secret; the first is the default.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Apps(Vec<AppCredentials>);
 
 impl Apps {
@@ -126,47 +129,43 @@ impl Credentials {
         match &*cache {
             Some(cached) if now - cached.read_at < SECRET_TTL => Ok(cached.apps.clone()),
             _ => {
-                let apps = Arc::new(read(client, id).await?);
-                *cache = Some(Cached { apps: apps.clone(), read_at: now, reread_at: None });
+                let apps = Arc::new(read(client, id, CURRENT).await?);
+                *cache = Some(Cached { apps: apps.clone(), read_at: now });
                 Ok(apps)
             }
         }
     }
 
-    /// Other credentials for the app whose `refused` ones TikTok did not take, if the secret holds any by now.
+    /// What else the secret holds for an app whose credentials TikTok `refused`: its current version, read again, then
+    /// the one that a rotation is about to make current, then the one that was current before.
     ///
     /// # Errors
-    /// [`CredentialsError`] if the secret must be read again and cannot be.
-    pub async fn after_refusal(
-        &self,
-        refused: &AppCredentials,
-    ) -> Result<Option<AppCredentials>, CredentialsError> {
-        let Source::Secret { client, id } = &self.source else { return Ok(None) };
-        let now = self.clock.now();
-        let mut cache = self.cache.lock().await;
-        let newer = |apps: &Apps| {
-            apps.get(Some(&refused.app_key))
-                .filter(|app| !app.app_secret.is_same_as(&refused.app_secret))
-                .cloned()
-        };
-        if let Some(cached) = &*cache {
-            let just_reread = cached.reread_at.is_some_and(|at| now - at < REREAD_EVERY);
-            if let Some(app) = newer(&cached.apps) {
-                return Ok(Some(app));
-            }
-            if just_reread {
-                return Ok(None);
+    /// [`CredentialsError`] if the current version cannot be read. The other two need not be there.
+    pub async fn others(&self, refused: &AppCredentials) -> Result<Vec<AppCredentials>, CredentialsError> {
+        let Source::Secret { client, id } = &self.source else { return Ok(Vec::new()) };
+        let current = Arc::new(read(client, id, CURRENT).await?);
+        *self.cache.lock().await = Some(Cached { apps: current.clone(), read_at: self.clock.now() });
+        let mut versions = vec![current];
+        for stage in [PENDING, PREVIOUS] {
+            match read(client, id, stage).await {
+                Ok(apps) => versions.push(Arc::new(apps)),
+                Err(error) => debug!("no {stage} version of the secret: {error}"),
             }
         }
-        let apps = Arc::new(read(client, id).await?);
-        *cache = Some(Cached { apps: apps.clone(), read_at: now, reread_at: Some(now) });
-        Ok(newer(&apps))
+        let mut others: Vec<AppCredentials> = Vec::new();
+        for app in versions.iter().filter_map(|apps| apps.get(Some(&refused.app_key))) {
+            let known = |other: &AppCredentials| other.app_secret.is_same_as(&app.app_secret);
+            if !known(refused) && !others.iter().any(known) {
+                others.push(app.clone());
+            }
+        }
+        Ok(others)
     }
 }
 
-async fn read(client: &Client, id: &str) -> Result<Apps, CredentialsError> {
-    let output =
-        client.get_secret_value().secret_id(id).send().await.map_err(|error| unreadable(&error, id))?;
+async fn read(client: &Client, id: &str, stage: &str) -> Result<Apps, CredentialsError> {
+    let get = client.get_secret_value().secret_id(id).version_stage(stage);
+    let output = get.send().await.map_err(|error| unreadable(&error, id))?;
     let malformed = |problem| CredentialsError::Malformed { id: id.to_owned(), problem };
     let text = output.secret_string().ok_or_else(|| malformed("holds binary data"))?;
     parse(text).map_err(malformed)

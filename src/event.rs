@@ -18,6 +18,25 @@ const MAX_QUOTED: usize = 200;
 pub enum Request {
     /// Refresh what is due.
     Refresh(RefreshRequest),
+    /// Do what these messages of the function's own queue say.
+    Queue(Vec<QueueRecord>),
+}
+
+/// One message as SQS delivers it.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct QueueRecord {
+    /// By which SQS is told that the message could not be done.
+    pub message_id: String,
+    /// The message's text, which may hold tokens.
+    pub body: String,
+    event_source: String,
+}
+
+impl fmt::Debug for QueueRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "QueueRecord({})", self.message_id)
+    }
 }
 
 /// What a refresh covers and how.
@@ -63,6 +82,8 @@ pub enum Trigger {
     Manual,
     /// EventBridge.
     Schedule,
+    /// The function's own queue.
+    Queue,
 }
 
 impl Trigger {
@@ -71,6 +92,7 @@ impl Trigger {
         match self {
             Self::Manual => "manual",
             Self::Schedule => "schedule",
+            Self::Queue => "queue",
         }
     }
 }
@@ -90,7 +112,7 @@ pub fn parse(event: &str) -> Result<Request, BadEvent> {
         return scheduled(&read(event)?);
     }
     if looks.records.is_some() {
-        return Err(BadEvent("Records: expected no queue event, this function sends itself none".into()));
+        return queue(read(event)?);
     }
     match looks.action.as_deref() {
         None | Some("refresh") => manual(read(event)?),
@@ -140,6 +162,22 @@ fn manual(event: Manual) -> Result<Request, BadEvent> {
         dry_run: event.dry_run.unwrap_or(false),
         trigger: Trigger::Manual,
     }))
+}
+
+/// An SQS event. Its records are not written by hand, so that keys which AWS adds to them do no harm.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Queue {
+    #[serde(rename = "Records")]
+    records: Vec<QueueRecord>,
+}
+
+fn queue(event: Queue) -> Result<Request, BadEvent> {
+    if let Some(stranger) = event.records.iter().find(|record| record.event_source != "aws:sqs") {
+        let got = quoted(&stranger.event_source);
+        return Err(BadEvent(format!("Records: got one of eventSource {got}, expected \"aws:sqs\"")));
+    }
+    Ok(Request::Queue(event.records))
 }
 
 /// An EventBridge rule's or Scheduler's event, with the keys that AWS documents for it:
@@ -269,6 +307,22 @@ fn quoted(text: &str) -> String {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn messages_of_the_queue_are_taken_from_sqs_alone_and_never_shown() {
+        let event = |source: &str| {
+            format!(
+                r#"{{"Records":[{{"messageId":"m","receiptHandle":"h","body":"TTR_x","attributes":{{}},
+                    "messageAttributes":{{}},"md5OfBody":"d","eventSource":"{source}","awsRegion":"r"}}]}}"#
+            )
+        };
+        let Ok(Request::Queue(records)) = parse(&event("aws:sqs")) else { panic!("expected messages") };
+        assert_eq!((records[0].message_id.as_str(), records[0].body.as_str()), ("m", "TTR_x"));
+        assert_eq!(format!("{records:?}"), "[QueueRecord(m)]");
+        assert!(refusal(&event("aws:s3")).contains("eventSource \"aws:s3\", expected \"aws:sqs\""));
+        assert!(refusal(r#"{"Records":7}"#).starts_with("bad event: Records: "));
+        assert!(refusal(r#"{"Records":[],"team_id":1}"#).contains("unknown field `team_id`"));
+    }
 
     fn refresh(selection: Selection) -> Request {
         let trigger = Trigger::Manual;

@@ -1,15 +1,18 @@
 //! One event in, one answer out: what the function does for an invocation, whoever carries it here.
 
 use crate::{
-    answer::RefreshAnswer,
+    announce::EventBus,
+    answer::Answer,
     clock::Clock,
     credentials::Credentials,
     event::{self, BadEvent, Request},
     fleet::{self, Emit, RunError, Services},
+    queue::Queue,
     refresh::{Pace, RateLimiter},
     settings::Settings,
     store::Store,
     tiktok::{ClientError, TikTok},
+    worker,
 };
 use aws_config::{BehaviorVersion, ConfigLoader, SdkConfig, retry::RetryConfig, timeout::TimeoutConfig};
 use chrono::{DateTime, Utc};
@@ -87,6 +90,14 @@ impl Function {
                 )?,
                 credentials: Arc::new(Credentials::new(&settings.credentials, secrets, clock.clone())),
                 limiter: Arc::new(RateLimiter::keyed(Quota::per_second(rate).allow_burst(burst))),
+                queue: settings
+                    .work_queue_url
+                    .as_ref()
+                    .map(|url| Queue::new(aws_sdk_sqs::Client::new(sdk), url)),
+                bus: settings
+                    .event_bus_name
+                    .as_ref()
+                    .map(|name| EventBus::new(aws_sdk_eventbridge::Client::new(sdk), name)),
                 settings,
                 clock,
                 pace,
@@ -99,13 +110,16 @@ impl Function {
     ///
     /// # Errors
     /// [`InvocationError`] if the event is not understood or the run as a whole could not be done.
-    pub async fn handle(
-        &self,
-        event: &str,
-        deadline: DateTime<Utc>,
-    ) -> Result<RefreshAnswer, InvocationError> {
+    pub async fn handle(&self, event: &str, deadline: DateTime<Utc>) -> Result<Answer, InvocationError> {
         match event::parse(event) {
-            Ok(Request::Refresh(request)) => Ok(fleet::run(&self.services, &request, deadline).await?),
+            Ok(Request::Refresh(request)) => {
+                // Boxed, as the compiler gives up on a future of that depth.
+                let run = Box::pin(fleet::run(&self.services, &request, deadline));
+                Ok(Answer::Refresh(Box::new(run.await?)))
+            }
+            Ok(Request::Queue(records)) => {
+                Ok(Answer::Queue(Box::pin(worker::run(&self.services, records, deadline)).await))
+            }
             Err(error) => {
                 tracing::error!("{error}");
                 Err(error.into())

@@ -6,7 +6,7 @@
 
 use crate::secret::{AccessToken, RefreshToken};
 use chrono::{DateTime, TimeDelta, Utc};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// An access token that expires within this time counts as expired: it could die during a call.
@@ -18,7 +18,7 @@ pub const EXPIRING_SOON_WITHIN: TimeDelta = TimeDelta::minutes(30);
 pub const BELIEVABLE_AHEAD: TimeDelta = TimeDelta::days(30);
 
 /// Which integration: the table's two keys.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct IntegrationKey {
     /// Partition key: whose integration it is.
     pub team_id: String,
@@ -33,7 +33,7 @@ impl fmt::Display for IntegrationKey {
 }
 
 /// A moment in Unix seconds. Any `i64`: TikTok sends years past 2106, broken clients write anything.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct UnixTime(pub i64);
 
@@ -120,6 +120,33 @@ pub struct Candidate {
     pub refresh_expires_at: Option<UnixTime>,
     /// The lease on the row, alive or not.
     pub lease: Option<Lease>,
+    /// The last warning about the refresh token that was published.
+    pub notice: Option<Notice>,
+}
+
+/// How many days before its expiry a refresh token is warned of, the nearest first.
+pub const NOTICE_DAYS: [i64; 4] = [1, 7, 14, 30];
+
+/// A warning that a refresh token expires within so many days.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// One of [`NOTICE_DAYS`].
+    pub days: i64,
+    /// The expiry that was warned of.
+    pub expires_at: UnixTime,
+}
+
+impl Notice {
+    /// The text that the table holds.
+    pub fn to_text(self) -> String {
+        format!("{}:{}", self.expires_at.0, self.days)
+    }
+
+    /// The notice that a text stands for.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (expires_at, days) = text.split_once(':')?;
+        Some(Self { days: days.parse().ok()?, expires_at: UnixTime(expires_at.parse().ok()?) })
+    }
 }
 
 /// A whole row, tokens included.
@@ -135,6 +162,8 @@ pub struct Integration {
     pub open_id: Option<String>,
     /// How many attempts have failed since the last success.
     pub consecutive_failures: i64,
+    /// When the tokens were last refreshed.
+    pub last_refreshed_at: Option<UnixTime>,
 }
 
 /// What decides whether a row is taken: the time, the window, and whether an operator forces it.
@@ -146,6 +175,8 @@ pub struct Rule {
     pub refresh_ahead: TimeDelta,
     /// Takes tokens that are not due, and rows marked `error`.
     pub force: bool,
+    /// But no row that was refreshed at or after this moment: the message of a forced run may be delivered twice.
+    pub unless_refreshed_since: Option<UnixTime>,
 }
 
 impl Rule {
@@ -240,6 +271,19 @@ impl Health {
 }
 
 impl Candidate {
+    /// An integration of which only the key is known; the row itself says the rest when its lease is taken.
+    pub fn of_key(key: IntegrationKey, app_key: Option<String>) -> Self {
+        Self {
+            key,
+            status: Status::Active,
+            app_key,
+            access_expires_at: None,
+            refresh_expires_at: None,
+            lease: None,
+            notice: None,
+        }
+    }
+
     /// The access token's state, from its expiry. An expiry that is absent cannot vouch for a token.
     pub fn access_state(&self, now: DateTime<Utc>) -> AccessState {
         match self.access_expires_at {
@@ -284,6 +328,18 @@ impl Candidate {
         if rule.force { Ok(Due::Forced) } else { Err(Skip::NotDue) }
     }
 
+    /// The warning that is due about the refresh token's expiry, if it was not published yet.
+    pub fn notice_due(&self, now: DateTime<Utc>) -> Option<Notice> {
+        let expires_at = self.refresh_expires_at?;
+        if self.status != Status::Active || self.refresh_token_expired(now) {
+            return None;
+        }
+        let within = |days: &&i64| expires_at.is_by(now + TimeDelta::days(**days));
+        let days = *NOTICE_DAYS.iter().find(within)?;
+        let told = self.notice.is_some_and(|told| told.expires_at == expires_at && told.days <= days);
+        (!told).then_some(Notice { days, expires_at })
+    }
+
     /// The lease that keeps others away at `now`, if there is one.
     pub fn live_lease(&self, now: DateTime<Utc>) -> Option<&Lease> {
         self.lease.as_ref().filter(|lease| !lease.has_run_out(now))
@@ -323,6 +379,11 @@ impl Integration {
         let due =
             if due == Err(Skip::NotDue) && self.access_token.is_none() { Ok(Due::Expiring) } else { due };
         let due = due?;
+        if let (Some(since), Some(at)) = (rule.unless_refreshed_since, self.last_refreshed_at)
+            && at >= since
+        {
+            return Err(Skip::NotDue);
+        }
         if self.refresh_token.is_none() {
             return Err(Skip::RefreshTokenMissing);
         }
@@ -345,7 +406,7 @@ mod tests {
     }
 
     fn rule() -> Rule {
-        Rule { now: now(), refresh_ahead: AHEAD, force: false }
+        Rule { now: now(), refresh_ahead: AHEAD, force: false, unless_refreshed_since: None }
     }
 
     fn forced() -> Rule {
@@ -360,6 +421,7 @@ mod tests {
             access_expires_at: Some(UnixTime::of(now() + access_in)),
             refresh_expires_at: Some(UnixTime::of(now() + TimeDelta::days(300))),
             lease: None,
+            notice: None,
         }
     }
 
@@ -462,6 +524,36 @@ mod tests {
         for (row, health) in cases {
             assert_eq!(row.health(&rule()), health, "{row:?}");
         }
+    }
+
+    #[test]
+    fn a_refresh_token_is_warned_of_once_at_each_of_four_borders() {
+        let expiring = |in_days: i64, told: Option<i64>| {
+            let expires_at = UnixTime::of(now() + TimeDelta::days(in_days));
+            let notice = told.map(|days| Notice { days, expires_at });
+            let row = Candidate { refresh_expires_at: Some(expires_at), notice, ..row(AHEAD) };
+            row.notice_due(now()).map(|notice| notice.days)
+        };
+        assert_eq!(expiring(31, None), None);
+        assert_eq!(expiring(30, None), Some(30));
+        assert_eq!(expiring(30, Some(30)), None);
+        assert_eq!(expiring(14, Some(30)), Some(14));
+        assert_eq!(expiring(3, Some(14)), Some(7));
+        assert_eq!(expiring(3, Some(7)), None);
+        assert_eq!(expiring(1, None), Some(1), "the nearest border alone");
+        assert_eq!(expiring(-1, None), None, "that is another event");
+        let expires_at = UnixTime::of(now() + TimeDelta::days(20));
+        let earlier = Some(Notice { days: 1, expires_at: UnixTime::of(now()) });
+        let renewed = Candidate { refresh_expires_at: Some(expires_at), notice: earlier, ..row(AHEAD) };
+        assert_eq!(
+            renewed.notice_due(now()),
+            Some(Notice { days: 30, expires_at }),
+            "told of another expiry"
+        );
+        assert_eq!(
+            Notice::parse(&Notice { days: 7, expires_at }.to_text()),
+            Some(Notice { days: 7, expires_at })
+        );
     }
 
     #[test]

@@ -6,11 +6,12 @@
 //!
 //! | room | files | knows |
 //! |---|---|---|
-//! | the pure core | [`event`], [`answer`], [`report`], [`integration`], [`grant`], [`census`], [`breaker`], [`settings`], [`secret`], [`clock`] | each other, downward |
-//! | adapters | [`tiktok`], [`store`], [`credentials`], [`metrics`], [`logging`] | one outside system each, and the core |
-//! | the protocol | [`refresh`] (one integration), [`fleet`] (many), [`handler`] (one event) | all of the above |
+//! | the pure core | [`event`], [`answer`], [`report`], [`integration`], [`grant`], [`message`], [`census`], [`breaker`], [`settings`], [`secret`], [`clock`] | each other, downward |
+//! | adapters | [`tiktok`], [`store`], [`credentials`], [`queue`], [`announce`], [`metrics`], [`logging`] | one outside system each, and the core |
+//! | the protocol | [`refresh`] (one integration), [`fleet`] (many), [`worker`] (the queue's messages), [`handler`] (one event) | all of the above |
 //! | the entries | `main.rs`, `bin/tiktok-tokens.rs`, `local` | the handler |
 
+pub mod announce;
 pub mod answer;
 pub mod breaker;
 pub mod census;
@@ -24,10 +25,13 @@ pub mod integration;
 #[cfg(feature = "local")]
 pub mod local;
 pub mod logging;
+pub mod message;
 pub mod metrics;
+pub mod queue;
 pub mod refresh;
 pub mod report;
 pub mod secret;
 pub mod settings;
 pub mod store;
 pub mod tiktok;
+pub mod worker;

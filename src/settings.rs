@@ -24,6 +24,12 @@ pub struct Settings {
     pub tiktok_auth_url: Url,
     /// `TIKTOK_API_URL`: the open API.
     pub tiktok_api_url: Url,
+    /// `WORK_QUEUE_URL`: where large or unfinished runs go on, and where a pair goes that the table would not take.
+    pub work_queue_url: Option<Url>,
+    /// `FAN_OUT_ABOVE`: due integrations above which a run is spread over the queue.
+    pub fan_out_above: usize,
+    /// `EVENT_BUS_NAME`: where changes of state are published.
+    pub event_bus_name: Option<String>,
     /// `METRICS_NAMESPACE`: of the CloudWatch metrics.
     pub metrics_namespace: String,
     /// `LOG_LEVEL`: of this crate; the levels of the crates below it are fixed.
@@ -87,6 +93,9 @@ impl Settings {
             ),
             tiktok_auth_url: reader.url("TIKTOK_AUTH_URL", "https://auth.tiktok-shops.com"),
             tiktok_api_url: reader.url("TIKTOK_API_URL", "https://open-api.tiktokglobalshop.com"),
+            work_queue_url: reader.optional_url("WORK_QUEUE_URL"),
+            fan_out_above: reader.number("FAN_OUT_ABOVE", 5000, 1_000_000) as usize,
+            event_bus_name: reader.text("EVENT_BUS_NAME"),
             metrics_namespace: reader
                 .text("METRICS_NAMESPACE")
                 .unwrap_or_else(|| "TikTokTokenRefresh".into()),
@@ -187,14 +196,22 @@ impl<F: Fn(&str) -> Option<String>> Reader<F> {
 
     fn url(&mut self, name: &str, default: &str) -> Url {
         let value = self.text(name).unwrap_or_else(|| default.to_owned());
-        match Url::parse(&value) {
+        self.parsed_url(name, &value)
+    }
+
+    fn optional_url(&mut self, name: &str) -> Option<Url> {
+        self.text(name).map(|value| self.parsed_url(name, &value))
+    }
+
+    fn parsed_url(&mut self, name: &str, value: &str) -> Url {
+        match Url::parse(value) {
             Ok(url) if url.query().is_some() || url.fragment().is_some() || !url.username().is_empty() => {
-                self.wrong(name, &value, "a URL of scheme, host and perhaps a port alone");
+                self.wrong(name, value, "a URL without user, query and fragment");
             }
             Ok(url) if url.scheme() == "https" || (url.scheme() == "http" && is_loopback(&url)) => {
                 return url;
             }
-            _ => self.wrong(name, &value, "an https URL (plain http only to this machine itself)"),
+            _ => self.wrong(name, value, "an https URL (plain http only to this machine itself)"),
         }
         #[expect(clippy::unwrap_used, reason = "a constant that is a URL")]
         Url::parse("https://invalid.invalid").unwrap()
@@ -248,6 +265,10 @@ mod tests {
         assert_eq!(settings.tiktok_auth_url.as_str(), "https://auth.tiktok-shops.com/");
         assert_eq!(settings.tiktok_api_url.as_str(), "https://open-api.tiktokglobalshop.com/");
         assert_eq!(settings.metrics_namespace, "TikTokTokenRefresh");
+        assert_eq!(
+            (settings.work_queue_url, settings.fan_out_above, settings.event_bus_name),
+            (None, 5000, None)
+        );
         assert_eq!(settings.log_level, tracing::Level::INFO);
     }
 

@@ -1,27 +1,31 @@
 //! Many integrations: the whole table or a part of it, soonest expiry first, within bounds of concurrency, rate and
 //! time. Only keys and expiries of what is due are held.
 
+mod hand_over;
 mod log;
+mod survey;
 
 use crate::{
+    announce::EventBus,
     answer::{Counts, RefreshAnswer, Tally},
     breaker::{Breaker, Sign, Stop},
-    census::{Census, REFRESH_TOKEN_WARNING},
+    census::Census,
     clock::Clock,
     credentials::{Apps, Credentials, CredentialsError},
     event::{RefreshRequest, Selection, Trigger},
-    integration::{Candidate, Due, IntegrationKey, Rule, Skip, Status},
+    integration::{Candidate, IntegrationKey, Notice, Rule, UnixTime},
+    message,
     metrics::{Latency, RunMetrics},
+    queue::Queue,
     refresh::{Attempt, Pace, RateLimiter, Refresher, Rejected, RetryBudget},
-    report::{Outcome, Report, out_of_time, skipped},
+    report::{Outcome, Report},
     settings::Settings,
     store::{Store, StoreError},
     tiktok::TikTok,
 };
 use chrono::{DateTime, Utc};
-use futures_util::StreamExt;
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     fmt,
     sync::{
         Arc, Mutex, PoisonError, RwLock,
@@ -46,6 +50,10 @@ pub struct Services {
     pub tiktok: TikTok,
     /// The app credentials.
     pub credentials: Arc<Credentials>,
+    /// The function's own queue, if it has one.
+    pub queue: Option<Queue>,
+    /// The user's event bus, if there is one.
+    pub bus: Option<EventBus>,
     /// Toward TikTok, by app.
     pub limiter: Arc<RateLimiter>,
     /// The time.
@@ -59,6 +67,39 @@ pub struct Services {
 impl fmt::Debug for Services {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Services").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+impl Services {
+    /// What the refreshes of one run share.
+    pub fn refresher(
+        &self,
+        run_id: &str,
+        apps: Arc<Apps>,
+        deadline: DateTime<Utc>,
+        rule: &Rule,
+    ) -> Refresher {
+        Refresher {
+            run_id: run_id.to_owned(),
+            store: self.store.clone(),
+            tiktok: self.tiktok.clone(),
+            credentials: self.credentials.clone(),
+            apps: RwLock::new(apps),
+            limiter: self.limiter.clone(),
+            clock: self.clock.clone(),
+            deadline,
+            refresh_ahead: rule.refresh_ahead,
+            force: rule.force,
+            unless_refreshed_since: rule.unless_refreshed_since,
+            pace: self.pace,
+            budget: RetryBudget::default(),
+            latency: Mutex::default(),
+            cut_off: AtomicU64::new(0),
+            others_tried: tokio::sync::Mutex::new(HashSet::new()),
+            queue: self.queue.clone(),
+            bus: self.bus.clone(),
+            unpublished: AtomicU64::new(0),
+        }
     }
 }
 
@@ -117,10 +158,51 @@ pub async fn run(
     request: &RefreshRequest,
     deadline: DateTime<Utc>,
 ) -> Result<RefreshAnswer, RunError> {
+    conduct(services, request, None, deadline).await
+}
+
+/// Refreshes the integrations of one message, by `deadline`, and tells CloudWatch. What there is no time for goes back
+/// to the queue. Answers whether the message is done; if not, SQS is to deliver it again.
+pub async fn work_off(services: &Services, message: message::Work, deadline: DateTime<Utc>) -> bool {
+    let request = RefreshRequest {
+        selection: Selection::All,
+        force: message.force,
+        dry_run: false,
+        trigger: Trigger::Queue,
+    };
+    let answer = conduct(services, &request, Some(message), deadline).await;
+    answer.is_ok_and(|answer| answer.complete)
+}
+
+async fn conduct(
+    services: &Services,
+    request: &RefreshRequest,
+    message: Option<message::Work>,
+    deadline: DateTime<Utc>,
+) -> Result<RefreshAnswer, RunError> {
     let started_at = services.clock.now();
     let timer = Instant::now();
     let run_id = Uuid::new_v4().to_string();
-    let mut run = Run::new(services, request, &run_id);
+    let rule = Rule {
+        now: started_at,
+        refresh_ahead: services.settings.refresh_ahead,
+        force: request.force,
+        unless_refreshed_since: message.as_ref().filter(|work| work.force).map(|work| work.run_started_at),
+    };
+    let mut run = Run {
+        services,
+        request,
+        id: &run_id,
+        rule,
+        started_at: message.as_ref().map_or(UnixTime::of(started_at), |work| work.run_started_at),
+        tally: Tally::default(),
+        census: Census::new(rule),
+        latency: Latency::default(),
+        apps: BTreeMap::new(),
+        deferred: BTreeMap::new(),
+        cut_off: 0,
+        unpublished: 0,
+    };
     info!(
         run_id,
         trigger = request.trigger.as_str(),
@@ -129,7 +211,10 @@ pub async fn run(
         dry_run = request.dry_run,
         "TikTok token refresh run started",
     );
-    let done = run.work(deadline).await;
+    let done = run.work(message, deadline).await;
+    for (reason, count) in &run.deferred {
+        warn!(run_id, reason, count, "integrations were deferred to the next run");
+    }
     let took = timer.elapsed();
     let counts = run.tally.counts();
     let completed = done.is_ok() && counts.deferred == 0;
@@ -152,6 +237,7 @@ pub async fn run(
             duration_ms,
             complete = completed,
             cut_off_before = run.cut_off,
+            unpublished = run.unpublished,
             counts = counted,
             "TikTok token refresh run finished"
         ),
@@ -170,6 +256,7 @@ enum Work {
     MarkExpired(Candidate),
     Mark(Rejected),
     Spare(Rejected),
+    Warn(Candidate, Notice),
 }
 
 /// One thing done.
@@ -177,6 +264,7 @@ enum Work {
 enum Done {
     Attempted(Candidate, Attempt),
     Reported(Report),
+    Warned,
 }
 
 /// What a run knows of one app.
@@ -195,6 +283,8 @@ struct Run<'a> {
     request: &'a RefreshRequest,
     id: &'a str,
     rule: Rule,
+    /// When the run began, or the one that left this work to the queue.
+    started_at: UnixTime,
     tally: Tally,
     census: Census,
     latency: Latency,
@@ -202,170 +292,56 @@ struct Run<'a> {
     deferred: BTreeMap<&'static str, u64>,
     /// Attempts of earlier runs that were cut off.
     cut_off: u64,
+    /// Changes of state that could not be published.
+    unpublished: u64,
 }
 
-impl<'a> Run<'a> {
-    fn new(services: &'a Services, request: &'a RefreshRequest, id: &'a str) -> Self {
-        let rule = Rule {
-            now: services.clock.now(),
-            refresh_ahead: services.settings.refresh_ahead,
-            force: request.force,
-        };
-        Self {
-            services,
-            request,
-            id,
-            rule,
-            tally: Tally::default(),
-            census: Census::new(rule),
-            latency: Latency::default(),
-            apps: BTreeMap::new(),
-            deferred: BTreeMap::new(),
-            cut_off: 0,
-        }
-    }
-
-    async fn work(&mut self, deadline: DateTime<Utc>) -> Result<(), RunError> {
+impl Run<'_> {
+    async fn work(
+        &mut self,
+        message: Option<message::Work>,
+        deadline: DateTime<Utc>,
+    ) -> Result<(), RunError> {
         if self.request.dry_run {
-            let (due, _) = self.survey().await?;
-            for (candidate, due) in due {
-                self.would_refresh(&candidate, due);
-            }
-            return Ok(());
+            return Ok(self.survey().await.map(drop)?);
         }
         let credentials = self.services.credentials.clone();
-        let (apps, surveyed) = tokio::join!(credentials.apps(), self.survey());
-        let (apps, (due, expired)) = (apps?, surveyed?);
-        let due = due.into_iter().map(|(candidate, _)| Work::Refresh(candidate));
-        let work = due.chain(expired.into_iter().map(Work::MarkExpired)).collect();
-        self.refresh_all(work, apps, deadline).await;
-        let failed: Vec<FailedApp> = self
-            .apps
-            .iter()
-            .filter_map(|(app_key, app)| {
-                let stop = app.breaker.failure()?;
-                Some(FailedApp { app_key: app_key.clone(), stop, said: app.said.clone() })
-            })
-            .collect();
+        let (apps, work) = match message {
+            None => {
+                let (apps, work) = tokio::join!(credentials.apps(), self.survey());
+                (apps?, work?)
+            }
+            Some(message) => {
+                let apps = credentials.apps().await?;
+                let known = |work: message::WorkKey| Work::Refresh(Candidate::of_key(work.key, work.app_key));
+                message.integrations.iter().for_each(|_| self.tally.due());
+                (apps, message.integrations.into_iter().map(known).collect())
+            }
+        };
+        let refresher = Arc::new(self.services.refresher(self.id, apps, deadline, &self.rule));
+        self.do_all(work, &refresher).await;
+        self.latency = std::mem::take(&mut *refresher.latency.lock().unwrap_or_else(PoisonError::into_inner));
+        self.cut_off = refresher.cut_off.load(Ordering::Relaxed);
+        self.unpublished = refresher.unpublished.load(Ordering::Relaxed);
+        let failed = |(app_key, app): (&String, &App)| {
+            let stop = app.breaker.failure()?;
+            Some(FailedApp { app_key: app_key.clone(), stop, said: app.said.clone() })
+        };
+        let failed: Vec<FailedApp> = self.apps.iter().filter_map(failed).collect();
         if failed.is_empty() { Ok(()) } else { Err(RunError::Apps(failed, self.tally.counts())) }
     }
 
-    /// Reads the rows and ends at once those that nothing is to be done for. What is due comes back with the
-    /// soonest expiry first; beside it, active rows whose refresh token has expired.
-    async fn survey(&mut self) -> Result<(Vec<(Candidate, Due)>, Vec<Candidate>), StoreError> {
-        let (mut due, mut expired) = (Vec::new(), Vec::new());
-        let mut found = false;
-        let mut pages = self.services.store.candidates(&self.request.selection);
-        while let Some(page) = pages.next().await {
-            for row in page? {
-                found = true;
-                let candidate = match row {
-                    Ok(candidate) => candidate,
-                    Err(malformed) => {
-                        let message = malformed.to_string();
-                        let report = Report::new(malformed.key, Outcome::Failed);
-                        self.end(report.because("malformed_row", message));
-                        continue;
-                    }
-                };
-                self.warn_of_refresh_token(&candidate);
-                match candidate.due(&self.rule) {
-                    Ok(why) => {
-                        self.tally.due();
-                        due.push((candidate, why));
-                    }
-                    Err(Skip::RefreshTokenExpired)
-                        if candidate.status == Status::Active && !self.request.dry_run =>
-                    {
-                        expired.push(candidate);
-                    }
-                    Err(skip) => {
-                        self.census.count(&candidate);
-                        self.end(skipped(&candidate, &skip, self.rule.now));
-                    }
-                }
-            }
-        }
-        match &self.request.selection {
-            Selection::One(key) if !found => {
-                let report = Report::new(key.clone(), Outcome::Failed);
-                self.end(report.because("not_found", format!("there is no {key} in the table")));
-            }
-            Selection::Team(team_id) if !found => {
-                warn!(run_id = self.id, team_id, "the team has no integration in the table");
-            }
-            _ => {}
-        }
-        // An expiry that is absent comes first, as the token may be dead already.
-        due.sort_by_key(|(candidate, _)| candidate.access_expires_at);
-        Ok((due, expired))
-    }
-
-    fn warn_of_refresh_token(&self, candidate: &Candidate) {
-        let Some(at) = candidate.refresh_expires_at else { return };
-        let soon = at.is_by(self.rule.now + REFRESH_TOKEN_WARNING);
-        if soon && candidate.status == Status::Active && !candidate.refresh_token_expired(self.rule.now) {
-            warn!(
-                run_id = self.id,
-                team_id = candidate.key.team_id,
-                integration_id = candidate.key.integration_id,
-                refresh_token_expires_at = at.0,
-                "the refresh token expires within 7 days: the seller must connect again before",
-            );
-        }
-    }
-
-    fn would_refresh(&mut self, candidate: &Candidate, due: Due) {
-        if let Some(lease) = candidate.live_lease(self.rule.now) {
-            let locked = Skip::Locked(lease.clone());
-            return self.end(skipped(candidate, &locked, self.rule.now));
-        }
-        let message = match candidate.access_expires_at {
-            None => "the access token's expiry is missing".to_owned(),
-            Some(at) if due == Due::ExpiryNotBelieved => {
-                format!("the stored expiry, {}, cannot be true", at.0)
-            }
-            Some(at) => {
-                let seconds = at.seconds_from(self.rule.now);
-                let span = humantime::format_duration(Duration::from_secs(seconds.unsigned_abs()));
-                if seconds > 0 {
-                    format!("the access token expires in {span}")
-                } else {
-                    format!("the access token expired {span} ago")
-                }
-            }
-        };
-        let report = Report::new(candidate.key.clone(), Outcome::WouldRefresh);
-        self.end(report.because(due.reason(), message).expiring(candidate.access_expires_at));
-    }
-
-    /// Works through all of it. Every task that was begun is waited for: one that is dropped in mid-flight could
-    /// take a seller's only token with it.
-    async fn refresh_all(&mut self, mut work: VecDeque<Work>, apps: Arc<Apps>, deadline: DateTime<Utc>) {
-        let services = self.services;
-        let refresher = Arc::new(Refresher {
-            run_id: self.id.to_owned(),
-            store: services.store.clone(),
-            tiktok: services.tiktok.clone(),
-            credentials: services.credentials.clone(),
-            apps: RwLock::new(apps),
-            limiter: services.limiter.clone(),
-            clock: services.clock.clone(),
-            deadline,
-            refresh_ahead: services.settings.refresh_ahead,
-            force: self.request.force,
-            pace: services.pace,
-            budget: RetryBudget::default(),
-            latency: Mutex::default(),
-            cut_off: AtomicU64::new(0),
-        });
+    /// Does all of it. Every task that was begun is waited for: one that is dropped in mid-flight could take a seller's
+    /// only token with it.
+    async fn do_all(&mut self, mut work: VecDeque<Work>, refresher: &Arc<Refresher>) {
         let mut running: JoinSet<(Done, Duration)> = JoinSet::new();
         let mut in_flight: HashMap<Id, IntegrationKey> = HashMap::new();
+        let mut left = Vec::new();
         loop {
-            while running.len() < services.settings.max_concurrency
+            while running.len() < self.services.settings.max_concurrency
                 && let Some(next) = work.pop_front()
             {
-                if let Some(next) = self.unless_deferred(next, &refresher) {
+                if let Some(next) = self.if_it_may_begin(next, refresher, &mut left) {
                     let key = next.key().clone();
                     let task = running.spawn(perform(refresher.clone(), next));
                     in_flight.insert(task.id(), key);
@@ -374,47 +350,58 @@ impl<'a> Run<'a> {
             match running.join_next_with_id().await {
                 Some(Ok((id, (done, took)))) => {
                     in_flight.remove(&id);
-                    self.absorb(done, took, &refresher, &mut work);
+                    self.absorb(done, took, refresher, &mut work, &mut left);
                 }
                 Some(Err(panicked)) => self.lost(&panicked, in_flight.remove(&panicked.id())),
                 None if self.judge_the_pending(&mut work) => {}
                 None => break,
             }
         }
-        self.cut_off = refresher.cut_off.load(Ordering::Relaxed);
-        for (reason, count) in &self.deferred {
-            warn!(run_id = self.id, reason, count, "integrations were deferred to the next run");
+        if !left.is_empty() {
+            self.hand_over(left).await;
         }
-        self.latency = std::mem::take(&mut *refresher.latency.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Ends a refresh that is not to be begun: its app was stopped, or the time runs out.
-    fn unless_deferred(&mut self, work: Work, refresher: &Refresher) -> Option<Work> {
+    /// Holds back a refresh that is not to be begun: its app was stopped, or the time runs out.
+    fn if_it_may_begin(
+        &mut self,
+        work: Work,
+        refresher: &Refresher,
+        left: &mut Vec<Candidate>,
+    ) -> Option<Work> {
         let Work::Refresh(candidate) = work else { return Some(work) };
         let app = refresher.app(&candidate).and_then(|app| self.apps.get(&app.app_key));
-        let stopped = app.and_then(|app| app.breaker.stopped());
-        let report = if let Some(stop) = stopped {
-            Report::new(candidate.key.clone(), Outcome::Deferred)
+        if let Some(stop) = app.and_then(|app| app.breaker.stopped()) {
+            let report = Report::new(candidate.key.clone(), Outcome::Deferred)
                 .because(stop.reason(), "the app was stopped for this run")
-                .expiring(candidate.access_expires_at)
+                .expiring(candidate.access_expires_at);
+            self.defer(&candidate, report);
+            None
         } else if refresher.has_time_for_a_call() {
-            return Some(Work::Refresh(candidate));
+            Some(Work::Refresh(candidate))
         } else {
-            out_of_time(&candidate)
-        };
-        self.census.count(&candidate);
-        self.end(report);
-        None
+            left.push(candidate);
+            None
+        }
     }
 
     /// Takes in what was done: tells the app's breaker, and ends the integration or keeps it for a verdict.
-    fn absorb(&mut self, done: Done, took: Duration, refresher: &Refresher, work: &mut VecDeque<Work>) {
-        let (mut candidate, attempt) = match done {
+    fn absorb(
+        &mut self,
+        done: Done,
+        took: Duration,
+        refresher: &Refresher,
+        work: &mut VecDeque<Work>,
+        left: &mut Vec<Candidate>,
+    ) {
+        let (candidate, attempt) = match done {
+            Done::Warned => return,
             Done::Reported(report) => return self.end_after(report, took),
             Done::Attempted(candidate, attempt) => (candidate, attempt),
         };
         let app_key = refresher.app(&candidate).map(|app| app.app_key).unwrap_or_default();
         match attempt {
+            Attempt::Done { report, .. } if report.outcome == Outcome::Deferred => left.push(candidate),
             Attempt::Done { report, sign, stored } => {
                 if let Some(sign) = sign {
                     let app = self.apps.entry(app_key).or_default();
@@ -426,25 +413,22 @@ impl<'a> Run<'a> {
                         app.said = report.message.clone().unwrap_or_default();
                     }
                 }
-                if let Some(stored) = stored {
-                    candidate.access_expires_at = stored.access_expires_at;
-                    candidate.refresh_expires_at = stored.refresh_expires_at;
-                }
+                let candidate = stored.map_or(candidate, |stored| *stored);
                 if report.outcome != Outcome::CannotRefresh {
                     self.census.count(&candidate);
                 }
                 self.end_after(report, took);
+                work.extend(self.notice(candidate));
             }
             Attempt::Rejected(rejected) if self.marks_at_once() => work.push_front(Work::Mark(*rejected)),
             Attempt::Rejected(rejected) => {
                 let app = self.apps.entry(app_key).or_default();
                 app.breaker.saw(Sign::Rejected);
-                let rejected = *rejected;
                 app.said = rejected.said();
                 if app.breaker.key_is_proved() {
-                    work.push_front(Work::Mark(rejected));
+                    work.push_front(Work::Mark(*rejected));
                 } else {
-                    app.pending.push(rejected);
+                    app.pending.push(*rejected);
                 }
             }
         }
@@ -480,9 +464,6 @@ impl<'a> Run<'a> {
     /// Ends one integration: one line in the log, one place in the answer.
     fn end_after(&mut self, report: Report, took: Duration) {
         log::ended(self.id, &report, took);
-        if report.outcome == Outcome::Deferred {
-            *self.deferred.entry(report.reason.unwrap_or_default()).or_default() += 1;
-        }
         self.tally.ended(report);
     }
 }
@@ -490,7 +471,9 @@ impl<'a> Run<'a> {
 impl Work {
     fn key(&self) -> &IntegrationKey {
         match self {
-            Self::Refresh(candidate) | Self::MarkExpired(candidate) => &candidate.key,
+            Self::Refresh(candidate) | Self::MarkExpired(candidate) | Self::Warn(candidate, _) => {
+                &candidate.key
+            }
             Self::Mark(rejected) | Self::Spare(rejected) => rejected.key(),
         }
     }
@@ -503,6 +486,10 @@ async fn perform(refresher: Arc<Refresher>, work: Work) -> (Done, Duration) {
         Work::MarkExpired(candidate) => Done::Reported(refresher.mark_expired(candidate).await),
         Work::Mark(rejected) => Done::Reported(refresher.mark(rejected).await),
         Work::Spare(rejected) => Done::Reported(refresher.spare(rejected).await),
+        Work::Warn(candidate, notice) => {
+            refresher.warn_of(candidate, notice).await;
+            Done::Warned
+        }
     };
     (done, began.elapsed())
 }

@@ -3,11 +3,13 @@
 
 pub mod dynamodb;
 pub mod invoke;
+pub mod runtime_api;
 mod samples;
 mod show;
 pub mod tiktok;
 
 use crate::{
+    answer::Answer,
     clock::Clock,
     handler::{Function, InvocationError, sdk_config},
     integration::Rule,
@@ -91,7 +93,9 @@ pub async fn run(options: &Options) -> Result<(), LocalError> {
     let stack = Stack::start(options.reset).await?;
     say(format_args!("The integrations before:\n{}", stack.rows().await?))?;
     let deadline = stack.clock.now() + invoke::TIMEOUT;
-    let answer = stack.function.handle(SCHEDULED_EVENT, deadline).await?;
+    let Answer::Refresh(answer) = stack.function.handle(SCHEDULED_EVENT, deadline).await? else {
+        return Ok(());
+    };
     let counts = answer.counts;
     say(format_args!(
         "\nThe scheduled run took {} ms:\n{}\n\
@@ -156,7 +160,12 @@ impl Stack {
         let settings = settings(&app, &tiktok_url)?;
         let log_level = settings.log_level;
         tracing::subscriber::set_global_default(logging::subscriber(log_level, Mutex::new(log)))?;
-        let rule = Rule { now: clock.now(), refresh_ahead: settings.refresh_ahead, force: false };
+        let rule = Rule {
+            now: clock.now(),
+            refresh_ahead: settings.refresh_ahead,
+            force: false,
+            unless_refreshed_since: None,
+        };
         let sdk = sdk(dynamodb).await;
         let table = Client::new(&sdk);
         let emit = Arc::new(move |line: &str| {

@@ -30,6 +30,10 @@ pub struct Pace {
     pub ask_again_after: Duration,
     /// Before the first retry of a save.
     pub save_retry_after: Duration,
+    /// How long a save is tried before the pair also goes to the queue.
+    pub rescue_after: Duration,
+    /// How long a save is tried once the queue has the pair.
+    pub tries_after_rescue: Duration,
 }
 
 impl Pace {
@@ -41,6 +45,8 @@ impl Pace {
             retry_after: Duration::from_millis(500),
             ask_again_after: Duration::from_secs(1),
             save_retry_after: Duration::from_millis(50),
+            rescue_after: Duration::from_secs(1),
+            tries_after_rescue: Duration::from_secs(10),
         }
     }
 }
@@ -73,10 +79,9 @@ impl Refresher {
     pub(super) async fn call(&self, leased: Leased, mut app: AppCredentials) -> Called {
         let mut answer = self.ask_patiently(&app, &leased, true).await;
         if let Err(CallError::Misconfigured { .. }) = answer
-            && let Some(newer) = self.newer_credentials(&app).await
+            && let Some((other, its_answer)) = self.ask_with_others(&app, &leased).await
         {
-            app = newer;
-            answer = self.ask_patiently(&app, &leased, false).await;
+            (app, answer) = (other, its_answer);
         }
         let Err(CallError::Ambiguous { .. }) = answer else { return leased.called(answer) };
         tokio::time::sleep(self.pace.ask_again_after.mul_f64(1.0 + fastrand::f64())).await;
@@ -97,19 +102,44 @@ impl Refresher {
         }
     }
 
-    /// Other credentials for an app that TikTok refused, if the secret holds any by now. The rest of the run uses
-    /// them too.
-    async fn newer_credentials(&self, refused: &AppCredentials) -> Option<AppCredentials> {
-        let newer = self.credentials.after_refusal(refused).await.unwrap_or_else(|error| {
-            warn!(
-                run_id = self.run_id,
-                "TikTok refused the app credentials, and they could not be read again: {error}"
-            );
-            None
-        })?;
-        let mut apps = self.apps.write().unwrap_or_else(PoisonError::into_inner);
-        *apps = Arc::new(apps.with(&newer));
-        Some(newer)
+    /// Asks with whatever else the secret holds for an app that TikTok refused: somebody may be rotating it. Tried once
+    /// in a run for each app; what TikTok takes serves the rest of the run too.
+    async fn ask_with_others(
+        &self,
+        refused: &AppCredentials,
+        leased: &Leased,
+    ) -> Option<(AppCredentials, Result<Grant, CallError>)> {
+        // Held while asking: the other refreshes that were refused wait for what comes of it.
+        let mut tried = self.others_tried.lock().await;
+        let in_use = self.app(&leased.row.candidate)?;
+        if !in_use.app_secret.is_same_as(&refused.app_secret) {
+            drop(tried);
+            let answer = self.ask_patiently(&in_use, leased, false).await;
+            return Some((in_use, answer));
+        }
+        if !tried.insert(refused.app_key.clone()) {
+            return None;
+        }
+        let others = self.credentials.others(refused).await.unwrap_or_else(|error| {
+            let run_id = &self.run_id;
+            warn!(run_id, "TikTok refused the app credentials, and they could not be read again: {error}");
+            Vec::new()
+        });
+        for other in others {
+            let answer = self.ask_patiently(&other, leased, false).await;
+            if !matches!(answer, Err(CallError::Misconfigured { .. } | CallError::NotConnected { .. })) {
+                warn!(
+                    run_id = self.run_id,
+                    app_key = other.app_key,
+                    "TikTok takes another version of the app's secret"
+                );
+                let mut apps = self.apps.write().unwrap_or_else(PoisonError::into_inner);
+                *apps = Arc::new(apps.with(&other));
+                drop(apps);
+                return Some((other, answer));
+            }
+        }
+        None
     }
 
     async fn ask_patiently(

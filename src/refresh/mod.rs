@@ -9,12 +9,14 @@ mod save;
 pub use ask::{Pace, RetryBudget};
 
 use crate::{
+    announce::{self, EventBus},
     breaker::Sign,
     clock::Clock,
     credentials::{Apps, Credentials},
     grant::Grant,
-    integration::{Candidate, Integration, IntegrationKey, Lease, Rule, Skip, Status, UnixTime},
+    integration::{Candidate, Integration, IntegrationKey, Lease, Notice, Rule, Skip, Status, UnixTime},
     metrics::Latency,
+    queue::Queue,
     report::{CHANGED, DELETED, EXPIRED, MISSING, Outcome, Report, out_of_time, skipped, unknown_app},
     secret::{AppCredentials, RefreshToken},
     store::{Acquired, Change, Claim, Conflict, Store},
@@ -22,9 +24,12 @@ use crate::{
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use governor::DefaultKeyedRateLimiter;
-use std::sync::{
-    Arc, Mutex, PoisonError, RwLock,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 use tracing::{error, warn};
 use uuid::Uuid;
@@ -66,6 +71,16 @@ pub struct Refresher {
     pub latency: Mutex<Latency>,
     /// How many rows were found with the lease of an attempt that was cut off.
     pub cut_off: AtomicU64,
+    /// The apps whose other credentials were tried in this run.
+    pub others_tried: tokio::sync::Mutex<HashSet<String>>,
+    /// Where a pair goes that the table would not take.
+    pub queue: Option<Queue>,
+    /// Where changes of state are published.
+    pub bus: Option<EventBus>,
+    /// How many changes of state could not be published.
+    pub unpublished: AtomicU64,
+    /// No forced refresh of a row that was refreshed at or after this moment.
+    pub unless_refreshed_since: Option<UnixTime>,
 }
 
 /// A row that this attempt holds the lease of: the only thing that can call TikTok.
@@ -102,20 +117,11 @@ pub enum Attempt {
         report: Report,
         /// What it says of the app, if TikTok was asked.
         sign: Option<Sign>,
-        /// What is stored now, if that is known to be new.
-        stored: Option<Stored>,
+        /// The row as it is now, if it is known to hold a new pair.
+        stored: Option<Box<Candidate>>,
     },
     /// Up to a verdict on the app.
     Rejected(Box<Rejected>),
-}
-
-/// The expiries of a pair that was stored.
-#[derive(Clone, Copy, Debug)]
-pub struct Stored {
-    /// Of the access token.
-    pub access_expires_at: Option<UnixTime>,
-    /// Of the refresh token.
-    pub refresh_expires_at: Option<UnixTime>,
 }
 
 impl Attempt {
@@ -163,7 +169,9 @@ impl Refresher {
             return Attempt::without_call(out_of_time(&candidate));
         }
         let leased = match self.acquire(&candidate).await {
-            Ok(leased) => leased,
+            Ok(Ok(leased)) => leased,
+            // The candidate may be a mere key, or old: the row itself says that it is to be marked.
+            Ok(Err(expired)) => return Attempt::without_call(self.mark_expired(*expired).await),
             Err(report) => return Attempt::without_call(report),
         };
         // Since the scan the row may name another app, and taking the lease may have taken its time.
@@ -193,10 +201,15 @@ impl Refresher {
 
     /// What decides now whether a row is taken.
     pub fn rule(&self) -> Rule {
-        Rule { now: self.clock.now(), refresh_ahead: self.refresh_ahead, force: self.force }
+        Rule {
+            now: self.clock.now(),
+            refresh_ahead: self.refresh_ahead,
+            force: self.force,
+            unless_refreshed_since: self.unless_refreshed_since,
+        }
     }
 
-    async fn acquire(&self, candidate: &Candidate) -> Result<Leased, Report> {
+    async fn acquire(&self, candidate: &Candidate) -> Result<Result<Leased, Box<Candidate>>, Report> {
         let attempt_id = Uuid::new_v4().to_string();
         let expires_at = UnixTime::of(self.deadline + CLOCK_SKEW);
         let key = &candidate.key;
@@ -219,11 +232,14 @@ impl Refresher {
                             "an earlier attempt at this integration was cut off",
                         );
                     }
-                    Ok(Leased { attempt_id, row, sent, cut_off_before })
+                    Ok(Ok(Leased { attempt_id, row, sent, cut_off_before }))
                 }
                 None => Err(report(Outcome::CannotRefresh).because(MISSING.0, MISSING.1)),
             },
-            Ok(Acquired::Skipped(skip)) => Err(skipped(candidate, &skip, self.clock.now())),
+            Ok(Acquired::Skipped(Skip::RefreshTokenExpired, row)) if row.status == Status::Active => {
+                Ok(Err(row))
+            }
+            Ok(Acquired::Skipped(skip, row)) => Err(skipped(&row, &skip, self.clock.now())),
             Ok(Acquired::Deleted) => Err(report(Outcome::NotDue).because(DELETED.0, DELETED.1)),
             Ok(Acquired::Malformed(malformed)) => {
                 Err(report(Outcome::Failed).because("malformed_row", malformed.to_string()))
@@ -277,12 +293,16 @@ impl Refresher {
             .only_if("refresh_token", Some(leased.sent.expose()))
             .only_if("status", Some(leased.row.candidate.status.as_str()));
         match self.store.change(leased.key(), change).await {
-            Ok(Ok(())) => report,
+            Ok(Ok(())) => {
+                self.announce(announce::Change::CannotRefresh, leased.key(), reason).await;
+                report
+            }
             Ok(Err(Conflict::Deleted)) => leased.report(Outcome::NotDue).because(DELETED.0, DELETED.1),
-            // Our own mark, whose answer was lost.
+            // Our own mark, whose answer was lost: the lease that it removed was ours to remove.
             Ok(Err(Conflict::Changed(row)))
                 if row.candidate.status == Status::Error && row.still_holds(&leased.sent) =>
             {
+                self.announce(announce::Change::CannotRefresh, leased.key(), reason).await;
                 report
             }
             Ok(Err(Conflict::Changed(row))) => {
@@ -323,7 +343,10 @@ impl Refresher {
             .only_if_time("refresh_token_expires_at", candidate.refresh_expires_at)
             .only_if("lock_owner", candidate.lease.as_ref().map(|lease| lease.owner.as_str()));
         match self.store.change(&candidate.key, change).await {
-            Ok(Ok(())) => report,
+            Ok(Ok(())) => {
+                self.announce(announce::Change::CannotRefresh, &candidate.key, EXPIRED.0).await;
+                report
+            }
             Ok(Err(Conflict::Deleted)) => {
                 Report::new(candidate.key, Outcome::NotDue).because(DELETED.0, DELETED.1)
             }
@@ -335,6 +358,46 @@ impl Refresher {
             },
             Err(error) => Report::new(candidate.key, Outcome::Failed)
                 .because("store_error", format!("{}; not marked: {error}", EXPIRED.1)),
+        }
+    }
+
+    /// Warns of a refresh token that will expire, once: whoever notes the warning in the row publishes it.
+    pub async fn warn_of(&self, candidate: Candidate, notice: Notice) {
+        let told = candidate.notice.map(Notice::to_text);
+        let change = Change::default()
+            .set_text("refresh_token_notice", notice.to_text())
+            .only_if("refresh_token_notice", told.as_deref())
+            .only_if_time("refresh_token_expires_at", Some(notice.expires_at));
+        let key = &candidate.key;
+        match self.store.change(key, change).await {
+            Ok(Ok(())) => {
+                let reason = format!("expires_within_{}_days", notice.days);
+                self.announce(announce::Change::RefreshTokenExpiring, key, &reason).await;
+            }
+            Ok(Err(_)) => {}
+            Err(error) => warn!(
+                run_id = self.run_id,
+                team_id = key.team_id,
+                integration_id = key.integration_id,
+                "could not note that the refresh token expires soon: {error}",
+            ),
+        }
+    }
+
+    /// Publishes a change of state, if there is a bus. That it could not is logged and counted, and undoes nothing.
+    async fn announce(&self, change: announce::Change, key: &IntegrationKey, reason: &str) {
+        let Some(bus) = &self.bus else { return };
+        // Only now, and only here: a scan should not carry a name for each of a million rows.
+        let seller_name = self.store.seller_name(key).await.unwrap_or_default();
+        if let Err(error) = bus.announce(change, key, seller_name.as_deref(), reason, self.clock.now()).await
+        {
+            self.unpublished.fetch_add(1, Ordering::Relaxed);
+            error!(
+                run_id = self.run_id,
+                team_id = key.team_id,
+                integration_id = key.integration_id,
+                "a change of state could not be published: {error}",
+            );
         }
     }
 

@@ -1,18 +1,20 @@
 //! The save: TikTok's new pair into the row, whatever has become of the row meanwhile.
 
-use super::{Attempt, Leased, Refresher, Stored};
+use super::{Attempt, Leased, Refresher};
 use crate::{
+    announce,
     breaker::Sign,
     grant::Grant,
-    integration::{Integration, IntegrationKey, Rule, Status},
+    integration::{Candidate, Integration, Rule, Status},
+    message::Rescue,
     report::{Outcome, Report},
-    secret::{AccessToken, RefreshToken},
-    store::{Change, Conflict, StoreError},
+    secret::AccessToken,
+    store::{Change, Conditional, Conflict},
 };
-use backon::{ExponentialBuilder, Retryable};
+use backon::{BackoffBuilder, ExponentialBuilder};
 use chrono::{DateTime, TimeDelta, Utc};
-use std::time::Duration;
-use tracing::warn;
+use std::time::{Duration, Instant};
+use tracing::{error, warn};
 
 /// How often a save looks at a changed row and writes again before it gives up.
 const SAVE_ROUNDS: u32 = 10;
@@ -22,57 +24,190 @@ const MISMATCH: (&str, &str) = (
     "TikTok answered with another seller's tokens; they are kept but must not be used: connect the seller again",
 );
 
+/// What became of a pair in hand.
+enum Ending {
+    /// It is stored, in a row that had this status before.
+    Stored(Status),
+    /// A later pair is stored.
+    Superseded(Box<Integration>),
+    /// The row is gone.
+    Deleted,
+    /// The queue has it: the table would not take it.
+    Rescued,
+    /// Nobody would take it.
+    Unsaved(String),
+}
+
 impl Refresher {
     /// Saves a grant, before anything else looks at it.
     pub(super) async fn save(&self, leased: Leased, grant: Grant) -> Attempt {
+        let ending = self.put_away(&leased, &grant, None).await;
+        self.told(&leased, &grant, ending).await
+    }
+
+    /// Saves a pair that comes back from the queue, by the same rule. The queue goes on holding it if that fails.
+    ///
+    /// # Errors
+    /// The report of a pair that the table still would not take.
+    pub async fn save_rescued(&self, rescue: Rescue) -> Result<Report, Report> {
+        let row = Integration {
+            candidate: Candidate { status: rescue.status, ..Candidate::of_key(rescue.key, None) },
+            access_token: rescue.access_token,
+            refresh_token: Some(rescue.sent.clone()),
+            open_id: rescue.open_id,
+            consecutive_failures: 0,
+            last_refreshed_at: None,
+        };
+        // The lease is long gone, and the save does not ask for it.
+        let leased = Leased {
+            attempt_id: String::new(),
+            row: Box::new(row),
+            sent: rescue.sent,
+            cut_off_before: false,
+        };
+        let ending = self.put_away(&leased, &rescue.grant, Some(Instant::now())).await;
+        let is_saved = !matches!(ending, Ending::Rescued | Ending::Unsaved(_));
+        match self.told(&leased, &rescue.grant, ending).await {
+            Attempt::Done { report, .. } if is_saved => Ok(report),
+            Attempt::Done { report, .. } => Err(report),
+            Attempt::Rejected(rejected) => Err(Report::new(rejected.key().clone(), Outcome::Failed)),
+        }
+    }
+
+    /// Puts a pair where it cannot be lost: into the row; or, when the table would not take it for a while, also into
+    /// the queue. `rescued` is since when the queue has it.
+    async fn put_away(&self, leased: &Leased, grant: &Grant, mut rescued: Option<Instant>) -> Ending {
         let mut seen = leased.row.clone();
         for _ in 0..SAVE_ROUNDS {
-            let change = saving(&grant, &leased, &seen, self.clock.now());
-            match self.write_until_the_end(leased.key(), change).await {
-                Err(error) => {
-                    let message = format!("TikTok's new pair could not be saved: {error}");
-                    return granted(leased.report(Outcome::Failed).because("not_saved", message), None);
-                }
-                Ok(Ok(())) => return saved(&leased, &grant),
-                Ok(Err(Conflict::Deleted)) => {
-                    let message = "the integration was deleted while its token was being refreshed";
-                    return granted(leased.report(Outcome::Failed).because("deleted", message), None);
-                }
-                Ok(Err(Conflict::Changed(stored))) => match judge(&stored, &leased, &grant, &self.rule()) {
-                    Judgement::OursIsStored => return saved(&leased, &grant),
-                    Judgement::TheirsIsLater => return superseded(&leased, &stored),
+            let change = saving(grant, leased, &seen, self.clock.now());
+            match self.write_until_the_end(leased, grant, change, &mut rescued).await {
+                Err(_) if rescued.is_some() => return Ending::Rescued,
+                Err(error) => return Ending::Unsaved(error.to_string()),
+                Ok(Ok(())) => return Ending::Stored(seen.candidate.status),
+                Ok(Err(Conflict::Deleted)) => return Ending::Deleted,
+                Ok(Err(Conflict::Changed(stored))) => match judge(&stored, leased, grant, &self.rule()) {
+                    Judgement::OursIsStored => return Ending::Stored(seen.candidate.status),
+                    Judgement::TheirsIsLater => return Ending::Superseded(stored),
                     Judgement::WriteAgain => seen = stored,
                 },
             }
         }
-        let message = "the row changed again and again while TikTok's new pair was being saved";
-        granted(leased.report(Outcome::Failed).because("not_saved", message), None)
+        Ending::Unsaved("the row changed again and again meanwhile".into())
     }
 
-    /// Writes a change, again and again until the invocation's last second: a token in hand has nothing to lose.
+    /// Writes a change, again and again until the invocation's last second: a token in hand has nothing to lose. Once
+    /// the queue has the pair, a while longer is enough.
     async fn write_until_the_end(
         &self,
-        key: &IntegrationKey,
+        leased: &Leased,
+        grant: &Grant,
         change: Change,
-    ) -> Result<Result<(), Conflict>, StoreError> {
+        rescued: &mut Option<Instant>,
+    ) -> Conditional {
+        let key = leased.key();
         let backoff = ExponentialBuilder::new()
             .with_min_delay(self.pace.save_retry_after)
             .with_max_delay(Duration::from_secs(2))
             .with_jitter()
             .without_max_times();
-        let last_second = self.deadline - TimeDelta::seconds(1);
-        (|| self.store.change(key, change.clone()))
-            .retry(backoff)
-            .when(|_| self.clock.now() < last_second)
-            .notify(|error, _| {
-                warn!(
-                    run_id = self.run_id,
-                    team_id = key.team_id,
-                    integration_id = key.integration_id,
-                    "TikTok's new pair is not saved yet, trying again: {error}",
-                );
-            })
-            .await
+        let began = Instant::now();
+        let mut waits = backoff.build();
+        loop {
+            let error = match self.store.change(key, change.clone()).await {
+                Ok(written) => return Ok(written),
+                Err(error) => error,
+            };
+            warn!(
+                run_id = self.run_id,
+                team_id = key.team_id,
+                integration_id = key.integration_id,
+                "TikTok's new pair is not saved yet, trying again: {error}",
+            );
+            let is_last = self.clock.now() >= self.deadline - TimeDelta::seconds(1);
+            if rescued.is_none() && (is_last || began.elapsed() >= self.pace.rescue_after) {
+                *rescued = self.rescue(leased, grant).await.then(Instant::now);
+            }
+            if is_last || rescued.is_some_and(|since| since.elapsed() >= self.pace.tries_after_rescue) {
+                return Err(error);
+            }
+            tokio::time::sleep(waits.next().unwrap_or_default()).await;
+        }
+    }
+
+    /// Sends a pair to the queue; whether the queue took it.
+    async fn rescue(&self, leased: &Leased, grant: &Grant) -> bool {
+        let Some(queue) = &self.queue else { return false };
+        let rescue = Rescue {
+            key: leased.key().clone(),
+            status: leased.row.candidate.status.clone(),
+            open_id: leased.row.open_id.clone(),
+            access_token: leased.row.access_token.clone(),
+            sent: leased.sent.clone(),
+            grant: grant.clone(),
+        };
+        let sent = queue.send(&rescue.to_json()).await;
+        let key = leased.key();
+        match &sent {
+            Ok(()) => warn!(
+                run_id = self.run_id,
+                team_id = key.team_id,
+                integration_id = key.integration_id,
+                "TikTok's new pair is in the queue until the table takes it",
+            ),
+            Err(error) => error!(
+                run_id = self.run_id,
+                team_id = key.team_id,
+                integration_id = key.integration_id,
+                "TikTok's new pair could not be put into the queue: {error}",
+            ),
+        }
+        sent.is_ok()
+    }
+
+    /// Tells what became of a pair, to the caller and to the user's platform.
+    async fn told(&self, leased: &Leased, grant: &Grant, ending: Ending) -> Attempt {
+        let (report, stored) = match ending {
+            Ending::Stored(before) => {
+                let mismatch = is_another_seller(grant, leased);
+                if mismatch && before != Status::Error {
+                    self.announce(announce::Change::CannotRefresh, leased.key(), MISMATCH.0).await;
+                } else if !mismatch && before == Status::Error {
+                    self.announce(announce::Change::Recovered, leased.key(), "refreshed").await;
+                }
+                let report = if mismatch {
+                    leased.report(Outcome::CannotRefresh).because(MISMATCH.0, MISMATCH.1)
+                } else {
+                    leased.report(Outcome::Refreshed)
+                };
+                let row = &leased.row.candidate;
+                let stored = Candidate {
+                    status: if mismatch { Status::Error } else { Status::Active },
+                    access_expires_at: grant.access_expires_at,
+                    refresh_expires_at: grant.refresh_expires_at.or(row.refresh_expires_at),
+                    lease: None,
+                    ..row.clone()
+                };
+                (report.expiring(stored.access_expires_at), Some(Box::new(stored)))
+            }
+            Ending::Superseded(theirs) => {
+                let message = "another pair, which expires later, was stored during the refresh; ours was dropped for it";
+                let report = leased.report(Outcome::Refreshed).because("superseded", message);
+                (report.expiring(theirs.candidate.access_expires_at), Some(Box::new(theirs.candidate)))
+            }
+            Ending::Deleted => {
+                let message = "the integration was deleted while its token was being refreshed";
+                (leased.report(Outcome::Failed).because("deleted", message), None)
+            }
+            Ending::Rescued => {
+                let message = "the table would not take TikTok's new pair; it is in the queue until it does";
+                (leased.report(Outcome::Queued).because("rescued", message), None)
+            }
+            Ending::Unsaved(why) => {
+                let message = format!("TikTok's new pair could not be saved: {why}");
+                (leased.report(Outcome::Failed).because("not_saved", message), None)
+            }
+        };
+        Attempt::Done { report, sign: Some(Sign::Granted), stored }
     }
 }
 
@@ -120,9 +255,8 @@ fn saving(grant: &Grant, leased: &Leased, seen: &Integration, now: DateTime<Utc>
     if let Some(token) = &seen.refresh_token {
         change = change.only_if("refresh_token", Some(token.expose()));
     }
-    let keeps_refresh_token = grant.refresh_token.as_ref().is_none_or(|token| seen.still_holds(token));
-    if keeps_refresh_token && let Some(token) = &seen.access_token {
-        // The refresh token cannot tell then whether another pair was stored; the access token can.
+    if let Some(token) = &seen.access_token {
+        // Where refresh tokens do not change, only this tells that another pair was stored.
         change = change.only_if("access_token", Some(token.expose()));
     }
     let status = &seen.candidate.status;
@@ -169,31 +303,4 @@ fn saving(grant: &Grant, leased: &Leased, seen: &Integration, now: DateTime<Utc>
 /// so that the mismatch shows again at the next attempt.
 fn is_another_seller(grant: &Grant, leased: &Leased) -> bool {
     matches!((&grant.seller.open_id, &leased.row.open_id), (Some(theirs), Some(ours)) if theirs != ours)
-}
-
-fn granted(report: Report, stored: Option<Stored>) -> Attempt {
-    Attempt::Done { report, sign: Some(Sign::Granted), stored }
-}
-
-fn saved(leased: &Leased, grant: &Grant) -> Attempt {
-    let report = if is_another_seller(grant, leased) {
-        leased.report(Outcome::CannotRefresh).because(MISMATCH.0, MISMATCH.1)
-    } else {
-        leased.report(Outcome::Refreshed)
-    };
-    let stored = Stored {
-        access_expires_at: grant.access_expires_at,
-        refresh_expires_at: grant.refresh_expires_at.or(leased.row.candidate.refresh_expires_at),
-    };
-    granted(report.expiring(stored.access_expires_at), Some(stored))
-}
-
-fn superseded(leased: &Leased, stored: &Integration) -> Attempt {
-    let message = "another pair, which expires later, was stored during the refresh; ours was dropped for it";
-    let stored = Stored {
-        access_expires_at: stored.candidate.access_expires_at,
-        refresh_expires_at: stored.candidate.refresh_expires_at,
-    };
-    let report = leased.report(Outcome::Refreshed).because("superseded", message);
-    granted(report.expiring(stored.access_expires_at), Some(stored))
 }

@@ -28,7 +28,7 @@ use std::time::Duration;
 const SEGMENTS: i32 = 4;
 /// What decides, and nothing else: no token is read before a lease is held.
 const PROJECTION: &str = "team_id, integration_id, #status, app_key, access_token_expires_at, \
-                          refresh_token_expires_at, lock_owner, lock_expires_at";
+                          refresh_token_expires_at, lock_owner, lock_expires_at, refresh_token_notice";
 
 /// The table of integrations.
 #[derive(Clone, Debug)]
@@ -55,7 +55,7 @@ pub enum Acquired {
     /// The row, as it was before the lease was written; its previous lease, if it has one, ran out unreleased.
     Taken(Box<Integration>),
     /// The row says no.
-    Skipped(Skip),
+    Skipped(Skip, Box<Candidate>),
     /// The row is gone.
     Deleted,
     /// The row cannot be read.
@@ -221,6 +221,7 @@ impl Store {
         let due = "(attribute_not_exists(access_token) OR access_token = :empty \
              OR attribute_not_exists(access_token_expires_at) \
              OR access_token_expires_at <= :due OR access_token_expires_at > :believed)";
+        let not_again = "(attribute_not_exists(last_refreshed_at) OR last_refreshed_at < :since)";
         let write = self
             .update(key)
             .update_expression("SET lock_owner = :me, lock_expires_at = :until")
@@ -243,6 +244,12 @@ impl Store {
                 .expression_attribute_values(":due", number(rule.due_until().0))
                 .expression_attribute_values(":believed", number(rule.believed_until().0))
         };
+        let write = match (rule.unless_refreshed_since, write.get_condition_expression().clone()) {
+            (Some(since), Some(condition)) => write
+                .condition_expression(format!("{condition} AND {not_again}"))
+                .expression_attribute_values(":since", number(since.0)),
+            _ => write,
+        };
         let before = match write.send().await {
             Ok(output) => output.attributes,
             Err(error) => match self.failed_condition(&error)? {
@@ -252,7 +259,7 @@ impl Store {
                     Ok(row) if owner_of(&row) == Some(claim.attempt_id) => {
                         return Ok(Acquired::Taken(Box::new(without_lease(row))));
                     }
-                    Ok(row) => return self.refused(&row, rule),
+                    Ok(row) => return self.refused(row, rule),
                     Err(malformed) => return Ok(Acquired::Malformed(malformed)),
                 },
             },
@@ -313,10 +320,21 @@ impl Store {
         }
     }
 
+    /// The seller's name, as TikTok last gave it.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn seller_name(&self, key: &IntegrationKey) -> Result<Option<String>, StoreError> {
+        let get = self.client.get_item().table_name(&self.table).projection_expression("seller_name");
+        let get = get.key("team_id", text(&key.team_id)).key("integration_id", text(&key.integration_id));
+        let got = get.send().await.map_err(|error| StoreError::of(&error, &self.table))?;
+        Ok(got.item.and_then(|item| item.get("seller_name")?.as_s().ok().cloned()))
+    }
+
     /// Why the write's condition failed: it states the rule in DynamoDB's language, the row says which part of it.
-    fn refused(&self, row: &Integration, rule: &Rule) -> Result<Acquired, StoreError> {
+    fn refused(&self, row: Integration, rule: &Rule) -> Result<Acquired, StoreError> {
         match row.may_be_taken(rule) {
-            Err(skip) => Ok(Acquired::Skipped(skip)),
+            Err(skip) => Ok(Acquired::Skipped(skip, Box::new(row.candidate))),
             Ok(_) => Err(StoreError::Refused {
                 table: self.table.clone(),
                 code: "a condition failed that the row fulfils".into(),

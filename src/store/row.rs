@@ -2,7 +2,7 @@
 //! place and what was expected: never the value, which may be a token.
 
 use crate::{
-    integration::{Candidate, Integration, IntegrationKey, Lease, Status, UnixTime},
+    integration::{Candidate, Integration, IntegrationKey, Lease, Notice, Status, UnixTime},
     secret::{AccessToken, RefreshToken},
 };
 use aws_sdk_dynamodb::types::AttributeValue;
@@ -45,6 +45,7 @@ pub(crate) fn candidate(item: &Item) -> Result<Candidate, Malformed> {
         access_expires_at: row.time("access_token_expires_at")?,
         refresh_expires_at: row.time("refresh_token_expires_at")?,
         lease: row.time("lock_expires_at")?.map(|at| row.lease_until(at)),
+        notice: row.notice(),
     })
 }
 
@@ -56,6 +57,7 @@ pub(crate) fn integration(item: &Item) -> Result<Integration, Malformed> {
         refresh_token: row.text("refresh_token", "a string")?.map(|text| RefreshToken::from(text.to_owned())),
         open_id: row.loose_text("open_id"),
         consecutive_failures: row.failures(),
+        last_refreshed_at: row.loose_time("last_refreshed_at"),
     })
 }
 
@@ -68,14 +70,16 @@ pub(crate) fn leniently(item: &Item) -> Integration {
             key: key_of(item),
             status: Status::parse(&row.loose_text("status").unwrap_or_default()),
             app_key: row.loose_text("app_key"),
-            access_expires_at: row.time("access_token_expires_at").ok().flatten(),
-            refresh_expires_at: row.time("refresh_token_expires_at").ok().flatten(),
-            lease: row.time("lock_expires_at").ok().flatten().map(|at| row.lease_until(at)),
+            access_expires_at: row.loose_time("access_token_expires_at"),
+            refresh_expires_at: row.loose_time("refresh_token_expires_at"),
+            lease: row.loose_time("lock_expires_at").map(|at| row.lease_until(at)),
+            notice: row.notice(),
         },
         access_token: row.loose_text("access_token").map(AccessToken::from),
         refresh_token: row.loose_text("refresh_token").map(RefreshToken::from),
         open_id: row.loose_text("open_id"),
         consecutive_failures: row.failures(),
+        last_refreshed_at: row.loose_time("last_refreshed_at"),
     }
 }
 
@@ -102,7 +106,15 @@ impl<'a> Reader<'a> {
     }
 
     fn failures(&self) -> i64 {
-        self.time("consecutive_failures").ok().flatten().map_or(0, |number| number.0.max(0))
+        self.loose_time("consecutive_failures").map_or(0, |number| number.0.max(0))
+    }
+
+    fn loose_time(&self, name: &'static str) -> Option<UnixTime> {
+        self.time(name).ok().flatten()
+    }
+
+    fn notice(&self) -> Option<Notice> {
+        self.loose_text("refresh_token_notice").and_then(|text| Notice::parse(&text))
     }
 
     /// A whole number. DynamoDB's numbers reach further than `i64` and have fractions: what is too large is the

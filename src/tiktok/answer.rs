@@ -6,57 +6,46 @@ use crate::{
     grant::{Grant, Seller},
     integration::UnixTime,
 };
-use serde::{Deserialize, Deserializer, de::IgnoredAny};
-use serde_json::Value;
-use std::time::Duration;
+use serde::{Deserialize, de::IgnoredAny};
+use serde_json::value::RawValue;
+use std::{collections::HashMap, time::Duration};
 
-/// Any answer of TikTok's: business errors come with HTTP 200 and a code.
-#[derive(Deserialize)]
-struct Envelope {
-    #[serde(default, deserialize_with = "lenient")]
-    code: Option<Value>,
-    #[serde(default, deserialize_with = "lenient")]
-    message: Option<Value>,
-    #[serde(default, deserialize_with = "lenient")]
-    data: Option<Value>,
-}
+/// A JSON object of which each value is read by itself, so that what is odd beside a token does not spoil it: a key
+/// that is there twice, half a surrogate pair, a number beyond all bounds.
+type Fields = HashMap<String, Box<RawValue>>;
 
-/// Takes any JSON value, so that one odd field does not spoil the answer.
-fn lenient<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
-    Value::deserialize(deserializer).map(|value| Some(value).filter(|value| !value.is_null()))
-}
-
-/// Reads an answer's code and, if it is a success, its `data`.
+/// An answer's `data`, if it is a success. Business errors come with HTTP 200 and a code.
 ///
 /// # Errors
 /// The failure that status, code and message mean.
-fn open(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Result<Value, CallError> {
+fn open(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Result<Fields, CallError> {
     let is_success = (200..300).contains(&status);
-    let Ok(envelope) = serde_json::from_slice::<Envelope>(body) else {
-        return Err(if is_success {
-            CallError::Ambiguous {
-                message: format!("{} with a body that is not {}", status, what_was_expected(body)),
-            }
+    let ambiguous = |message: String| Err(CallError::Ambiguous { message });
+    let body = String::from_utf8_lossy(body);
+    let body = body.trim_start_matches('\u{feff}');
+    let Ok(answer) = serde_json::from_str::<Fields>(body) else {
+        return if is_success {
+            ambiguous(format!("{status} with a body that is not {}", what_was_expected(body)))
         } else {
-            error::of_status(status, "a bare HTTP status".into(), retry_after)
-        });
+            Err(error::of_status(status, "a bare HTTP status".into(), retry_after))
+        };
     };
-    let message = envelope.message.as_ref().map(text_of).unwrap_or_default();
-    match envelope.code.as_ref().map(integer_of) {
-        Some(Some(0)) if is_success => {}
-        // No code at all: a pair in the answer is a pair all the same.
-        None if is_success && envelope.data.is_some() => {}
-        Some(Some(code)) if code != 0 && !(status == 429 || status >= 500) => {
+    let code = answer.get("code").and_then(|value| integer(value));
+    let message = answer.get("message").map(|value| words(value)).unwrap_or_default();
+    match code {
+        Some(code) if code != 0 && status != 429 && status < 500 => {
             return Err(error::of_code(code, message, retry_after));
         }
         _ if !is_success => return Err(error::of_status(status, message, retry_after)),
-        _ => return Err(CallError::Ambiguous { message: "an answer without a readable code".into() }),
+        // A success; or no readable code at all, and a pair in the answer is a pair all the same.
+        _ => {}
     }
-    envelope.data.ok_or_else(|| CallError::Ambiguous { message: "a success without data".into() })
+    let data = answer.get("data").and_then(|data| serde_json::from_str(data.get()).ok());
+    data.map_or_else(|| ambiguous("a success without data".into()), Ok)
 }
 
-fn what_was_expected(body: &[u8]) -> &'static str {
-    if serde_json::from_slice::<IgnoredAny>(body).is_ok() { "a JSON object" } else { "whole JSON" }
+fn what_was_expected(body: &str) -> &'static str {
+    if serde_json::from_str::<IgnoredAny>(body).is_ok() { "a JSON object" } else { "whole JSON" }
 }
 
 /// Reads the answer to a token refresh or exchange.
@@ -65,12 +54,12 @@ fn what_was_expected(body: &[u8]) -> &'static str {
 /// The failure that status, code and message mean; [`CallError::Ambiguous`] for a success that holds no token.
 pub fn parse(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Result<Grant, CallError> {
     let data = open(status, retry_after, body)?;
-    let text =
-        |key: &str| data.get(key).and_then(Value::as_str).filter(|text| !text.is_empty()).map(String::from);
-    let expiry = |key: &str| data.get(key).and_then(integer_of).map(UnixTime);
+    let text = |key: &str| data.get(key).and_then(|value| string(value)).filter(|text| !text.is_empty());
+    let expiry = |key: &str| data.get(key).and_then(|value| integer(value)).map(UnixTime);
     let access_token = text("access_token")
         .ok_or_else(|| CallError::Ambiguous { message: "a success without an access token".into() })?;
-    let scopes = data.get("granted_scopes").and_then(Value::as_array);
+    let scopes: Option<Vec<Box<RawValue>>> =
+        data.get("granted_scopes").and_then(|list| serde_json::from_str(list.get()).ok());
     Ok(Grant {
         access_token: access_token.into(),
         access_expires_at: expiry("access_token_expire_in"),
@@ -80,8 +69,7 @@ pub fn parse(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Result<
             open_id: text("open_id"),
             name: text("seller_name"),
             base_region: text("seller_base_region"),
-            granted_scopes: scopes
-                .map(|list| list.iter().filter_map(Value::as_str).map(String::from).collect()),
+            granted_scopes: scopes.map(|list| list.iter().filter_map(|scope| string(scope)).collect()),
         },
     })
 }
@@ -111,31 +99,30 @@ pub(super) fn parse_shops(
     retry_after: Option<Duration>,
     body: &[u8],
 ) -> Result<Vec<Shop>, CallError> {
-    #[derive(Deserialize)]
-    struct Data {
-        shops: Vec<Shop>,
-    }
     let data = open(status, retry_after, body)?;
-    Data::deserialize(data)
-        .map(|data| data.shops)
-        .map_err(|_| CallError::Ambiguous { message: "a success without a list of shops".into() })
+    let shops = data.get("shops").and_then(|shops| serde_json::from_str(shops.get()).ok());
+    shops.ok_or_else(|| CallError::Ambiguous { message: "a success without a list of shops".into() })
 }
 
 /// An integer, also where a client library has made a float or a string of it.
 #[expect(clippy::cast_possible_truncation, reason = "checked to be whole and within 2^53")]
-fn integer_of(value: &Value) -> Option<i64> {
+fn integer(value: &RawValue) -> Option<i64> {
     const EXACT: f64 = 9_007_199_254_740_992.0;
-    match value {
-        Value::Number(number) => number
-            .as_i64()
-            .or_else(|| number.as_f64().filter(|f| f.fract() == 0.0 && f.abs() <= EXACT).map(|f| f as i64)),
-        Value::String(text) => text.trim().parse().ok(),
-        _ => None,
+    if let Some(text) = string(value) {
+        return text.trim().parse().ok();
     }
+    let text = value.get();
+    let whole = |number: &f64| number.fract() == 0.0 && number.abs() <= EXACT;
+    text.parse().ok().or_else(|| text.parse::<f64>().ok().filter(whole).map(|number| number as i64))
 }
 
-fn text_of(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned)
+fn string(value: &RawValue) -> Option<String> {
+    serde_json::from_str(value.get()).ok()
+}
+
+/// A message's words, whatever JSON they come as.
+fn words(value: &RawValue) -> String {
+    string(value).unwrap_or_else(|| value.get().to_owned())
 }
 
 #[cfg(test)]
@@ -143,7 +130,7 @@ mod tests {
     use super::*;
     use crate::breaker::Sign;
     use proptest::prelude::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     fn granted() -> Value {
         json!({"code": 0, "message": "success", "request_id": "r", "data": {
@@ -210,6 +197,25 @@ mod tests {
             with("access_token", json!(7)),
         ] {
             assert!(matches!(read(&body), Err(CallError::Ambiguous { .. })), "{body}");
+        }
+    }
+
+    #[test]
+    fn whatever_is_unreadable_beside_a_token_does_not_spoil_it() {
+        let bodies: [&[u8]; 8] = [
+            br#"{"code":0,"message":"a","message":"b","data":{"access_token":"TTP_a"}}"#,
+            br#"{"code":0,"message":"\ud800","data":{"access_token":"TTP_a"}}"#,
+            br#"{"code":0,"data":{"access_token":"TTP_a","seller_name":"\ud800"}}"#,
+            br#"{"code":0,"data":{"access_token":"TTP_a","access_token_expire_in":1e999}}"#,
+            b"{\"code\":0,\"data\":{\"access_token\":\"TTP_a\",\"seller_name\":\"\xff\"}}",
+            b"\xef\xbb\xbf{\"code\":0,\"data\":{\"access_token\":\"TTP_a\"}}",
+            br#"{"code":0.5,"data":{"access_token":"TTP_a"}}"#,
+            br#"{"code":"0","data":{"access_token":"TTP_a","granted_scopes":["\ud800",7]}}"#,
+        ];
+        for body in bodies {
+            let grant =
+                parse(200, None, body).unwrap_or_else(|error| panic!("{error}: {}", body.escape_ascii()));
+            assert_eq!(grant.access_token.expose(), "TTP_a");
         }
     }
 

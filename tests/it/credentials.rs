@@ -32,19 +32,38 @@ async fn a_secret_that_was_rotated_meanwhile_is_read_again_on_refusal_and_serves
     let answer = world.refresh(json!({"force": true})).await;
     assert_eq!(answer["counts"]["refreshed"], 2);
     assert_eq!(world.stored_pair(&shop).await, world.granted_pair(&shop));
-    assert_eq!(world.aws.count(Step::Secret), 2);
+    assert_eq!(world.aws.count(Step::Secret), 1 + 3, "with the versions beside it, once");
     assert_eq!(world.tiktok.all_calls(), 2 + 3, "only one call was refused");
 }
 
 #[tokio::test]
-async fn a_refused_secret_is_not_read_again_for_every_integration() {
+async fn a_refused_secret_is_read_again_once_with_the_versions_beside_it() {
     let world = World::new().await;
     world.tiktok.set_apps(vec![world::app(world::APP_KEY, "app-secret-new")]);
     for _ in 0..20 {
         world.integration().expiring_in(hours(1)).insert().await;
     }
     world.invoke(&json!({})).await.unwrap_err();
-    assert_eq!(world.aws.count(Step::Secret), 2);
+    assert_eq!(world.aws.count(Step::Secret), 1 + 3, "and not for every integration");
+}
+
+#[tokio::test]
+async fn an_app_secret_can_be_rotated_without_a_bad_night() {
+    // Whether TikTok has changed before the secret's current version or after it.
+    for stage in ["AWSPENDING", "AWSPREVIOUS"] {
+        let world = World::with(&[("MAX_CONCURRENCY", "4")]).await;
+        world.tiktok.set_apps(vec![world::app(world::APP_KEY, "app-secret-other")]);
+        world.aws.set_version(stage, Some(&secret("app-secret-other")));
+        for _ in 0..12 {
+            world.integration().expiring_in(hours(1)).insert().await;
+        }
+        let answer = world.refresh_all().await;
+        assert_eq!(answer["counts"]["refreshed"], 12, "{stage}: {answer}");
+        let lines = super::support::logs::lines_with("run_id", answer["run_id"].as_str().unwrap());
+        let told =
+            |line: &serde_json::Value| line["message"] == "TikTok takes another version of the app's secret";
+        assert_eq!(lines.iter().filter(|line| told(line)).count(), 1);
+    }
 }
 
 #[tokio::test]

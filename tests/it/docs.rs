@@ -50,6 +50,8 @@ fn the_log_page_explains_every_reason() {
         "src/refresh/mod.rs",
         "src/refresh/save.rs",
         "src/fleet/mod.rs",
+        "src/fleet/survey.rs",
+        "src/fleet/hand_over.rs",
     ];
     let sources: Vec<String> = sources.iter().map(|file| read(file)).collect();
     for source in &sources {

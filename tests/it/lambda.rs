@@ -3,81 +3,25 @@
 //! <https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html>
 
 use super::support::{World, world};
-use axum::{
-    Router,
-    body::Bytes,
-    extract::{Path, State},
-    response::{IntoResponse, Response},
-    routing::{get, post},
-};
 use serde_json::{Value, json};
 use std::{
     fs::File,
-    net::SocketAddr,
     process::{Child, Command, Stdio},
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
-use tokio::{
-    net::TcpListener,
-    sync::{Mutex, mpsc},
+use tiktok_token_refresh::{
+    clock::Clock,
+    local::runtime_api::{Answered, RuntimeApi},
 };
 
-struct RuntimeApi {
-    address: SocketAddr,
-    events: mpsc::Sender<String>,
-    answers: mpsc::Receiver<(String, Value)>,
+async fn invoke(api: &mut RuntimeApi, event: &str) -> Answered {
+    let answer = tokio::time::timeout(Duration::from_secs(30), api.invoke(event)).await;
+    answer.expect("an answer in time").expect("the API goes on")
 }
 
-#[derive(Clone)]
-struct Ends {
-    events: Arc<Mutex<mpsc::Receiver<String>>>,
-    answers: mpsc::Sender<(String, Value)>,
-}
-
-impl RuntimeApi {
-    async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let (events, to_take) = mpsc::channel(10);
-        let (to_give, answers) = mpsc::channel(10);
-        let router = Router::new()
-            .route("/2018-06-01/runtime/invocation/next", get(next))
-            .route("/2018-06-01/runtime/invocation/{id}/{kind}", post(answer))
-            .route("/2018-06-01/runtime/init/error", post(|| async {}))
-            .with_state(Ends { events: Arc::new(Mutex::new(to_take)), answers: to_give });
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        Self { address, events, answers }
-    }
-
-    /// Sends an event and waits for its `response` or `error`.
-    async fn invoke(&mut self, event: &str) -> (String, Value) {
-        self.events.send(event.to_owned()).await.unwrap();
-        tokio::time::timeout(Duration::from_secs(30), self.answers.recv())
-            .await
-            .expect("an answer in time")
-            .unwrap()
-    }
-}
-
-async fn next(State(ends): State<Ends>) -> Response {
-    let event = ends.events.lock().await.recv().await.expect("the test sends events");
-    let deadline = (unix_now() + 900) * 1000;
-    let headers = [
-        ("lambda-runtime-aws-request-id", "8476a536-e9f4-11e8-9739-2dfe598c3fcd".to_owned()),
-        ("lambda-runtime-deadline-ms", deadline.to_string()),
-        ("lambda-runtime-invoked-function-arn", "arn:aws:lambda:eu-central-1:1:function:f".to_owned()),
-    ];
-    (headers, event).into_response()
-}
-
-async fn answer(State(ends): State<Ends>, Path((_, kind)): Path<(String, String)>, body: Bytes) {
-    ends.answers.send((kind, serde_json::from_slice(&body).unwrap())).await.unwrap();
-}
-
-#[expect(clippy::disallowed_methods, reason = "the real binary reads the real clock")]
+/// The real binary reads the real clock.
 fn unix_now() -> i64 {
-    i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()).unwrap()
+    Clock::system().now().timestamp()
 }
 
 struct Function {
@@ -120,7 +64,7 @@ async fn the_binary_answers_events_and_writes_json_lines_without_secrets() {
     let world = World::new().await;
     let shop = world.integration().number("access_token_expires_at", unix_now() + 3600);
     let shop = shop.number("refresh_token_expires_at", unix_now() + 9_000_000).insert().await;
-    let mut api = RuntimeApi::start().await;
+    let mut api = RuntimeApi::start(Clock::system()).await.unwrap();
     let aws = format!("http://{}", world.aws.address);
     let function = Function::start(&[
         ("AWS_LAMBDA_RUNTIME_API", &api.address.to_string()),
@@ -131,16 +75,16 @@ async fn the_binary_answers_events_and_writes_json_lines_without_secrets() {
         ("LOG_LEVEL", "trace"),
     ]);
 
-    let (kind, answer) = api.invoke(include_str!("../../events/scheduled.json")).await;
-    assert_eq!((kind.as_str(), &answer["counts"]["refreshed"]), ("response", &json!(1)), "{answer}");
+    let answer = invoke(&mut api, include_str!("../../events/scheduled.json")).await.unwrap();
+    assert_eq!(answer["counts"]["refreshed"], 1, "{answer}");
     assert_eq!(world.stored_pair(&shop).await, world.granted_pair(&shop));
 
     // The same warm environment goes on after an event that it refuses.
-    let (kind, error) = api.invoke(r#"{"team_id":[]}"#).await;
-    assert_eq!((kind.as_str(), &error["errorType"]), ("error", &json!("BadEvent")));
+    let error = invoke(&mut api, r#"{"team_id":[]}"#).await.unwrap_err();
+    assert_eq!(error["errorType"], json!("BadEvent"));
     assert!(error["errorMessage"].as_str().unwrap().starts_with("bad event: team_id: "), "{error}");
-    let (kind, answer) = api.invoke("{}").await;
-    assert_eq!((kind.as_str(), &answer["counts"]["skipped_not_due"]), ("response", &json!(1)));
+    let answer = invoke(&mut api, "{}").await.unwrap();
+    assert_eq!(answer["counts"]["skipped_not_due"], json!(1));
 
     let output = function.end();
     for secret in world::SECRETS {

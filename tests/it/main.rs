@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 #![allow(unreachable_pub, reason = "nothing is reachable in a test binary")]
 
+mod announcements;
 mod architecture;
 mod bad_nights;
 mod bad_surroundings;
@@ -11,9 +12,12 @@ mod command;
 mod credentials;
 mod docs;
 mod events;
+mod kills;
 mod lambda;
 mod many;
+mod model;
 mod outcomes;
+mod queue;
 mod rule;
 mod secrets;
 mod support;

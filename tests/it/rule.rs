@@ -52,11 +52,13 @@ fn row() -> impl Strategy<Value = (Integration, HashMap<String, AttributeValue>)
                     access_expires_at: access.map(UnixTime),
                     refresh_expires_at: refresh.map(UnixTime),
                     lease: lock.map(|at| Lease { owner: "somebody".into(), expires_at: UnixTime(at) }),
+                    notice: None,
                 },
                 access_token: at.filter(|text| !text.is_empty()).map(Into::into),
                 refresh_token: rt.filter(|text| !text.is_empty()).map(Into::into),
                 open_id: None,
                 consecutive_failures: 0,
+                last_refreshed_at: None,
             };
             (row, item)
         },
@@ -71,7 +73,12 @@ async fn the_leases_condition_and_the_pure_rule_agree_for_every_row() {
     let mut taken = 0;
     for n in 0..1500 {
         let (row, item) = row().new_tree(&mut runner).unwrap().current();
-        let rule = Rule { now: world.now(), refresh_ahead: TimeDelta::hours(48), force: n % 3 == 0 };
+        let rule = Rule {
+            now: world.now(),
+            refresh_ahead: TimeDelta::hours(48),
+            force: n % 3 == 0,
+            unless_refreshed_since: None,
+        };
         world.table.put_item().table_name(TABLE).set_item(Some(item)).send().await.unwrap();
         let claim = Claim { attempt_id: "me", expires_at: UnixTime(NIGHT + 960) };
         let acquired = store.acquire(&row.candidate.key, &rule, claim).await.unwrap();
@@ -80,7 +87,7 @@ async fn the_leases_condition_and_the_pure_rule_agree_for_every_row() {
                 taken += 1;
                 assert_eq!(before.candidate, row.candidate, "the row as it was before the lease");
             }
-            (Err(expected), Acquired::Skipped(skip)) => assert_eq!(skip, expected),
+            (Err(expected), Acquired::Skipped(skip, _)) => assert_eq!(skip, expected),
             (expected, acquired) => panic!("{expected:?} and {acquired:?} for {:?}, {rule:?}", row.candidate),
         }
     }

@@ -10,6 +10,7 @@ use axum::{
 };
 use serde_json::{Value, json};
 use std::{
+    collections::HashMap,
     net::SocketAddr,
     sync::{Arc, Mutex},
 };
@@ -25,6 +26,8 @@ pub enum Step {
     /// Any other write: release, note, mark.
     Settle,
     Secret,
+    Queue,
+    Announce,
 }
 
 /// What happens to a request.
@@ -36,6 +39,10 @@ pub enum Fault {
     LoseAnswer,
     /// It waits at the gate before it is carried out.
     Hold(Gate),
+    /// It is carried out, and its answer waits at the gate.
+    HoldAnswer(Gate),
+    /// Of a batch, this many entries are refused.
+    RefuseEntries(usize),
 }
 
 /// A place where a request is made to wait.
@@ -53,6 +60,12 @@ impl Gate {
     /// Waits until a request has come to the gate.
     pub async fn reached(&self) {
         self.reached.acquire().await.expect("never closed").forget();
+    }
+
+    /// A request comes to the gate, and waits there.
+    async fn pass(&self) {
+        self.reached.add_permits(1);
+        self.open.acquire().await.expect("never closed").forget();
     }
 
     /// Lets one request through.
@@ -73,8 +86,22 @@ pub struct Aws {
 struct Inner {
     faults: Vec<(Step, usize, Fault)>,
     seen: Vec<Step>,
-    secret: Option<String>,
+    secret: HashMap<String, String>,
+    queued: Vec<Queued>,
+    dead: Vec<Queued>,
+    announced: Vec<Value>,
 }
+
+/// A message in the queue.
+#[derive(Clone, Debug)]
+pub struct Queued {
+    pub id: String,
+    pub body: String,
+    pub receives: usize,
+}
+
+/// How often SQS delivers a message before it goes to the dead-letter queue.
+const MAX_RECEIVES: usize = 3;
 
 impl Aws {
     pub async fn start(dynamodb: SocketAddr) -> Self {
@@ -98,6 +125,13 @@ impl Aws {
         gate
     }
 
+    /// The next request of this step is carried out, and its answer waits at the gate.
+    pub fn hold_answer(&self, step: Step) -> Gate {
+        let gate = Gate::new();
+        self.fault(step, 1, Fault::HoldAnswer(gate.clone()));
+        gate
+    }
+
     /// From now on requests meet no fault.
     pub fn heal(&self) {
         self.inner.lock().unwrap().faults.clear();
@@ -115,7 +149,81 @@ impl Aws {
 
     /// What Secrets Manager holds; none, if there is no such secret.
     pub fn set_secret(&self, secret: Option<&str>) {
-        self.inner.lock().unwrap().secret = secret.map(ToOwned::to_owned);
+        self.set_version("AWSCURRENT", secret);
+    }
+
+    /// What Secrets Manager holds in one of the secret's versions.
+    pub fn set_version(&self, stage: &str, secret: Option<&str>) {
+        let versions = &mut self.inner.lock().unwrap().secret;
+        match secret {
+            Some(text) => versions.insert(stage.into(), text.into()),
+            None => versions.remove(stage),
+        };
+    }
+
+    /// The texts of the messages that wait in the queue.
+    pub fn queued(&self) -> Vec<String> {
+        self.inner.lock().unwrap().queued.iter().map(|message| message.body.clone()).collect()
+    }
+
+    /// How many messages ended in the dead-letter queue.
+    pub fn dead(&self) -> usize {
+        self.inner.lock().unwrap().dead.len()
+    }
+
+    /// Puts a message into the queue.
+    pub fn enqueue(&self, body: &str) {
+        let message = Queued { id: uuid::Uuid::new_v4().to_string(), body: body.into(), receives: 0 };
+        self.inner.lock().unwrap().queued.push(message);
+    }
+
+    /// Takes all that waits in the queue, as SQS delivers it.
+    pub fn receive(&self) -> Vec<Queued> {
+        let mut messages = std::mem::take(&mut self.inner.lock().unwrap().queued);
+        for message in &mut messages {
+            message.receives += 1;
+        }
+        messages
+    }
+
+    /// Puts messages that were not done back into the queue, or into the dead-letter queue.
+    pub fn return_to_queue(&self, messages: impl Iterator<Item = Queued>) {
+        let inner = &mut *self.inner.lock().unwrap();
+        for message in messages {
+            if message.receives < MAX_RECEIVES {
+                inner.queued.push(message);
+            } else {
+                inner.dead.push(message);
+            }
+        }
+    }
+
+    /// The entries that were published, as detail type and detail.
+    pub fn announced(&self) -> Vec<(String, Value)> {
+        let inner = self.inner.lock().unwrap();
+        let entry = |entry: &Value| {
+            assert_eq!(entry["Source"], "tiktok.shop.tokens");
+            let detail = serde_json::from_str(entry["Detail"].as_str().unwrap()).unwrap();
+            (entry["DetailType"].as_str().unwrap().to_owned(), detail)
+        };
+        inner.announced.iter().map(entry).collect()
+    }
+
+    fn take_messages(&self, body: &Value, refuse: usize) -> Response {
+        if let Some(message) = body["MessageBody"].as_str() {
+            self.enqueue(message);
+            return axum::Json(json!({"MessageId": "m", "MD5OfMessageBody": "d"})).into_response();
+        }
+        let (mut taken, mut failed) = (Vec::new(), Vec::new());
+        for (n, entry) in body["Entries"].as_array().unwrap().iter().enumerate() {
+            if n < refuse {
+                failed.push(json!({"Id": entry["Id"], "Code": "InternalError", "SenderFault": false}));
+            } else {
+                self.enqueue(entry["MessageBody"].as_str().unwrap());
+                taken.push(json!({"Id": entry["Id"], "MessageId": "m", "MD5OfMessageBody": "d"}));
+            }
+        }
+        axum::Json(json!({"Successful": taken, "Failed": failed})).into_response()
     }
 
     fn meets(&self, step: Step) -> Option<Fault> {
@@ -133,6 +241,8 @@ fn step(target: &str, body: &[u8]) -> Option<Step> {
         "Scan" => Some(Step::Scan),
         "Query" => Some(Step::Query),
         "GetSecretValue" => Some(Step::Secret),
+        "SendMessage" | "SendMessageBatch" => Some(Step::Queue),
+        "PutEvents" => Some(Step::Announce),
         "UpdateItem" if body.contains("SET lock_owner = :me") => Some(Step::Acquire),
         "UpdateItem" if body.contains("\"last_refreshed_at\"") => Some(Step::Save),
         "UpdateItem" => Some(Step::Settle),
@@ -146,18 +256,35 @@ async fn answer(State(aws): State<Aws>, headers: HeaderMap, body: Bytes) -> Resp
     let fault = step.and_then(|step| aws.meets(step));
     match &fault {
         Some(Fault::Refuse(status, code)) => return error(*status, code),
-        Some(Fault::Hold(gate)) => {
-            gate.reached.add_permits(1);
-            gate.open.acquire().await.expect("never closed").forget();
-        }
-        Some(Fault::LoseAnswer) | None => {}
+        Some(Fault::Hold(gate)) => gate.pass().await,
+        Some(Fault::LoseAnswer | Fault::HoldAnswer(_) | Fault::RefuseEntries(_)) | None => {}
     }
-    if step == Some(Step::Secret) {
-        let secret = aws.inner.lock().unwrap().secret.clone();
-        return match secret {
-            None => error(400, "ResourceNotFoundException"),
-            Some(text) => axum::Json(json!({"ARN": "a", "Name": "n", "SecretString": text})).into_response(),
-        };
+    let json = || serde_json::from_slice::<Value>(&body).unwrap();
+    match step {
+        Some(Step::Secret) => {
+            let stage = json()["VersionStage"].as_str().unwrap_or("AWSCURRENT").to_owned();
+            return match aws.inner.lock().unwrap().secret.get(&stage) {
+                None => error(400, "ResourceNotFoundException"),
+                Some(text) => {
+                    axum::Json(json!({"ARN": "a", "Name": "n", "SecretString": text})).into_response()
+                }
+            };
+        }
+        Some(Step::Queue) => {
+            let refuse = if let Some(Fault::RefuseEntries(refuse)) = fault { refuse } else { 0 };
+            let answer = aws.take_messages(&json(), refuse);
+            if let Some(Fault::HoldAnswer(gate)) = fault {
+                gate.pass().await;
+            }
+            return answer;
+        }
+        Some(Step::Announce) => {
+            let entries = json()["Entries"].as_array().unwrap().clone();
+            let ids: Vec<Value> = entries.iter().map(|_| json!({"EventId": "e"})).collect();
+            aws.inner.lock().unwrap().announced.extend(entries);
+            return axum::Json(json!({"FailedEntryCount": 0, "Entries": ids})).into_response();
+        }
+        _ => {}
     }
     let url = format!("http://{}/", aws.dynamodb);
     let passed_on = aws.http.post(url).headers(headers).body(body).send().await.unwrap();
@@ -165,6 +292,10 @@ async fn answer(State(aws): State<Aws>, headers: HeaderMap, body: Bytes) -> Resp
         (passed_on.status(), passed_on.headers().clone(), passed_on.bytes().await.unwrap());
     match fault {
         Some(Fault::LoseAnswer) => error(500, "InternalServerError"),
+        Some(Fault::HoldAnswer(gate)) => {
+            gate.pass().await;
+            (status, headers, body).into_response()
+        }
         _ => (status, headers, body).into_response(),
     }
 }

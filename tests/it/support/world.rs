@@ -187,6 +187,30 @@ impl World {
         Underway { gate, run }
     }
 
+    /// Delivers all that waits in the queue to the function, as SQS does, and takes back what was not done.
+    pub async fn deliver(&self) -> Value {
+        self.deliver_by(self.deadline()).await
+    }
+
+    /// Delivers all that waits in the queue, for an invocation that must end by `deadline`.
+    pub async fn deliver_by(&self, deadline: DateTime<Utc>) -> Value {
+        let messages = self.aws.receive();
+        let record = |message: &super::aws::Queued| {
+            json!({"messageId": message.id, "receiptHandle": "h", "body": message.body, "attributes": {},
+                   "messageAttributes": {}, "md5OfBody": "d", "eventSource": "aws:sqs",
+                   "eventSourceARN": "arn:aws:sqs:us-east-1:1:q", "awsRegion": "us-east-1"})
+        };
+        let event = json!({"Records": messages.iter().map(record).collect::<Vec<_>>()});
+        let answer =
+            invoke(&self.function, &event, deadline).await.expect("a queue event is always answered");
+        let failed = |message: &super::aws::Queued| {
+            let failures = answer["batchItemFailures"].as_array().unwrap();
+            failures.iter().any(|failure| failure["itemIdentifier"] == message.id.as_str())
+        };
+        self.aws.return_to_queue(messages.into_iter().filter(failed));
+        answer
+    }
+
     /// The single integration in the answer to a plain refresh.
     pub async fn outcome(&self) -> Value {
         let answer = self.refresh_all().await;
@@ -385,6 +409,8 @@ async fn function(
         retry_after: Duration::from_millis(2),
         ask_again_after: Duration::from_millis(2),
         save_retry_after: Duration::from_millis(2),
+        rescue_after: Duration::from_millis(10),
+        tries_after_rescue: Duration::from_millis(20),
     };
     let ear = emitted.clone();
     let emit = Arc::new(move |line: &str| ear.lock().unwrap().push(line.to_owned()));

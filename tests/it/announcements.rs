@@ -1,0 +1,131 @@
+//! Changes of state, as the user's platform hears of them: each once.
+
+use super::support::{Behaviour, Fault, Step, World, days, hours, logs, minutes, world};
+use aws_sdk_dynamodb::types::AttributeValue;
+use serde_json::{Value, json};
+
+const BUS: (&str, &str) = ("EVENT_BUS_NAME", "platform");
+const CANNOT: &str = "TikTok Shop Integration Cannot Refresh";
+const RECOVERED: &str = "TikTok Shop Integration Recovered";
+const EXPIRING: &str = "TikTok Shop Refresh Token Expiring";
+
+fn announced(world: &World, kind: &str) -> Vec<Value> {
+    world.aws.announced().into_iter().filter(|(told, _)| told == kind).map(|(_, detail)| detail).collect()
+}
+
+#[tokio::test]
+async fn a_seller_who_must_connect_again_is_announced_once_and_so_is_the_recovery() {
+    let world = World::with(&[BUS]).await;
+    let shop = world.integration().expiring_in(hours(1)).text("seller_name", "Bánh Mì").insert().await;
+    world.tiktok.next(&shop.open_id, [Behaviour::Code(36_004_005, "gone")]);
+    world.refresh_all().await;
+    world.refresh_all().await;
+    assert_eq!(
+        announced(&world, CANNOT),
+        [json!({"team_id": shop.team_id, "integration_id": shop.integration_id, "seller_name": "Bánh Mì",
+                "reason": "reauthorize", "at": "2026-11-23T02:00:00Z"})]
+    );
+    let event = json!({"team_id": shop.team_id, "force": true});
+    world.refresh(event.clone()).await;
+    world.refresh(event).await;
+    assert_eq!(announced(&world, RECOVERED).len(), 1);
+    assert_eq!(world.aws.announced().len(), 2);
+}
+
+#[tokio::test]
+async fn an_expired_authorization_and_another_sellers_answer_are_announced() {
+    let world = World::with(&[BUS]).await;
+    world.integration().refreshable_for(days(-1)).insert().await;
+    let mixed_up = world.integration().expiring_in(hours(1)).insert().await;
+    world.tiktok.next(&mixed_up.open_id, [Behaviour::With(json!({"open_id": "another"}))]);
+    world.refresh_all().await;
+    world.refresh_all().await;
+    let mut reasons: Vec<_> =
+        announced(&world, CANNOT).iter().map(|detail| detail["reason"].clone()).collect();
+    reasons.sort_by_key(ToString::to_string);
+    assert_eq!(reasons, ["identity_mismatch", "refresh_token_expired"]);
+}
+
+#[tokio::test]
+async fn overlapping_runs_announce_a_change_once() {
+    let world = World::with(&[BUS]).await;
+    for _ in 0..20 {
+        world.integration().refreshable_for(days(-1)).insert().await;
+        world.integration().refreshable_for(days(6)).insert().await;
+    }
+    let (other, event) = (world.another_function().await, json!({}));
+    let runs = tokio::join!(
+        world::invoke(&world.function, &event, world.deadline()),
+        world::invoke(&other, &event, world.deadline())
+    );
+    assert!(runs.0.is_ok() && runs.1.is_ok());
+    assert_eq!((announced(&world, CANNOT).len(), announced(&world, EXPIRING).len()), (20, 20));
+}
+
+#[tokio::test]
+async fn a_refresh_token_is_warned_of_at_thirty_fourteen_seven_and_one_days() {
+    let world = World::with(&[BUS]).await;
+    let shop = world.integration().refreshable_for(days(32)).insert().await;
+    for _ in 0..34 {
+        // A fresh access token, so that TikTok is not asked and the expiry stays.
+        let fresh = AttributeValue::N((world.now() + days(20)).timestamp().to_string());
+        world.write(&shop, &[("access_token_expires_at", fresh)]).await;
+        world.refresh(json!({"team_id": shop.team_id})).await;
+        world.refresh(json!({"team_id": shop.team_id})).await;
+        world.pass(days(1));
+    }
+    let told: Vec<_> = announced(&world, EXPIRING).iter().map(|detail| detail["reason"].clone()).collect();
+    assert_eq!(
+        told,
+        [
+            "expires_within_30_days",
+            "expires_within_14_days",
+            "expires_within_7_days",
+            "expires_within_1_days"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_refresh_that_prolongs_the_authorization_warns_of_nothing() {
+    let world = World::with(&[BUS]).await;
+    world.integration().expiring_in(hours(1)).refreshable_for(days(5)).insert().await;
+    world.refresh_all().await;
+    assert!(announced(&world, EXPIRING).is_empty());
+}
+
+#[tokio::test]
+async fn a_mark_whose_answer_is_lost_is_announced_all_the_same() {
+    let world = World::with(&[BUS]).await;
+    let shop = world.integration().expiring_in(hours(1)).insert().await;
+    world.tiktok.revoke(&shop.open_id);
+    world.aws.fault(Step::Settle, 1, Fault::LoseAnswer);
+    world.refresh_all().await;
+    assert_eq!(announced(&world, CANNOT).len(), 1);
+}
+
+#[tokio::test]
+async fn an_entry_that_cannot_be_published_is_logged_and_counted_and_undoes_nothing() {
+    let world = World::with(&[BUS]).await;
+    let shop = world.integration().expiring_in(hours(1)).status("error").insert().await;
+    world.aws.fault(Step::Announce, usize::MAX, Fault::Refuse(400, "AccessDeniedException"));
+    let answer = world.refresh(json!({"team_id": shop.team_id, "force": true})).await;
+    assert_eq!(answer["counts"]["refreshed"], 1);
+    assert_eq!(world.stored_pair(&shop).await, world.granted_pair(&shop));
+    let lines = logs::lines_with("run_id", answer["run_id"].as_str().unwrap());
+    assert!(lines.iter().any(|line| line["unpublished"] == 1), "{lines:?}");
+    assert!(lines.iter().any(|line| line["message"].as_str().unwrap().contains("allow events:PutEvents")));
+}
+
+#[tokio::test]
+async fn a_dry_run_and_a_platform_without_a_bus_hear_nothing() {
+    let world = World::with(&[BUS]).await;
+    world.integration().refreshable_for(days(-1)).insert().await;
+    world.integration().refreshable_for(days(3)).insert().await;
+    world.refresh(json!({"dry_run": true})).await;
+    let silent = World::new().await;
+    silent.integration().refreshable_for(days(3)).expiring_in(minutes(5)).insert().await;
+    silent.refresh_all().await;
+    assert_eq!((world.aws.count(Step::Announce), silent.aws.count(Step::Announce)), (0, 0));
+    assert_eq!((world.aws.writes(), silent.aws.writes()), (0, 2));
+}
