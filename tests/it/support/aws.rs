@@ -3,7 +3,7 @@
 
 use axum::{
     Router,
-    body::Bytes,
+    body::{Body, Bytes},
     extract::State,
     http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
@@ -13,6 +13,7 @@ use std::{
     collections::HashMap,
     net::SocketAddr,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 use tokio::{net::TcpListener, sync::Semaphore};
 
@@ -43,6 +44,14 @@ pub enum Fault {
     HoldAnswer(Gate),
     /// Of a batch, this many entries are refused.
     RefuseEntries(usize),
+    /// It is not carried out, and the connection is closed without an answer.
+    Drop,
+    /// It is carried out, and its answer is cut in the middle.
+    Cut,
+    /// It is carried out late.
+    Delay(Duration),
+    /// It is carried out twice, and the second answer is given.
+    Duplicate,
 }
 
 /// A place where a request is made to wait.
@@ -84,12 +93,22 @@ pub struct Aws {
 
 #[derive(Debug, Default)]
 struct Inner {
-    faults: Vec<(Step, usize, Fault)>,
+    faults: Vec<Ordered>,
     seen: Vec<Step>,
     secret: HashMap<String, String>,
     queued: Vec<Queued>,
     dead: Vec<Queued>,
     announced: Vec<Value>,
+}
+
+/// A fault that waits for its request.
+#[derive(Debug)]
+struct Ordered {
+    step: Step,
+    /// How many requests of the step go by before.
+    after: usize,
+    times: usize,
+    fault: Fault,
 }
 
 /// A message in the queue.
@@ -115,7 +134,12 @@ impl Aws {
 
     /// The next `times` requests of this step meet this fault.
     pub fn fault(&self, step: Step, times: usize, fault: Fault) {
-        self.inner.lock().unwrap().faults.push((step, times, fault));
+        self.inner.lock().unwrap().faults.push(Ordered { step, after: 0, times, fault });
+    }
+
+    /// The `nth` request of this step from now on, counted from 1, meets this fault.
+    pub fn fault_at(&self, step: Step, nth: usize, fault: Fault) {
+        self.inner.lock().unwrap().faults.push(Ordered { step, after: nth - 1, times: 1, fault });
     }
 
     /// The next request of this step waits at the gate.
@@ -229,9 +253,15 @@ impl Aws {
     fn meets(&self, step: Step) -> Option<Fault> {
         let mut inner = self.inner.lock().unwrap();
         inner.seen.push(step);
-        let at = inner.faults.iter().position(|(ordered, times, _)| *ordered == step && *times > 0)?;
-        inner.faults[at].1 -= 1;
-        Some(inner.faults[at].2.clone())
+        for ordered in inner.faults.iter_mut().filter(|ordered| ordered.step == step && ordered.times > 0) {
+            if ordered.after > 0 {
+                ordered.after -= 1;
+            } else {
+                ordered.times -= 1;
+                return Some(ordered.fault.clone());
+            }
+        }
+        None
     }
 }
 
@@ -257,7 +287,16 @@ async fn answer(State(aws): State<Aws>, headers: HeaderMap, body: Bytes) -> Resp
     match &fault {
         Some(Fault::Refuse(status, code)) => return error(*status, code),
         Some(Fault::Hold(gate)) => gate.pass().await,
-        Some(Fault::LoseAnswer | Fault::HoldAnswer(_) | Fault::RefuseEntries(_)) | None => {}
+        Some(Fault::Drop) => return cut_off(Vec::new()),
+        Some(Fault::Delay(delay)) => tokio::time::sleep(*delay).await,
+        Some(
+            Fault::LoseAnswer
+            | Fault::HoldAnswer(_)
+            | Fault::RefuseEntries(_)
+            | Fault::Cut
+            | Fault::Duplicate,
+        )
+        | None => {}
     }
     let json = || serde_json::from_slice::<Value>(&body).unwrap();
     match step {
@@ -287,17 +326,28 @@ async fn answer(State(aws): State<Aws>, headers: HeaderMap, body: Bytes) -> Resp
         _ => {}
     }
     let url = format!("http://{}/", aws.dynamodb);
-    let passed_on = aws.http.post(url).headers(headers).body(body).send().await.unwrap();
+    let pass_on = || aws.http.post(&url).headers(headers.clone()).body(body.clone()).send();
+    if let Some(Fault::Duplicate) = fault {
+        pass_on().await.unwrap();
+    }
+    let passed_on = pass_on().await.unwrap();
     let (status, headers, body) =
         (passed_on.status(), passed_on.headers().clone(), passed_on.bytes().await.unwrap());
     match fault {
         Some(Fault::LoseAnswer) => error(500, "InternalServerError"),
+        Some(Fault::Cut) => cut_off(body[..body.len() / 2].to_vec()),
         Some(Fault::HoldAnswer(gate)) => {
             gate.pass().await;
             (status, headers, body).into_response()
         }
         _ => (status, headers, body).into_response(),
     }
+}
+
+/// An answer that ends in the middle of its body, as the connection is closed.
+fn cut_off(beginning: Vec<u8>) -> Response {
+    let parts = [Ok(beginning), Err(std::io::Error::other("cut"))];
+    Body::from_stream(futures_util::stream::iter(parts)).into_response()
 }
 
 fn error(status: u16, code: &str) -> Response {
