@@ -29,7 +29,6 @@ use std::{
 };
 use tiktok_token_refresh::{
     clock::Clock,
-    handler::sdk_config,
     local::{dynamodb, runtime_api::RuntimeApi, tiktok::TikTokStandIn},
     secret::AppCredentials,
 };
@@ -131,7 +130,7 @@ impl Drop for Function {
 }
 
 async fn fill(dynamodb: &str, tiktok: &TikTokStandIn, rows: usize, now: i64) {
-    let sdk = sdk_config()
+    let sdk = tiktok_token_refresh::sdk::config()
         .endpoint_url(dynamodb)
         .region(Region::new("us-east-1"))
         .credentials_provider(Credentials::new("bench", "bench", None, None, "bench"))

@@ -1,12 +1,8 @@
 //! EventBridge: tells the user's platform of changes of state. That an entry could not be published never undoes what
 //! it tells of.
 
-use crate::integration::IntegrationKey;
-use aws_sdk_eventbridge::{
-    Client,
-    error::{ProvideErrorMetadata, SdkError},
-    types::PutEventsRequestEntry,
-};
+use crate::{integration::IntegrationKey, sdk::Said};
+use aws_sdk_eventbridge::{Client, types::PutEventsRequestEntry};
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::json;
 
@@ -79,20 +75,17 @@ impl EventBus {
             .detail_type(change.detail_type())
             .detail(detail.to_string())
             .build();
-        let answer = self.client.put_events().entries(entry).send().await.map_err(|error| refused(&error))?;
+        let answer = self
+            .client
+            .put_events()
+            .entries(entry)
+            .send()
+            .await
+            .map_err(|error| AnnounceError(Said::by(&error).to_string()))?;
         // EventBridge takes the request and refuses entries one by one.
         match answer.entries().iter().find_map(|entry| entry.error_code()) {
             Some(code) => Err(AnnounceError(code.to_owned())),
             None => Ok(()),
         }
     }
-}
-
-fn refused<E, R>(error: &SdkError<E, R>) -> AnnounceError
-where
-    E: ProvideErrorMetadata + std::error::Error + 'static,
-    R: std::fmt::Debug,
-{
-    let code = error.as_service_error().and_then(ProvideErrorMetadata::code);
-    AnnounceError(code.unwrap_or("it gave no answer").to_owned())
 }

@@ -3,13 +3,11 @@
 
 use crate::{
     clock::Clock,
+    sdk::Said,
     secret::{AppCredentials, AppSecret},
     settings::CredentialsFrom,
 };
-use aws_sdk_secretsmanager::{
-    Client,
-    error::{ProvideErrorMetadata, SdkError},
-};
+use aws_sdk_secretsmanager::Client;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Deserialize;
 use std::sync::Arc;
@@ -165,7 +163,7 @@ impl Credentials {
 
 async fn read(client: &Client, id: &str, stage: &str) -> Result<Apps, CredentialsError> {
     let get = client.get_secret_value().secret_id(id).version_stage(stage);
-    let output = get.send().await.map_err(|error| unreadable(&error, id))?;
+    let output = get.send().await.map_err(|error| unreadable(Said::by(&error), id))?;
     let malformed = |problem| CredentialsError::Malformed { id: id.to_owned(), problem };
     let text = output.secret_string().ok_or_else(|| malformed("holds binary data"))?;
     parse(text).map_err(malformed)
@@ -207,23 +205,15 @@ fn parse(text: &str) -> Result<Apps, &'static str> {
     Ok(Apps(apps.into_iter().map(credentials).collect()))
 }
 
-fn unreadable<E, R>(error: &SdkError<E, R>, id: &str) -> CredentialsError
-where
-    E: ProvideErrorMetadata + std::error::Error + 'static,
-    R: std::fmt::Debug,
-{
+fn unreadable(said: Said, id: &str) -> CredentialsError {
     let id = id.to_owned();
-    match error.as_service_error().and_then(ProvideErrorMetadata::code) {
-        Some("ResourceNotFoundException") => CredentialsError::Missing { id },
-        Some("AccessDeniedException" | "DecryptionFailure") => CredentialsError::Denied { id },
-        Some(code) => CredentialsError::Unreadable { id, cause: code.to_owned() },
-        None => {
-            let mut cause: &dyn std::error::Error = error;
-            while let Some(inner) = cause.source() {
-                cause = inner;
-            }
-            CredentialsError::Unreadable { id, cause: cause.to_string() }
-        }
+    match said {
+        Said::Code(code) => match code.as_str() {
+            "ResourceNotFoundException" => CredentialsError::Missing { id },
+            "AccessDeniedException" | "DecryptionFailure" => CredentialsError::Denied { id },
+            _ => CredentialsError::Unreadable { id, cause: code },
+        },
+        Said::NoAnswer(_) => CredentialsError::Unreadable { id, cause: said.to_string() },
     }
 }
 

@@ -14,11 +14,11 @@ use crate::{
     tiktok::{ClientError, TikTok},
     worker,
 };
-use aws_config::{BehaviorVersion, ConfigLoader, SdkConfig, retry::RetryConfig, timeout::TimeoutConfig};
+use aws_config::SdkConfig;
 use chrono::{DateTime, Utc};
 use governor::Quota;
 use lambda_runtime::Diagnostic;
-use std::{num::NonZeroU32, sync::Arc, time::Duration};
+use std::{num::NonZeroU32, sync::Arc};
 
 /// The function, with the clients that a warm environment keeps.
 #[derive(Debug)]
@@ -126,16 +126,4 @@ impl Function {
             }
         }
     }
-}
-
-/// The SDK's configuration with time-outs, of which it has none by default, and the behaviour of a fixed version.
-pub fn sdk_config() -> ConfigLoader {
-    let timeouts = TimeoutConfig::builder()
-        .connect_timeout(Duration::from_secs(1))
-        .operation_attempt_timeout(Duration::from_secs(3))
-        .operation_timeout(Duration::from_secs(10))
-        .build();
-    aws_config::defaults(BehaviorVersion::v2026_01_12())
-        .timeout_config(timeouts)
-        .retry_config(RetryConfig::standard().with_max_attempts(3))
 }

@@ -164,6 +164,8 @@ pub struct Integration {
     pub consecutive_failures: i64,
     /// When the tokens were last refreshed.
     pub last_refreshed_at: Option<UnixTime>,
+    /// When the last failure was noted.
+    pub error_at: Option<UnixTime>,
 }
 
 /// What decides whether a row is taken: the time, the window, and whether an operator forces it.

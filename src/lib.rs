@@ -7,7 +7,7 @@
 //! | room | files | knows |
 //! |---|---|---|
 //! | the pure core | [`event`], [`answer`], [`report`], [`integration`], [`grant`], [`message`], [`census`], [`breaker`], [`settings`], [`secret`], [`clock`] | each other, downward |
-//! | adapters | [`tiktok`], [`store`], [`credentials`], [`queue`], [`announce`], [`metrics`], [`logging`] | one outside system each, and the core |
+//! | adapters | [`tiktok`], [`store`], [`credentials`], [`queue`], [`announce`], [`metrics`], [`logging`] | one outside system each, the core, and [`sdk`], which the AWS ones share |
 //! | the protocol | [`refresh`] (one integration), [`fleet`] (many), [`worker`] (the queue's messages), [`handler`] (one event) | all of the above |
 //! | the entries | `main.rs`, `bin/tiktok-tokens.rs`, `local` | the handler |
 
@@ -30,6 +30,7 @@ pub mod metrics;
 pub mod queue;
 pub mod refresh;
 pub mod report;
+pub mod sdk;
 pub mod secret;
 pub mod settings;
 pub mod store;

@@ -5,12 +5,7 @@ use lambda_runtime::{Error, LambdaEvent, run, service_fn};
 use serde_json::value::RawValue;
 use std::io::{self, Write};
 use std::sync::Arc;
-use tiktok_token_refresh::{
-    clock::Clock,
-    handler::{Function, sdk_config},
-    logging,
-    settings::Settings,
-};
+use tiktok_token_refresh::{clock::Clock, handler::Function, logging, sdk, settings::Settings};
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {
@@ -19,8 +14,8 @@ async fn main() -> Result<(), Error> {
         report(&serde_json::json!({ "level": "ERROR", "message": error.to_string() }).to_string());
     })?;
     tracing::subscriber::set_global_default(logging::subscriber(settings.log_level, io::stdout))?;
-    let sdk = sdk_config().load().await;
-    let function = Function::new(settings, &sdk, Clock::system(), Arc::new(report))?;
+    let config = sdk::config().load().await;
+    let function = Function::new(settings, &config, Clock::system(), Arc::new(report))?;
     let function = &function;
     run(service_fn(move |event: LambdaEvent<Box<RawValue>>| async move {
         let deadline = DateTime::<Utc>::from(event.context.deadline());

@@ -11,7 +11,7 @@ pub mod tiktok;
 use crate::{
     answer::Answer,
     clock::Clock,
-    handler::{Function, InvocationError, sdk_config},
+    handler::{Function, InvocationError},
     integration::Rule,
     logging,
     secret::AppCredentials,
@@ -221,7 +221,7 @@ fn settings(app: &AppCredentials, tiktok_url: &str) -> Result<Settings, Settings
 
 /// The SDK's configuration for the embedded DynamoDB, which asks for credentials and takes any.
 async fn sdk(dynamodb: SocketAddr) -> SdkConfig {
-    sdk_config()
+    crate::sdk::config()
         .endpoint_url(format!("http://{dynamodb}"))
         .region(Region::new("us-east-1"))
         .credentials_provider(Credentials::new("local", "local", None, None, "local"))

@@ -155,6 +155,15 @@ impl Leased {
     fn change(&self) -> Change {
         Change::default().only_if("lock_owner", Some(&self.attempt_id))
     }
+
+    /// A change that notes a failure. The count is set, not added to: an addition whose answer is lost counts twice.
+    fn noting(&self, code: &str, message: &str, at: UnixTime) -> Change {
+        self.change()
+            .set_text("error_code", code)
+            .set_text("error_message", message)
+            .set_number("error_at", at.0)
+            .set_number("consecutive_failures", self.row.consecutive_failures.saturating_add(1))
+    }
 }
 
 impl Refresher {
@@ -286,23 +295,29 @@ impl Refresher {
             (error.reason(), error.to_string())
         };
         let report = leased.report(Outcome::CannotRefresh).because(reason, &message).with_code(error.code());
-        let change = self
-            .noted_as(&leased, &error_code(&error), &message)
+        let at = UnixTime::of(self.clock.now());
+        let change = leased
+            .noting(&error_code(&error), &message, at)
             .set_text("status", Status::Error.as_str())
             .release()
             .only_if("refresh_token", Some(leased.sent.expose()))
             .only_if("status", Some(leased.row.candidate.status.as_str()));
+        let is_news = leased.row.candidate.status != Status::Error;
         match self.store.change(leased.key(), change).await {
             Ok(Ok(())) => {
-                self.announce(announce::Change::CannotRefresh, leased.key(), reason).await;
+                if is_news {
+                    self.announce(announce::Change::CannotRefresh, leased.key(), reason).await;
+                }
                 report
             }
             Ok(Err(Conflict::Deleted)) => leased.report(Outcome::NotDue).because(DELETED.0, DELETED.1),
-            // Our own mark, whose answer was lost: the lease that it removed was ours to remove.
             Ok(Err(Conflict::Changed(row)))
                 if row.candidate.status == Status::Error && row.still_holds(&leased.sent) =>
             {
-                self.announce(announce::Change::CannotRefresh, leased.key(), reason).await;
+                // Our own mark, whose answer was lost; or that of a run which has overtaken us, and told of it.
+                if is_news && row.error_at == Some(at) {
+                    self.announce(announce::Change::CannotRefresh, leased.key(), reason).await;
+                }
                 report
             }
             Ok(Err(Conflict::Changed(row))) => {
@@ -401,18 +416,8 @@ impl Refresher {
         }
     }
 
-    /// A change that notes a failure. The count is set, not added to: an addition whose answer is lost counts twice.
     fn noted(&self, leased: &Leased, error: &CallError) -> Change {
-        self.noted_as(leased, &error_code(error), &error.to_string())
-    }
-
-    fn noted_as(&self, leased: &Leased, code: &str, message: &str) -> Change {
-        leased
-            .change()
-            .set_text("error_code", code)
-            .set_text("error_message", message)
-            .set_number("error_at", self.clock.now().timestamp())
-            .set_number("consecutive_failures", leased.row.consecutive_failures.saturating_add(1))
+        leased.noting(&error_code(error), &error.to_string(), UnixTime::of(self.clock.now()))
     }
 
     /// A write that only tidies up. If it fails the lease runs out by itself, so it is enough to say so.

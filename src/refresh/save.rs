@@ -57,6 +57,7 @@ impl Refresher {
             open_id: rescue.open_id,
             consecutive_failures: 0,
             last_refreshed_at: None,
+            error_at: None,
         };
         // The lease is long gone, and the save does not ask for it.
         let leased = Leased {

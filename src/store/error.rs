@@ -1,8 +1,7 @@
 //! The SDK's errors into ours, at the edge. The SDK's error of a failed condition prints the whole stored row, so
 //! none of them travels on.
 
-use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
-use std::error::Error as StdError;
+use crate::sdk::Said;
 
 /// What DynamoDB would not do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -46,16 +45,12 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    pub(super) fn of<E, R>(error: &SdkError<E, R>, table: &str) -> Self
-    where
-        E: ProvideErrorMetadata + StdError + 'static,
-        R: std::fmt::Debug,
-    {
+    pub(super) fn of(said: Said, table: &str) -> Self {
         let table = table.to_owned();
-        let Some(said) = error.as_service_error() else {
-            return Self::Unanswered { cause: innermost(error) };
+        let code = match said {
+            Said::Code(code) => code,
+            Said::NoAnswer(cause) => return Self::Unanswered { cause },
         };
-        let code = said.code().unwrap_or("an error without a code").to_owned();
         match code.as_str() {
             "ResourceNotFoundException" => Self::TableMissing { table },
             "AccessDeniedException" | "UnrecognizedClientException" | "InvalidSignatureException" => {
@@ -77,13 +72,4 @@ impl StoreError {
             Self::TableMissing { .. } | Self::AccessDenied { .. } | Self::Refused { .. } => false,
         }
     }
-}
-
-/// The innermost cause by its `Display`. Without a service's answer there is no row that it could show.
-fn innermost(error: &dyn StdError) -> String {
-    let mut cause = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    cause.to_string()
 }

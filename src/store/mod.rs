@@ -12,6 +12,7 @@ pub use row::Malformed;
 use crate::{
     event::Selection,
     integration::{Candidate, Integration, IntegrationKey, Lease, Rule, Skip, Status, UnixTime},
+    sdk::Said,
 };
 use aws_sdk_dynamodb::{
     Client,
@@ -178,7 +179,7 @@ impl Store {
                 let scan =
                     scan.projection_expression(PROJECTION).expression_attribute_names("#status", "status");
                 let page = scan.set_exclusive_start_key(start).send().await;
-                let page = page.map_err(|error| StoreError::of(&error, &self.table))?;
+                let page = page.map_err(|error| StoreError::of(Said::by(&error), &self.table))?;
                 (page.items, page.last_evaluated_key)
             }
             Part::Team(team_id, integration_id) => {
@@ -193,7 +194,7 @@ impl Store {
                         .expression_attribute_values(":id", AttributeValue::S(id.clone())),
                 };
                 let page = query.set_exclusive_start_key(start).send().await;
-                let page = page.map_err(|error| StoreError::of(&error, &self.table))?;
+                let page = page.map_err(|error| StoreError::of(Said::by(&error), &self.table))?;
                 (page.items, page.last_evaluated_key)
             }
         };
@@ -327,7 +328,7 @@ impl Store {
     pub async fn seller_name(&self, key: &IntegrationKey) -> Result<Option<String>, StoreError> {
         let get = self.client.get_item().table_name(&self.table).projection_expression("seller_name");
         let get = get.key("team_id", text(&key.team_id)).key("integration_id", text(&key.integration_id));
-        let got = get.send().await.map_err(|error| StoreError::of(&error, &self.table))?;
+        let got = get.send().await.map_err(|error| StoreError::of(Said::by(&error), &self.table))?;
         Ok(got.item.and_then(|item| item.get("seller_name")?.as_s().ok().cloned()))
     }
 
@@ -352,7 +353,7 @@ impl Store {
     }
 
     /// The row that failed a condition (none if there is no row), or whatever else went wrong.
-    fn failed_condition<R: std::fmt::Debug>(
+    fn failed_condition<R: std::fmt::Debug + 'static>(
         &self,
         error: &SdkError<UpdateItemError, R>,
     ) -> Result<Option<Item>, StoreError> {
@@ -360,7 +361,7 @@ impl Store {
             Some(UpdateItemError::ConditionalCheckFailedException(failed)) => {
                 Ok(failed.item.clone().filter(|item| !item.is_empty()))
             }
-            _ => Err(StoreError::of(error, &self.table)),
+            _ => Err(StoreError::of(Said::by(error), &self.table)),
         }
     }
 }

@@ -58,6 +58,7 @@ pub(crate) fn integration(item: &Item) -> Result<Integration, Malformed> {
         open_id: row.loose_text("open_id"),
         consecutive_failures: row.failures(),
         last_refreshed_at: row.loose_time("last_refreshed_at"),
+        error_at: row.loose_time("error_at"),
     })
 }
 
@@ -80,6 +81,7 @@ pub(crate) fn leniently(item: &Item) -> Integration {
         open_id: row.loose_text("open_id"),
         consecutive_failures: row.failures(),
         last_refreshed_at: row.loose_time("last_refreshed_at"),
+        error_at: row.loose_time("error_at"),
     }
 }
 

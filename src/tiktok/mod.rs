@@ -11,12 +11,13 @@ pub use sign::sign;
 
 use crate::{
     grant::Grant,
+    sdk::innermost,
     secret::{AccessToken, AppCredentials, RefreshToken},
     settings::is_loopback,
 };
 use chrono::{DateTime, Utc};
 use reqwest::{Client, RequestBuilder, Response, header, redirect};
-use std::{error::Error as _, time::Duration};
+use std::time::Duration;
 use url::Url;
 
 /// The largest answer that is read, in bytes. Real ones have about 1 KB.
@@ -115,7 +116,7 @@ fn client(url: &Url, timeout: Duration) -> Result<Client, ClientError> {
         .connect_timeout(CONNECT_TIMEOUT.min(timeout))
         .pool_idle_timeout(IDLE_TIMEOUT)
         .build()
-        .map_err(|error| ClientError(cause_of(&error.without_url())))
+        .map_err(|error| ClientError(innermost(&error.without_url())))
 }
 
 struct Answer {
@@ -140,23 +141,12 @@ async fn exchange(request: RequestBuilder) -> Result<Answer, CallError> {
 fn unanswered(error: reqwest::Error) -> CallError {
     let error = error.without_url();
     if error.is_connect() {
-        CallError::NotConnected { message: cause_of(&error) }
+        CallError::NotConnected { message: innermost(&error) }
     } else if error.is_timeout() {
         CallError::Ambiguous { message: "time-out".into() }
     } else {
-        CallError::Ambiguous { message: cause_of(&error) }
+        CallError::Ambiguous { message: innermost(&error) }
     }
-}
-
-/// The innermost cause: the outer ones only say that something failed.
-fn cause_of(error: &reqwest::Error) -> String {
-    let mut cause = error.source();
-    let mut text = error.to_string();
-    while let Some(inner) = cause {
-        text = inner.to_string();
-        cause = inner.source();
-    }
-    text
 }
 
 /// `Retry-After` in seconds, as APIs write it; a date there is not read, and the usual back-off serves.

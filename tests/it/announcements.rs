@@ -26,6 +26,10 @@ async fn a_seller_who_must_connect_again_is_announced_once_and_so_is_the_recover
                 "reason": "reauthorize", "at": "2026-11-23T02:00:00Z"})]
     );
     let event = json!({"team_id": shop.team_id, "force": true});
+    // An operator tries, and the seller is still gone: that is no news.
+    world.tiktok.next(&shop.open_id, [Behaviour::Code(36_004_005, "gone")]);
+    world.refresh(event.clone()).await;
+    assert_eq!(world.aws.announced().len(), 1);
     world.refresh(event.clone()).await;
     world.refresh(event).await;
     assert_eq!(announced(&world, RECOVERED).len(), 1);
@@ -92,6 +96,19 @@ async fn a_refresh_that_prolongs_the_authorization_warns_of_nothing() {
     world.integration().expiring_in(hours(1)).refreshable_for(days(5)).insert().await;
     world.refresh_all().await;
     assert!(announced(&world, EXPIRING).is_empty());
+}
+
+#[tokio::test]
+async fn a_mark_by_the_run_that_overtook_a_slower_one_is_announced_once() {
+    let world = World::with(&[BUS]).await;
+    let shop = world.integration().expiring_in(hours(1)).insert().await;
+    world.tiktok.revoke(&shop.open_id);
+    let slow = world.refresh_until(Step::Settle).await;
+    world.pass(minutes(17));
+    world.refresh_all().await;
+    world.pass(minutes(1));
+    assert_eq!(slow.go_on().await["counts"]["cannot_refresh"], 1);
+    assert_eq!(announced(&world, CANNOT).len(), 1);
 }
 
 #[tokio::test]

@@ -59,6 +59,7 @@ fn row() -> impl Strategy<Value = (Integration, HashMap<String, AttributeValue>)
                 open_id: None,
                 consecutive_failures: 0,
                 last_refreshed_at: None,
+                error_at: None,
             };
             (row, item)
         },

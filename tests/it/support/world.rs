@@ -21,7 +21,7 @@ use std::{
 };
 use tiktok_token_refresh::{
     clock::Clock,
-    handler::{Function, InvocationError, sdk_config},
+    handler::{Function, InvocationError},
     local::{
         dynamodb,
         tiktok::{Pair, TikTokStandIn},
@@ -435,7 +435,7 @@ pub async fn invoke(
 }
 
 async fn sdk(url: &str) -> aws_config::SdkConfig {
-    sdk_config()
+    tiktok_token_refresh::sdk::config()
         .endpoint_url(url)
         .region(Region::new("us-east-1"))
         .credentials_provider(Credentials::new("test", "test", None, None, "test"))
