@@ -123,15 +123,20 @@ async fn a_mark_whose_answer_is_lost_is_announced_all_the_same() {
 
 #[tokio::test]
 async fn an_entry_that_cannot_be_published_is_logged_and_counted_and_undoes_nothing() {
-    let world = World::with(&[BUS]).await;
-    let shop = world.integration().expiring_in(hours(1)).status("error").insert().await;
-    world.aws.fault(Step::Announce, usize::MAX, Fault::Refuse(400, "AccessDeniedException"));
-    let answer = world.refresh(json!({"team_id": shop.team_id, "force": true})).await;
-    assert_eq!(answer["counts"]["refreshed"], 1);
-    assert_eq!(world.stored_pair(&shop).await, world.granted_pair(&shop));
-    let lines = logs::lines_with("run_id", answer["run_id"].as_str().unwrap());
-    assert!(lines.iter().any(|line| line["unpublished"] == 1), "{lines:?}");
-    assert!(lines.iter().any(|line| line["message"].as_str().unwrap().contains("allow events:PutEvents")));
+    // Refused as a request, and as an entry of a request that was taken.
+    for fault in [Fault::Refuse(400, "AccessDeniedException"), Fault::RefuseEntries(1)] {
+        let world = World::with(&[BUS]).await;
+        let shop = world.integration().expiring_in(hours(1)).status("error").insert().await;
+        world.aws.fault(Step::Announce, usize::MAX, fault);
+        let answer = world.refresh(json!({"team_id": shop.team_id, "force": true})).await;
+        assert_eq!(answer["counts"]["refreshed"], 1);
+        assert_eq!(world.stored_pair(&shop).await, world.granted_pair(&shop));
+        let lines = logs::lines_with("run_id", answer["run_id"].as_str().unwrap());
+        assert!(lines.iter().any(|line| line["unpublished"] == 1), "{lines:?}");
+        assert!(
+            lines.iter().any(|line| line["message"].as_str().unwrap().contains("allow events:PutEvents"))
+        );
+    }
 }
 
 #[tokio::test]

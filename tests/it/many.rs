@@ -272,6 +272,18 @@ async fn when_tiktok_is_down_the_run_stops_asking_and_defers_the_rest() {
 }
 
 #[tokio::test]
+async fn a_run_repeats_no_more_than_a_fifth_of_its_calls_beyond_the_first_few() {
+    let world = World::with(&[("MAX_CONCURRENCY", "1")]).await;
+    for _ in 0..15 {
+        world.integration().expiring_in(hours(1)).insert().await;
+    }
+    world.tiktok.always(Some(Behaviour::Status(429, "", Some(0))));
+    assert_eq!(world.refresh_all().await["counts"]["failed"], 15);
+    let calls = world.tiktok.all_calls();
+    assert!(calls > 15 && calls - 15 <= 10 + calls / 5, "{calls}");
+}
+
+#[tokio::test]
 async fn one_apps_trouble_is_not_the_others() {
     let world = World::with(&[("MAX_CONCURRENCY", "1")]).await;
     world.aws.set_secret(Some(

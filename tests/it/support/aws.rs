@@ -319,6 +319,11 @@ async fn answer(State(aws): State<Aws>, headers: HeaderMap, body: Bytes) -> Resp
         }
         Some(Step::Announce) => {
             let entries = json()["Entries"].as_array().unwrap().clone();
+            if let Some(Fault::RefuseEntries(_)) = fault {
+                let refused =
+                    json!({"ErrorCode": "ThrottlingException", "ErrorMessage": "as the test ordered"});
+                return axum::Json(json!({"FailedEntryCount": 1, "Entries": [refused]})).into_response();
+            }
             let ids: Vec<Value> = entries.iter().map(|_| json!({"EventId": "e"})).collect();
             aws.inner.lock().unwrap().announced.extend(entries);
             return axum::Json(json!({"FailedEntryCount": 0, "Entries": ids})).into_response();
