@@ -18,8 +18,43 @@ const MAX_QUOTED: usize = 200;
 pub enum Request {
     /// Refresh what is due.
     Refresh(RefreshRequest),
+    /// Tell how healthy the tokens are.
+    Status(StatusRequest),
+    /// Mark what has expired as expired.
+    Cleanup(CleanupRequest),
     /// Do what these messages of the function's own queue say.
     Queue(Vec<QueueRecord>),
+}
+
+/// What a status report covers and how it is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatusRequest {
+    /// Which integrations.
+    pub selection: Selection,
+    /// How the report is written.
+    pub format: Format,
+}
+
+/// How a status report is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Format {
+    /// For programs.
+    #[default]
+    Json,
+    /// The integrations as a table.
+    Table,
+    /// A few lines.
+    Summary,
+}
+
+/// What a clean-up covers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CleanupRequest {
+    /// Which integrations.
+    pub selection: Selection,
+    /// Says what would be marked; writes nothing.
+    pub dry_run: bool,
 }
 
 /// One message as SQS delivers it.
@@ -116,9 +151,12 @@ pub fn parse(event: &str) -> Result<Request, BadEvent> {
     }
     match looks.action.as_deref() {
         None | Some("refresh") => manual(read(event)?),
-        Some(other) => {
-            Err(BadEvent(format!("action: got {}, expected \"refresh\" or no action at all", quoted(other))))
-        }
+        Some("status") => Ok(status(read(event)?)),
+        Some("cleanup") => Ok(cleanup(read(event)?)),
+        Some(other) => Err(BadEvent(format!(
+            "action: got {}, expected \"refresh\", \"status\" or \"cleanup\"",
+            quoted(other)
+        ))),
     }
 }
 
@@ -143,6 +181,36 @@ struct Manual {
     integration_id: Id<MAX_INTEGRATION_ID>,
     force: Option<bool>,
     dry_run: Option<bool>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StatusEvent {
+    #[serde(rename = "action")]
+    _action: String,
+    #[serde(default)]
+    team_id: Id<MAX_TEAM_ID>,
+    format: Option<Format>,
+}
+
+fn status(event: StatusEvent) -> Request {
+    let selection = event.team_id.selection();
+    Request::Status(StatusRequest { selection, format: event.format.unwrap_or_default() })
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CleanupEvent {
+    #[serde(rename = "action")]
+    _action: String,
+    #[serde(default)]
+    team_id: Id<MAX_TEAM_ID>,
+    dry_run: Option<bool>,
+}
+
+fn cleanup(event: CleanupEvent) -> Request {
+    let selection = event.team_id.selection();
+    Request::Cleanup(CleanupRequest { selection, dry_run: event.dry_run.unwrap_or(false) })
 }
 
 fn manual(event: Manual) -> Result<Request, BadEvent> {
@@ -239,6 +307,13 @@ fn is_empty_detail(detail: &RawValue) -> bool {
 /// An id: a JSON string or integer; `null` means absent.
 #[derive(Default)]
 struct Id<const MAX: usize>(Option<String>);
+
+impl<const MAX: usize> Id<MAX> {
+    /// The team that this id names; the whole table, if it is absent.
+    fn selection(self) -> Selection {
+        self.0.map_or(Selection::All, Selection::Team)
+    }
+}
 
 impl<'de, const MAX: usize> Deserialize<'de> for Id<MAX> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -380,6 +455,31 @@ mod tests {
             assert!(said.contains(&format!("unknown field `{key}`")) && said.contains("`team_id`"), "{said}");
         }
         assert!(refusal(r#"{"team_id":1,"team_id":2}"#).contains("duplicate field `team_id`"));
+    }
+
+    #[test]
+    fn a_status_report_and_a_clean_up_take_their_own_keys_alone() {
+        let of = |selection, format| Ok(Request::Status(StatusRequest { selection, format }));
+        assert_eq!(parse(r#"{"action":"status"}"#), of(Selection::All, Format::Json));
+        let team = Selection::Team("1".into());
+        assert_eq!(
+            parse(r#"{"action":"status","team_id":1,"format":"table"}"#),
+            of(team.clone(), Format::Table)
+        );
+        let cleanup = CleanupRequest { selection: team, dry_run: true };
+        assert_eq!(
+            parse(r#"{"action":"cleanup","team_id":"1","dry_run":true}"#),
+            Ok(Request::Cleanup(cleanup))
+        );
+        assert!(
+            refusal(r#"{"action":"status","format":"xml"}"#)
+                .starts_with("bad event: format: unknown variant `xml`")
+        );
+        assert!(refusal(r#"{"action":"status","force":true}"#).contains("unknown field `force`"));
+        assert!(
+            refusal(r#"{"action":"cleanup","integration_id":7}"#).contains("unknown field `integration_id`")
+        );
+        assert!(refusal(r#"{"action":"cleanup","team_id":[]}"#).starts_with("bad event: team_id: "));
     }
 
     #[test]

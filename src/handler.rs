@@ -3,6 +3,7 @@
 use crate::{
     announce::EventBus,
     answer::Answer,
+    cleanup,
     clock::Clock,
     credentials::Credentials,
     event::{self, BadEvent, Request},
@@ -10,7 +11,8 @@ use crate::{
     queue::Queue,
     refresh::{Pace, RateLimiter},
     settings::Settings,
-    store::Store,
+    status,
+    store::{Store, StoreError},
     tiktok::{ClientError, TikTok},
     worker,
 };
@@ -35,6 +37,9 @@ pub enum InvocationError {
     /// The run as a whole could not be done.
     #[error(transparent)]
     Run(#[from] RunError),
+    /// The table could not be read.
+    #[error(transparent)]
+    Table(#[from] StoreError),
 }
 
 impl From<InvocationError> for Diagnostic {
@@ -48,7 +53,7 @@ impl InvocationError {
     pub fn error_type(&self) -> &'static str {
         match self {
             Self::Event(_) => "BadEvent",
-            Self::Run(RunError::Table(_)) => "TableUnavailable",
+            Self::Table(_) | Self::Run(RunError::Table(_)) => "TableUnavailable",
             Self::Run(RunError::Credentials(_)) => "CredentialsUnavailable",
             Self::Run(RunError::Apps(..)) => "AppRefused",
         }
@@ -116,6 +121,10 @@ impl Function {
                 // Boxed, as the compiler gives up on a future of that depth.
                 let run = Box::pin(fleet::run(&self.services, &request, deadline));
                 Ok(Answer::Refresh(Box::new(run.await?)))
+            }
+            Ok(Request::Status(request)) => Ok(status::run(&self.services, &request).await?),
+            Ok(Request::Cleanup(request)) => {
+                Ok(Answer::Cleanup(Box::new(cleanup::run(&self.services, &request).await?)))
             }
             Ok(Request::Queue(records)) => {
                 Ok(Answer::Queue(Box::pin(worker::run(&self.services, records, deadline)).await))

@@ -6,21 +6,23 @@
 //!
 //! | room | files | knows |
 //! |---|---|---|
-//! | the pure core | [`event`], [`answer`], [`report`], [`integration`], [`grant`], [`message`], [`census`], [`breaker`], [`settings`], [`secret`], [`clock`] | each other, downward |
+//! | the pure core | [`event`], [`answer`], [`report`], [`health`], [`integration`], [`grant`], [`message`], [`census`], [`breaker`], [`settings`], [`secret`], [`clock`] | each other, downward |
 //! | adapters | [`tiktok`], [`store`], [`credentials`], [`queue`], [`announce`], [`metrics`], [`logging`] | one outside system each, the core, and [`sdk`], which the AWS ones share |
-//! | the protocol | [`refresh`] (one integration), [`fleet`] (many), [`worker`] (the queue's messages), [`handler`] (one event) | all of the above |
+//! | the protocol | [`refresh`] (one integration), [`fleet`] (many), [`worker`] (the queue's messages), [`status`], [`cleanup`], [`handler`] (one event) | all of the above |
 //! | the entries | `main.rs`, `bin/tiktok-tokens.rs`, `local` | the handler |
 
 pub mod announce;
 pub mod answer;
 pub mod breaker;
 pub mod census;
+pub mod cleanup;
 pub mod clock;
 pub mod credentials;
 pub mod event;
 pub mod fleet;
 pub mod grant;
 pub mod handler;
+pub mod health;
 pub mod integration;
 #[cfg(feature = "local")]
 pub mod local;
@@ -33,6 +35,7 @@ pub mod report;
 pub mod sdk;
 pub mod secret;
 pub mod settings;
+pub mod status;
 pub mod store;
 pub mod tiktok;
 pub mod worker;

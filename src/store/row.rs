@@ -2,6 +2,7 @@
 //! place and what was expected: never the value, which may be a token.
 
 use crate::{
+    health,
     integration::{Candidate, Integration, IntegrationKey, Lease, Notice, Status, UnixTime},
     secret::{AccessToken, RefreshToken},
 };
@@ -59,6 +60,21 @@ pub(crate) fn integration(item: &Item) -> Result<Integration, Malformed> {
         consecutive_failures: row.failures(),
         last_refreshed_at: row.loose_time("last_refreshed_at"),
         error_at: row.loose_time("error_at"),
+    })
+}
+
+/// A row as the status report sees it.
+pub(crate) fn health_row(item: &Item) -> Result<health::Row, Malformed> {
+    let row = Reader { item };
+    Ok(health::Row {
+        candidate: candidate(item)?,
+        open_id: row.loose_text("open_id"),
+        seller_name: row.loose_text("seller_name"),
+        last_refreshed_at: row.loose_time("last_refreshed_at"),
+        error_code: row.loose_text("error_code"),
+        error_message: row.loose_text("error_message"),
+        error_at: row.loose_time("error_at"),
+        consecutive_failures: row.failures(),
     })
 }
 

@@ -13,7 +13,7 @@ fn code(file: &str) -> String {
     text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
 }
 
-const CORE: [&str; 11] = [
+const CORE: [&str; 12] = [
     "event.rs",
     "answer.rs",
     "report.rs",
@@ -21,6 +21,7 @@ const CORE: [&str; 11] = [
     "grant.rs",
     "message.rs",
     "census.rs",
+    "health.rs",
     "breaker.rs",
     "settings.rs",
     "secret.rs",
@@ -36,7 +37,7 @@ const ADAPTERS: [(&str, &[&str]); 7] = [
     ("logging", &["logging.rs"]),
 ];
 
-const PROTOCOL: [&str; 8] = [
+const PROTOCOL: [&str; 10] = [
     "refresh/mod.rs",
     "refresh/ask.rs",
     "refresh/save.rs",
@@ -45,6 +46,8 @@ const PROTOCOL: [&str; 8] = [
     "fleet/hand_over.rs",
     "fleet/log.rs",
     "worker.rs",
+    "status.rs",
+    "cleanup.rs",
 ];
 
 #[test]

@@ -22,4 +22,5 @@ mod queue;
 mod rule;
 mod scale;
 mod secrets;
+mod status;
 mod support;

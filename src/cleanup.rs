@@ -1,0 +1,100 @@
+//! The clean-up: marks integrations whose refresh token has expired as `expired`, so that they are told apart from those
+//! that failed for another reason.
+
+use crate::{
+    answer::CleanupAnswer,
+    event::CleanupRequest,
+    fleet::Services,
+    integration::{Candidate, Status},
+    store::{Change, Malformed, StoreError},
+};
+use futures_util::{StreamExt, stream};
+use tracing::{error, info};
+
+/// What came of one row.
+enum Cleaned {
+    Marked(Candidate),
+    WouldMark(Candidate),
+    Skipped,
+    Failed(Candidate, StoreError),
+    Malformed(Malformed),
+}
+
+/// Answers a request to clean up.
+///
+/// # Errors
+/// [`StoreError`] if the table cannot be read.
+pub async fn run(services: &Services, request: &CleanupRequest) -> Result<CleanupAnswer, StoreError> {
+    let run_id = uuid::Uuid::new_v4().to_string();
+    let mut answer = CleanupAnswer::new(run_id.clone(), request);
+    let mut pages = services.store.candidates(&request.selection);
+    while let Some(page) = pages.next().await {
+        let rows = stream::iter(page?).map(|row| clean(services, request.dry_run, row));
+        let mut cleaned = rows.buffer_unordered(services.settings.max_concurrency);
+        while let Some(cleaned) = cleaned.next().await {
+            tally(&mut answer, &run_id, cleaned);
+        }
+    }
+    Ok(answer)
+}
+
+async fn clean(services: &Services, dry_run: bool, row: Result<Candidate, Malformed>) -> Cleaned {
+    let row = match row {
+        Ok(row) => row,
+        Err(malformed) => return Cleaned::Malformed(malformed),
+    };
+    let now = services.clock.now();
+    let is_ours = matches!(row.status, Status::Active | Status::Error);
+    if !is_ours || !row.refresh_token_expired(now) || row.live_lease(now).is_some() {
+        return Cleaned::Skipped;
+    }
+    if dry_run {
+        return Cleaned::WouldMark(row);
+    }
+    // Unless the seller has connected again, or an attempt has begun, since the row was read.
+    let change = Change::default()
+        .set_text("status", Status::Expired.as_str())
+        .release()
+        .only_if("status", Some(row.status.as_str()))
+        .only_if_time("refresh_token_expires_at", row.refresh_expires_at)
+        .only_if("lock_owner", row.lease.as_ref().map(|lease| lease.owner.as_str()));
+    match services.store.change(&row.key, change).await {
+        Ok(Ok(())) => Cleaned::Marked(row),
+        Ok(Err(_)) => Cleaned::Skipped,
+        Err(error) => Cleaned::Failed(row, error),
+    }
+}
+
+fn tally(answer: &mut CleanupAnswer, run_id: &str, cleaned: Cleaned) {
+    answer.counts.examined += 1;
+    match cleaned {
+        Cleaned::Skipped => answer.counts.skipped += 1,
+        Cleaned::Marked(row) => {
+            let key = row.key;
+            info!(run_id, team_id = key.team_id, integration_id = key.integration_id, "marked as expired");
+            answer.counts.marked += 1;
+            answer.list(key, "marked", None);
+        }
+        Cleaned::WouldMark(row) => {
+            answer.counts.would_mark += 1;
+            answer.list(row.key, "would_mark", Some("the refresh token has expired".into()));
+        }
+        Cleaned::Failed(row, error) => {
+            let key = row.key;
+            error!(run_id, team_id = key.team_id, integration_id = key.integration_id, "not marked: {error}");
+            answer.counts.failed += 1;
+            answer.list(key, "failed", Some(error.to_string()));
+        }
+        Cleaned::Malformed(malformed) => {
+            let key = malformed.key.clone();
+            error!(
+                run_id,
+                team_id = key.team_id,
+                integration_id = key.integration_id,
+                "not marked: {malformed}"
+            );
+            answer.counts.failed += 1;
+            answer.list(key, "failed", Some(malformed.to_string()));
+        }
+    }
+}

@@ -1,0 +1,551 @@
+//! The status report: how healthy the tokens are, as JSON, as a table and as a few lines. Pure: rows in, a report out,
+//! and no token is ever part of it.
+
+use crate::integration::{Candidate, Health, IntegrationKey, Rule, Status, UnixTime};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use comfy_table::{ContentArrangement, Table, presets::UTF8_FULL_CONDENSED};
+use serde::Serialize;
+use std::{
+    collections::{BinaryHeap, HashMap},
+    hash::{BuildHasher, RandomState},
+    time::Duration,
+};
+
+/// How many integrations a report lists at most: the most urgent.
+const MAX_LISTED: usize = 5_000;
+/// How many bytes of JSON the list may take. Lambda's limit on the whole answer is 6 MB.
+const MAX_LISTED_BYTES: usize = 4_000_000;
+/// How many warnings a report holds at most.
+const MAX_WARNINGS: usize = 200;
+/// How wide the table is, in characters.
+const TABLE_WIDTH: u16 = 120;
+
+/// Which of a row's tokens are there. Their absence is found by a filter, so that none is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tokens {
+    /// Both.
+    Both,
+    /// A refresh token alone.
+    NoAccessToken,
+    /// No refresh token.
+    NoRefreshToken,
+}
+
+/// A row as the report sees it.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// What decides over it.
+    pub candidate: Candidate,
+    /// The seller's id for the app.
+    pub open_id: Option<String>,
+    /// The seller's name.
+    pub seller_name: Option<String>,
+    /// When its tokens were last refreshed.
+    pub last_refreshed_at: Option<UnixTime>,
+    /// The last failure's code.
+    pub error_code: Option<String>,
+    /// The last failure, for a person.
+    pub error_message: Option<String>,
+    /// When it failed.
+    pub error_at: Option<UnixTime>,
+    /// How many attempts have failed since the last success.
+    pub consecutive_failures: i64,
+}
+
+/// How many integrations are in which state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct StateCounts {
+    /// All rows, those that cannot be read included.
+    pub total: u64,
+    /// See [`Health`].
+    pub healthy: u64,
+    /// See [`Health`].
+    pub expiring_soon: u64,
+    /// See [`Health`].
+    pub expired: u64,
+    /// See [`Health`].
+    pub needs_refresh: u64,
+    /// See [`Health`].
+    pub cannot_refresh: u64,
+}
+
+/// How many refresh tokens have run out, or will. Each span includes the shorter ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct RefreshTokenCounts {
+    /// Missing, or past their expiry.
+    pub expired: u64,
+    /// Within a day.
+    pub within_1_day: u64,
+    /// Within a week.
+    pub within_7_days: u64,
+    /// Within two weeks.
+    pub within_14_days: u64,
+    /// Within 30 days.
+    pub within_30_days: u64,
+}
+
+/// One integration in the report.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Listed {
+    /// Its state; the most urgent come first.
+    pub state: Health,
+    /// When its access token expires, as stored.
+    pub access_token_expires_at: Option<UnixTime>,
+    /// Which integration.
+    #[serde(flatten)]
+    pub key: IntegrationKey,
+    /// The seller's name.
+    pub seller_name: Option<String>,
+    /// The row's status.
+    pub status: String,
+    /// When its refresh token expires, as stored.
+    pub refresh_token_expires_at: Option<UnixTime>,
+    /// When its tokens were last refreshed.
+    pub last_refreshed_at: Option<UnixTime>,
+    /// The last failure's code.
+    pub error_code: Option<String>,
+    /// The last failure, for a person.
+    pub error_message: Option<String>,
+    /// When it failed.
+    pub error_at: Option<UnixTime>,
+    /// How many attempts have failed since the last success.
+    pub consecutive_failures: i64,
+}
+
+/// The answer to `status`.
+#[derive(Clone, Debug, Serialize)]
+pub struct StatusReport {
+    action: &'static str,
+    /// When the report was made.
+    #[serde(serialize_with = "to_the_second")]
+    pub generated_at: DateTime<Utc>,
+    /// How many integrations are in which state.
+    pub counts: StateCounts,
+    /// How many refresh tokens run out when.
+    pub refresh_tokens: RefreshTokenCounts,
+    /// The first believable expiry of an access token in use.
+    pub soonest_access_token_expiry: Option<UnixTime>,
+    /// What else is odd, for a person.
+    pub warnings: Vec<String>,
+    /// The integrations, the most urgent first.
+    pub integrations: Vec<Listed>,
+    /// How many integrations the list leaves out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub truncated: Option<u64>,
+}
+
+/// How much a report is to hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depth {
+    /// Counts and warnings: memory does not grow with the table.
+    Summary,
+    /// The integrations too, and who shares an authorization.
+    Full,
+}
+
+/// Makes a report, row by row.
+#[derive(Debug)]
+pub struct Examination {
+    rule: Rule,
+    depth: Depth,
+    counts: StateCounts,
+    refresh_tokens: RefreshTokenCounts,
+    soonest: Option<UnixTime>,
+    warnings: Vec<String>,
+    more_warnings: u64,
+    listed: BinaryHeap<Listed>,
+    /// The authorizations seen, by a hash of app and seller, with the first row of each.
+    authorizations: HashMap<u64, IntegrationKey>,
+    hasher: RandomState,
+}
+
+impl Examination {
+    /// An examination by `rule`.
+    pub fn new(rule: Rule, depth: Depth) -> Self {
+        Self {
+            rule,
+            depth,
+            counts: StateCounts::default(),
+            refresh_tokens: RefreshTokenCounts::default(),
+            soonest: None,
+            warnings: Vec::new(),
+            more_warnings: 0,
+            listed: BinaryHeap::new(),
+            authorizations: HashMap::new(),
+            hasher: RandomState::new(),
+        }
+    }
+
+    /// Takes in a row that cannot be read.
+    pub fn malformed(&mut self, key: &IntegrationKey, what: &str) {
+        self.counts.total += 1;
+        self.warn(format!("{key}: {what}"));
+    }
+
+    /// Takes in a row.
+    pub fn row(&mut self, row: Row, tokens: Tokens) {
+        let state = state(&row.candidate, tokens, &self.rule);
+        self.counts.total += 1;
+        *match state {
+            Health::CannotRefresh => &mut self.counts.cannot_refresh,
+            Health::Expired => &mut self.counts.expired,
+            Health::ExpiringSoon => &mut self.counts.expiring_soon,
+            Health::NeedsRefresh => &mut self.counts.needs_refresh,
+            Health::Healthy => &mut self.counts.healthy,
+        } += 1;
+        self.count_refresh_token(&row.candidate, tokens);
+        self.look_for_oddities(&row, tokens);
+        let candidate = row.candidate;
+        let is_in_use = candidate.status == Status::Active && tokens != Tokens::NoAccessToken;
+        if is_in_use && candidate.expiry_is_believed(&self.rule) {
+            self.soonest = [self.soonest, candidate.access_expires_at].into_iter().flatten().min();
+        }
+        if self.depth == Depth::Summary {
+            return;
+        }
+        self.listed.push(Listed {
+            state,
+            access_token_expires_at: candidate.access_expires_at,
+            key: candidate.key,
+            seller_name: row.seller_name,
+            status: candidate.status.as_str().to_owned(),
+            refresh_token_expires_at: candidate.refresh_expires_at,
+            last_refreshed_at: row.last_refreshed_at,
+            error_code: row.error_code,
+            error_message: row.error_message,
+            error_at: row.error_at,
+            consecutive_failures: row.consecutive_failures,
+        });
+        if self.listed.len() > MAX_LISTED {
+            // The heap's greatest is the least urgent.
+            self.listed.pop();
+        }
+    }
+
+    fn count_refresh_token(&mut self, row: &Candidate, tokens: Tokens) {
+        let counts = &mut self.refresh_tokens;
+        if tokens == Tokens::NoRefreshToken || row.refresh_token_expired(self.rule.now) {
+            counts.expired += 1;
+            return;
+        }
+        let Some(at) = row.refresh_expires_at.filter(|at| at.0 > 0) else { return };
+        for (days, count) in [
+            (1, &mut counts.within_1_day),
+            (7, &mut counts.within_7_days),
+            (14, &mut counts.within_14_days),
+            (30, &mut counts.within_30_days),
+        ] {
+            *count += u64::from(at.is_by(self.rule.now + TimeDelta::days(days)));
+        }
+    }
+
+    fn look_for_oddities(&mut self, row: &Row, tokens: Tokens) {
+        let candidate = &row.candidate;
+        let key = &candidate.key;
+        if tokens == Tokens::Both && !candidate.expiry_is_believed(&self.rule) {
+            let expiry = candidate.access_expires_at.map_or_else(|| "missing".into(), |at| at.0.to_string());
+            self.warn(format!(
+                "{key}: access_token_expires_at is {expiry}, which cannot be true; it counts as due"
+            ));
+        }
+        if candidate.lease.is_some() && candidate.live_lease(self.rule.now).is_none() {
+            self.warn(format!("{key}: its lease has run out unreleased, so an attempt was cut off"));
+        }
+        let (Depth::Full, Some(open_id)) = (self.depth, &row.open_id) else { return };
+        let authorization = self.hasher.hash_one((&candidate.app_key, open_id));
+        match self.authorizations.get(&authorization).cloned() {
+            None => drop(self.authorizations.insert(authorization, key.clone())),
+            Some(first) => {
+                self.warn(format!(
+                    "{key} and {first} hold one authorization: a refresh of one may end the other"
+                ));
+            }
+        }
+    }
+
+    fn warn(&mut self, warning: String) {
+        if self.warnings.len() < MAX_WARNINGS { self.warnings.push(warning) } else { self.more_warnings += 1 }
+    }
+
+    /// The report.
+    pub fn finish(mut self) -> StatusReport {
+        if self.more_warnings > 0 {
+            self.warnings.push(format!("and {} more", self.more_warnings));
+        }
+        let mut bytes = 0;
+        let mut integrations = self.listed.into_sorted_vec();
+        let fits = |listed: &Listed| {
+            bytes += serde_json::to_string(listed).map_or(0, |json| json.len() + 1);
+            bytes <= MAX_LISTED_BYTES
+        };
+        let fitting = integrations.iter().map(fits).take_while(|fits| *fits).count();
+        integrations.truncate(fitting);
+        let left_out = match self.depth {
+            Depth::Summary => 0,
+            Depth::Full => {
+                let states = self.counts;
+                let readable = states.healthy
+                    + states.expiring_soon
+                    + states.expired
+                    + states.needs_refresh
+                    + states.cannot_refresh;
+                readable - integrations.len() as u64
+            }
+        };
+        StatusReport {
+            action: "status",
+            generated_at: self.rule.now,
+            counts: self.counts,
+            refresh_tokens: self.refresh_tokens,
+            soonest_access_token_expiry: self.soonest,
+            warnings: self.warnings,
+            integrations,
+            truncated: (left_out > 0).then_some(left_out),
+        }
+    }
+}
+
+/// An integration's state, with regard to which of its tokens are there.
+fn state(row: &Candidate, tokens: Tokens, rule: &Rule) -> Health {
+    match (tokens, row.health(rule)) {
+        (Tokens::NoRefreshToken, _) => Health::CannotRefresh,
+        (Tokens::NoAccessToken, health) if health != Health::CannotRefresh => Health::Expired,
+        (Tokens::NoAccessToken | Tokens::Both, health) => health,
+    }
+}
+
+impl StatusReport {
+    /// A few lines for a person.
+    pub fn summary(&self) -> String {
+        let (counts, tokens, now) = (&self.counts, &self.refresh_tokens, self.generated_at);
+        let soonest = self.soonest_access_token_expiry.map_or_else(|| "none".into(), |at| relative(at, now));
+        let mut lines = vec![
+            format!("TikTok Shop tokens at {}", now.format("%Y-%m-%d %H:%M UTC")),
+            format!(
+                "{} integrations: {} healthy, {} need a refresh, {} expiring soon, {} expired, {} cannot be refreshed",
+                counts.total,
+                counts.healthy,
+                counts.needs_refresh,
+                counts.expiring_soon,
+                counts.expired,
+                counts.cannot_refresh
+            ),
+            format!(
+                "Refresh tokens: {} expired; {} within a day, {} within 7 days, {} within 14, {} within 30",
+                tokens.expired,
+                tokens.within_1_day,
+                tokens.within_7_days,
+                tokens.within_14_days,
+                tokens.within_30_days
+            ),
+            format!("Soonest expiry of an access token: {soonest}"),
+        ];
+        if !self.warnings.is_empty() {
+            lines.push(format!("{} warnings:", self.warnings.len()));
+            lines.extend(self.warnings.iter().map(|warning| format!("- {warning}")));
+        }
+        lines.join("\n")
+    }
+
+    /// The integrations as a table for a person, the most urgent first, with the summary below it.
+    pub fn table(&self) -> String {
+        let mut table = Table::new();
+        table
+            .load_style(UTF8_FULL_CONDENSED)
+            .set_content_arrangement(ContentArrangement::Dynamic)
+            .set_width(TABLE_WIDTH)
+            .set_header([
+                "Team",
+                "Id",
+                "Seller",
+                "State",
+                "Status",
+                "Access token",
+                "Refresh token",
+                "Last error",
+            ]);
+        let now = self.generated_at;
+        let expiry = |at: Option<UnixTime>| at.map_or_else(|| "-".into(), |at| relative(at, now));
+        for row in &self.integrations {
+            table.add_row([
+                row.key.team_id.clone(),
+                row.key.integration_id.clone(),
+                row.seller_name.clone().unwrap_or_default(),
+                row.state.as_str().to_owned(),
+                row.status.clone(),
+                expiry(row.access_token_expires_at),
+                expiry(row.refresh_token_expires_at),
+                row.error_message.clone().or(row.error_code.clone()).unwrap_or_default(),
+            ]);
+        }
+        let left_out = self
+            .truncated
+            .map(|n| format!("\n{n} more integrations, less urgent than these"))
+            .unwrap_or_default();
+        format!("{table}{left_out}\n{}", self.summary())
+    }
+}
+
+/// "in 5days 3h" or "2h ago": the two largest units of it.
+pub fn relative(at: UnixTime, now: DateTime<Utc>) -> String {
+    let seconds = at.seconds_from(now);
+    let span = humantime::format_duration(Duration::from_secs(seconds.unsigned_abs())).to_string();
+    let span = span.split(' ').take(2).collect::<Vec<_>>().join(" ");
+    if seconds >= 0 { format!("in {span}") } else { format!("{span} ago") }
+}
+
+fn to_the_second<S: serde::Serializer>(time: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&time.to_rfc3339_opts(SecondsFormat::Secs, true))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule() -> Rule {
+        Rule {
+            now: DateTime::from_timestamp(1_795_399_200, 0).unwrap(),
+            refresh_ahead: TimeDelta::hours(48),
+            force: false,
+            unless_refreshed_since: None,
+        }
+    }
+
+    fn row(id: usize, access_in: TimeDelta) -> Row {
+        let key = IntegrationKey { team_id: "1".into(), integration_id: id.to_string() };
+        let at = |delta| Some(UnixTime::of(rule().now + delta));
+        Row {
+            candidate: Candidate {
+                access_expires_at: at(access_in),
+                refresh_expires_at: at(TimeDelta::days(300)),
+                ..Candidate::of_key(key, None)
+            },
+            open_id: Some(id.to_string()),
+            seller_name: Some("Bánh Mì".into()),
+            last_refreshed_at: None,
+            error_code: None,
+            error_message: None,
+            error_at: None,
+            consecutive_failures: 0,
+        }
+    }
+
+    fn report(rows: Vec<(Row, Tokens)>, depth: Depth) -> StatusReport {
+        let mut examination = Examination::new(rule(), depth);
+        for (row, tokens) in rows {
+            examination.row(row, tokens);
+        }
+        examination.finish()
+    }
+
+    #[test]
+    fn a_moment_is_told_from_now() {
+        let now = rule().now;
+        let at = |seconds| UnixTime(now.timestamp() + seconds);
+        assert_eq!(relative(at(3 * 86_400 + 3_600 + 60), now), "in 3days 1h");
+        assert_eq!(relative(at(-120), now), "2m ago");
+    }
+
+    #[test]
+    fn missing_tokens_are_expired_ones() {
+        let fresh = TimeDelta::days(6);
+        let rows = vec![
+            (row(1, fresh), Tokens::Both),
+            (row(2, fresh), Tokens::NoAccessToken),
+            (row(3, fresh), Tokens::NoRefreshToken),
+        ];
+        let report = report(rows, Depth::Full);
+        let expected =
+            StateCounts { total: 3, healthy: 1, expired: 1, cannot_refresh: 1, ..StateCounts::default() };
+        assert_eq!((report.counts, report.refresh_tokens.expired), (expected, 1));
+    }
+
+    #[test]
+    fn refresh_tokens_are_counted_in_every_span_that_they_run_out_in() {
+        let running_out = |id, delta: TimeDelta| {
+            let mut row = row(id, TimeDelta::days(6));
+            row.candidate.refresh_expires_at = Some(UnixTime::of(rule().now + delta));
+            (row, Tokens::Both)
+        };
+        let second = TimeDelta::seconds(1);
+        let rows = vec![
+            running_out(1, -second),
+            running_out(2, TimeDelta::days(1)),
+            running_out(3, TimeDelta::days(7)),
+            running_out(4, TimeDelta::days(14) + second),
+            running_out(5, TimeDelta::days(30) + second),
+        ];
+        let expected = RefreshTokenCounts {
+            expired: 1,
+            within_1_day: 1,
+            within_7_days: 2,
+            within_14_days: 2,
+            within_30_days: 3,
+        };
+        assert_eq!(report(rows, Depth::Summary).refresh_tokens, expected);
+    }
+
+    #[test]
+    fn oddities_are_warned_of_by_name() {
+        let mut abandoned = row(1, TimeDelta::days(6));
+        let ran_out = UnixTime::of(rule().now - TimeDelta::minutes(1));
+        abandoned.candidate.lease =
+            Some(crate::integration::Lease { owner: "x".into(), expires_at: ran_out });
+        let mut twin = row(2, TimeDelta::days(6));
+        twin.open_id = Some("1".into());
+        let absurd = row(3, TimeDelta::days(90));
+        let rows = [abandoned, twin, absurd].map(|row| (row, Tokens::Both)).into();
+        let mut warnings = report(rows, Depth::Full).warnings;
+        warnings.sort();
+        assert_eq!(warnings.len(), 3);
+        assert!(warnings[0].starts_with("integration 1 of team 1: its lease has run out unreleased"));
+        assert!(
+            warnings[1]
+                .starts_with("integration 2 of team 1 and integration 1 of team 1 hold one authorization")
+        );
+        assert!(warnings[2].starts_with("integration 3 of team 1: access_token_expires_at is "));
+    }
+
+    #[test]
+    fn the_most_urgent_are_kept_when_the_list_is_cut() {
+        let mut rows: Vec<_> =
+            (0..MAX_LISTED + 10).map(|id| (row(id, TimeDelta::days(6)), Tokens::Both)).collect();
+        rows.push((row(99_999, TimeDelta::hours(-1)), Tokens::Both));
+        let report = report(rows, Depth::Full);
+        assert_eq!((report.integrations.len(), report.truncated), (MAX_LISTED, Some(11)));
+        assert_eq!(report.integrations[0].key.integration_id, "99999");
+        assert!(serde_json::to_string(&report).unwrap().len() < 5_000_000);
+    }
+
+    #[test]
+    fn a_summary_holds_no_integration() {
+        let rows = (0..9000).map(|id| (row(id, TimeDelta::days(90)), Tokens::Both)).collect();
+        let report = report(rows, Depth::Summary);
+        assert!(report.integrations.is_empty() && report.truncated.is_none());
+        assert_eq!((report.counts.total, report.warnings.len()), (9000, MAX_WARNINGS + 1));
+        assert_eq!(report.warnings.last().unwrap(), "and 8800 more");
+    }
+
+    #[test]
+    fn the_table_fits_its_width_and_the_summary_says_it_in_a_few_lines() {
+        let mut failing = row(1, TimeDelta::minutes(20));
+        failing.error_message =
+            Some("TikTok refused: it answered 36009999 with many a word of little meaning".repeat(3));
+        let report = report(vec![(failing, Tokens::Both)], Depth::Full);
+        let table = report.table();
+        assert!(
+            table
+                .lines()
+                .take_while(|line| line.starts_with(['┌', '│', '╞', '└']))
+                .all(|line| line.chars().count() <= 120)
+        );
+        assert!(table.contains("expiring_soon") && table.contains("36009999"), "{table}");
+        assert_eq!(
+            report.summary(),
+            "TikTok Shop tokens at 2026-11-23 02:00 UTC\n\
+             1 integrations: 0 healthy, 0 need a refresh, 1 expiring soon, 0 expired, 0 cannot be refreshed\n\
+             Refresh tokens: 0 expired; 0 within a day, 0 within 7 days, 0 within 14, 0 within 30\n\
+             Soonest expiry of an access token: in 20m"
+        );
+    }
+}
