@@ -1,7 +1,7 @@
 //! JSON in, a [`Request`] out. Whatever is not understood is refused with an error that names the key: a slip in
 //! `team_id` must never come to mean "all teams".
 
-use crate::integration::IntegrationKey;
+use crate::{integration::IntegrationKey, secret::AuthCode};
 use serde::{Deserialize, Deserializer, de};
 use serde_json::{Map, Value, value::RawValue};
 use std::fmt;
@@ -22,6 +22,10 @@ pub enum Request {
     Status(StatusRequest),
     /// Mark what has expired as expired.
     Cleanup(CleanupRequest),
+    /// Call TikTok with each active token.
+    Verify(Selection),
+    /// Exchange an auth code and store the integration.
+    Connect(ConnectRequest),
     /// Do what these messages of the function's own queue say.
     Queue(Vec<QueueRecord>),
 }
@@ -56,6 +60,28 @@ pub struct CleanupRequest {
     /// Says what would be marked; writes nothing.
     pub dry_run: bool,
 }
+
+/// Which integration is to be connected, and by what.
+#[derive(Clone, Debug)]
+pub struct ConnectRequest {
+    /// Which integration: a new one, or one whose seller connects again.
+    pub key: IntegrationKey,
+    /// What TikTok gave the seller's browser.
+    pub auth_code: AuthCode,
+    /// Which app; else the row's own, else the default app.
+    pub app_key: Option<String>,
+    /// Lets another seller's row be taken over.
+    pub replace: bool,
+}
+
+impl PartialEq for ConnectRequest {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.key, &self.app_key, self.replace) == (&other.key, &other.app_key, other.replace)
+            && self.auth_code.is_same_as(&other.auth_code)
+    }
+}
+
+impl Eq for ConnectRequest {}
 
 /// One message as SQS delivers it.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
@@ -153,8 +179,10 @@ pub fn parse(event: &str) -> Result<Request, BadEvent> {
         None | Some("refresh") => manual(read(event)?),
         Some("status") => Ok(status(read(event)?)),
         Some("cleanup") => Ok(cleanup(read(event)?)),
+        Some("connect") => connect(read(event)?),
+        Some("verify") => verify(read(event)?),
         Some(other) => Err(BadEvent(format!(
-            "action: got {}, expected \"refresh\", \"status\" or \"cleanup\"",
+            "action: got {}, expected \"refresh\", \"status\", \"verify\", \"connect\" or \"cleanup\"",
             quoted(other)
         ))),
     }
@@ -213,23 +241,86 @@ fn cleanup(event: CleanupEvent) -> Request {
     Request::Cleanup(CleanupRequest { selection, dry_run: event.dry_run.unwrap_or(false) })
 }
 
-fn manual(event: Manual) -> Result<Request, BadEvent> {
-    let selection = match (event.team_id.0, event.integration_id.0) {
-        (None, None) => Selection::All,
-        (Some(team_id), None) => Selection::Team(team_id),
-        (Some(team_id), Some(integration_id)) => Selection::One(IntegrationKey { team_id, integration_id }),
-        (None, Some(_)) => {
-            return Err(BadEvent(
-                "integration_id: expected a team_id beside it, as integrations are numbered within their team".into(),
-            ));
-        }
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ConnectEvent {
+    #[serde(rename = "action")]
+    _action: String,
+    #[serde(default)]
+    team_id: Id<MAX_TEAM_ID>,
+    #[serde(default)]
+    integration_id: Id<MAX_INTEGRATION_ID>,
+    #[serde(default, deserialize_with = "unquoted")]
+    auth_code: Option<AuthCode>,
+    app_key: Option<String>,
+    replace: Option<bool>,
+}
+
+/// Reads a secret without ever quoting it, as the parser's own error would.
+fn unquoted<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<AuthCode>, D::Error> {
+    match Value::deserialize(deserializer)? {
+        Value::String(code) if !code.is_empty() => Ok(Some(code.into())),
+        _ => Err(de::Error::custom("expected a string that is not empty")),
+    }
+}
+
+fn connect(event: ConnectEvent) -> Result<Request, BadEvent> {
+    let missing = |name: &str, what: &str| BadEvent(format!("{name}: is missing, expected {what}"));
+    let id = "a string or an integer";
+    let key = IntegrationKey {
+        team_id: event.team_id.0.ok_or_else(|| missing("team_id", id))?,
+        integration_id: event.integration_id.0.ok_or_else(|| missing("integration_id", id))?,
     };
+    Ok(Request::Connect(ConnectRequest {
+        key,
+        auth_code: event
+            .auth_code
+            .ok_or_else(|| missing("auth_code", "the code that TikTok gave the seller"))?,
+        app_key: event.app_key.filter(|key| !key.is_empty()),
+        replace: event.replace.unwrap_or(false),
+    }))
+}
+
+fn manual(event: Manual) -> Result<Request, BadEvent> {
+    let selection = selection(event.team_id, event.integration_id)?;
     Ok(Request::Refresh(RefreshRequest {
         selection,
         force: event.force.unwrap_or(false),
         dry_run: event.dry_run.unwrap_or(false),
         trigger: Trigger::Manual,
     }))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct VerifyEvent {
+    #[serde(rename = "action")]
+    _action: String,
+    #[serde(default)]
+    team_id: Id<MAX_TEAM_ID>,
+    #[serde(default)]
+    integration_id: Id<MAX_INTEGRATION_ID>,
+}
+
+fn verify(event: VerifyEvent) -> Result<Request, BadEvent> {
+    selection(event.team_id, event.integration_id).map(Request::Verify)
+}
+
+fn selection(
+    team_id: Id<MAX_TEAM_ID>,
+    integration_id: Id<MAX_INTEGRATION_ID>,
+) -> Result<Selection, BadEvent> {
+    match (team_id.0, integration_id.0) {
+        (None, None) => Ok(Selection::All),
+        (Some(team_id), None) => Ok(Selection::Team(team_id)),
+        (Some(team_id), Some(integration_id)) => {
+            Ok(Selection::One(IntegrationKey { team_id, integration_id }))
+        }
+        (None, Some(_)) => Err(BadEvent(
+            "integration_id: expected a team_id beside it, as integrations are numbered within their team"
+                .into(),
+        )),
+    }
 }
 
 /// An SQS event. Its records are not written by hand, so that keys which AWS adds to them do no harm.
@@ -480,6 +571,26 @@ mod tests {
             refusal(r#"{"action":"cleanup","integration_id":7}"#).contains("unknown field `integration_id`")
         );
         assert!(refusal(r#"{"action":"cleanup","team_id":[]}"#).starts_with("bad event: team_id: "));
+    }
+
+    #[test]
+    fn a_connection_needs_both_ids_and_a_code_which_is_never_quoted() {
+        let event =
+            r#"{"action":"connect","team_id":1,"integration_id":"7","auth_code":"ROW_x","replace":true}"#;
+        let Ok(Request::Connect(request)) = parse(event) else { panic!("expected a connection") };
+        assert_eq!(
+            (request.key.integration_id.as_str(), request.replace, request.app_key.clone()),
+            ("7", true, None)
+        );
+        assert_eq!(request.auth_code.expose(), "ROW_x");
+        assert!(!format!("{request:?}").contains("ROW_x"));
+        for name in ["team_id", "integration_id", "auth_code"] {
+            let without = event.replace(&format!("\"{name}\":"), &format!("\"{name}\":null,\"app_key\":"));
+            let without = without.replace("\"app_key\":1", "\"app_key\":\"a\"");
+            assert!(refusal(&without).starts_with(&format!("bad event: {name}: ")), "{without}");
+        }
+        let number = event.replace("\"ROW_x\"", "424242");
+        assert_eq!(refusal(&number), "bad event: auth_code: expected a string that is not empty");
     }
 
     #[test]

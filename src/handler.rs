@@ -5,6 +5,7 @@ use crate::{
     answer::Answer,
     cleanup,
     clock::Clock,
+    connect::{self, ConnectError},
     credentials::Credentials,
     event::{self, BadEvent, Request},
     fleet::{self, Emit, RunError, Services},
@@ -14,6 +15,7 @@ use crate::{
     status,
     store::{Store, StoreError},
     tiktok::{ClientError, TikTok},
+    verify::{self, VerifyError},
     worker,
 };
 use aws_config::SdkConfig;
@@ -40,6 +42,12 @@ pub enum InvocationError {
     /// The table could not be read.
     #[error(transparent)]
     Table(#[from] StoreError),
+    /// The tokens could not be verified.
+    #[error(transparent)]
+    Verify(#[from] VerifyError),
+    /// The integration could not be connected.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
 }
 
 impl From<InvocationError> for Diagnostic {
@@ -53,8 +61,13 @@ impl InvocationError {
     pub fn error_type(&self) -> &'static str {
         match self {
             Self::Event(_) => "BadEvent",
-            Self::Table(_) | Self::Run(RunError::Table(_)) => "TableUnavailable",
-            Self::Run(RunError::Credentials(_)) => "CredentialsUnavailable",
+            Self::Connect(error) => error.error_type(),
+            Self::Table(_) | Self::Run(RunError::Table(_)) | Self::Verify(VerifyError::Store(_)) => {
+                "TableUnavailable"
+            }
+            Self::Run(RunError::Credentials(_)) | Self::Verify(VerifyError::Credentials(_)) => {
+                "CredentialsUnavailable"
+            }
             Self::Run(RunError::Apps(..)) => "AppRefused",
         }
     }
@@ -123,6 +136,13 @@ impl Function {
                 Ok(Answer::Refresh(Box::new(run.await?)))
             }
             Ok(Request::Status(request)) => Ok(status::run(&self.services, &request).await?),
+            Ok(Request::Verify(selection)) => {
+                let run = Box::pin(verify::run(&self.services, &selection, deadline));
+                Ok(Answer::Verify(Box::new(run.await?)))
+            }
+            Ok(Request::Connect(request)) => {
+                Ok(Answer::Connect(Box::new(connect::run(&self.services, &request, deadline).await?)))
+            }
             Ok(Request::Cleanup(request)) => {
                 Ok(Answer::Cleanup(Box::new(cleanup::run(&self.services, &request).await?)))
             }

@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | the pure core | [`event`], [`answer`], [`report`], [`health`], [`integration`], [`grant`], [`message`], [`census`], [`breaker`], [`settings`], [`secret`], [`clock`] | each other, downward |
 //! | adapters | [`tiktok`], [`store`], [`credentials`], [`queue`], [`announce`], [`metrics`], [`logging`] | one outside system each, the core, and [`sdk`], which the AWS ones share |
-//! | the protocol | [`refresh`] (one integration), [`fleet`] (many), [`worker`] (the queue's messages), [`status`], [`cleanup`], [`handler`] (one event) | all of the above |
+//! | the protocol | [`refresh`] (one integration), [`fleet`] (many), [`worker`] (the queue's messages), [`status`], [`verify`], [`connect`], [`cleanup`], [`handler`] (one event) | all of the above |
 //! | the entries | `main.rs`, `bin/tiktok-tokens.rs`, `local` | the handler |
 
 pub mod announce;
@@ -17,6 +17,7 @@ pub mod breaker;
 pub mod census;
 pub mod cleanup;
 pub mod clock;
+pub mod connect;
 pub mod credentials;
 pub mod event;
 pub mod fleet;
@@ -38,4 +39,5 @@ pub mod settings;
 pub mod status;
 pub mod store;
 pub mod tiktok;
+pub mod verify;
 pub mod worker;

@@ -50,6 +50,8 @@ secret_text! {
     RefreshToken;
     /// A TikTok Shop app's secret.
     AppSecret;
+    /// The code by which a seller lets an app in.
+    AuthCode;
 }
 
 /// The credentials of one TikTok Shop app.

@@ -70,6 +70,8 @@ pub struct TikTokStandIn {
 struct Inner {
     apps: Vec<AppCredentials>,
     sellers: BTreeMap<String, Seller>,
+    /// Which seller an auth code lets in; a code works once.
+    codes: HashMap<String, String>,
     /// Which seller a refresh token belongs to. A token that is not here is "not found".
     live: HashMap<String, String>,
     single_use: bool,
@@ -77,6 +79,9 @@ struct Inner {
     for_all: Option<Behaviour>,
     issued: u64,
     posts: u64,
+    /// How the open API treats every call, and how many came.
+    open_api: Option<(u16, i64, &'static str)>,
+    open_api_calls: u64,
 }
 
 #[derive(Debug, Default)]
@@ -106,6 +111,15 @@ impl TikTokStandIn {
         let mut inner = self.lock();
         name.clone_into(&mut inner.sellers.entry(open_id.into()).or_default().name);
         inner.issue(open_id, true)
+    }
+
+    /// Has a seller authorize the app; the code that TikTok would give the seller's browser.
+    pub fn auth_code(&self, open_id: &str, name: &str) -> String {
+        let code = format!("TTC_{}", uuid::Uuid::new_v4().simple());
+        let mut inner = self.lock();
+        name.clone_into(&mut inner.sellers.entry(open_id.into()).or_default().name);
+        inner.codes.insert(code.clone(), open_id.into());
+        code
     }
 
     /// Takes a refresh token for one that was handed out before this process began.
@@ -153,6 +167,16 @@ impl TikTokStandIn {
     /// How many refreshes were asked for in all.
     pub fn all_calls(&self) -> u64 {
         self.lock().sellers.values().map(|seller| seller.calls).sum()
+    }
+
+    /// From now on the open API answers with this HTTP status, code and message; `None` ends it.
+    pub fn open_api_answers(&self, error: Option<(u16, i64, &'static str)>) {
+        self.lock().open_api = error;
+    }
+
+    /// How many calls of the open API came.
+    pub fn open_api_calls(&self) -> u64 {
+        self.lock().open_api_calls
     }
 
     /// How many requests came that were not a GET.
@@ -211,6 +235,7 @@ async fn answer(
     }
     match uri.path() {
         "/api/v2/token/refresh" => tiktok.refresh(&query).await,
+        "/api/v2/token/get" => tiktok.exchange(&query),
         "/authorization/202309/shops" => tiktok.shops(&query, &headers),
         _ => not_found(),
     }
@@ -241,13 +266,8 @@ impl TikTokStandIn {
         if value("grant_type") != "refresh_token" {
             return error(36_004_003, "invalid grant_type");
         }
-        let knows_app = |app: &AppCredentials| app.app_key == value("app_key");
-        match self.lock().apps.iter().find(|app| knows_app(app)) {
-            None => return error(36_004_002, "Invalid `app_key`"),
-            Some(app) if app.app_secret.expose() != value("app_secret") => {
-                return error(36_004_002, "Invalid app_secret");
-            }
-            Some(_) => {}
+        if let Some(refusal) = self.refusal_of_app(query) {
+            return refusal;
         }
         match &behaviour {
             Behaviour::Code(code, message) => return error(*code, message),
@@ -288,10 +308,46 @@ impl TikTokStandIn {
         }
     }
 
+    fn exchange(&self, query: &HashMap<String, String>) -> Response {
+        if let Some(refusal) = self.refusal_of_app(query) {
+            return refusal;
+        }
+        let code = query.get("auth_code").map(String::as_str).unwrap_or_default();
+        if query.get("grant_type").map(String::as_str) != Some("authorized_code") {
+            return error(36_004_003, "invalid grant_type");
+        }
+        let pair = {
+            let mut inner = self.lock();
+            inner.codes.remove(code).map(|open_id| (inner.issue(&open_id, true), open_id))
+        };
+        match pair {
+            None => error(36_004_004, "invalid auth code"),
+            Some((pair, open_id)) => {
+                axum::Json(self.told(&open_id, &pair, &Behaviour::Normal)).into_response()
+            }
+        }
+    }
+
+    /// What TikTok says to an app that it does not know, or whose secret is wrong.
+    fn refusal_of_app(&self, query: &HashMap<String, String>) -> Option<Response> {
+        let inner = self.lock();
+        match inner.apps.iter().find(|app| query.get("app_key") == Some(&app.app_key)) {
+            None => Some(error(36_004_002, "Invalid `app_key`")),
+            Some(app) if query.get("app_secret").map(String::as_str) != Some(app.app_secret.expose()) => {
+                Some(error(36_004_002, "Invalid app_secret"))
+            }
+            Some(_) => None,
+        }
+    }
+
     fn granted(&self, open_id: &str, sent: &str, behaviour: &Behaviour) -> Value {
+        let pair = self.lock().redeem(open_id, sent);
+        self.told(open_id, &pair, behaviour)
+    }
+
+    fn told(&self, open_id: &str, pair: &Pair, behaviour: &Behaviour) -> Value {
         let now = self.clock.now();
-        let mut inner = self.lock();
-        let pair = inner.redeem(open_id, sent);
+        let inner = self.lock();
         let name = inner.sellers.get(open_id).map(|seller| seller.name.clone()).unwrap_or_default();
         let mut data = json!({
             "access_token": pair.access_token,
@@ -319,7 +375,11 @@ impl TikTokStandIn {
             let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
             (status, axum::Json(body)).into_response()
         };
-        let inner = self.lock();
+        let mut inner = self.lock();
+        inner.open_api_calls += 1;
+        if let Some((status, code, message)) = inner.open_api {
+            return refuse(status, code, message);
+        }
         let Some(app) = inner.apps.iter().find(|app| query.get("app_key") == Some(&app.app_key)) else {
             return refuse(400, 36_009_004, "app_key is invalid");
         };

@@ -7,6 +7,7 @@ mod ask;
 mod save;
 
 pub use ask::{Pace, RetryBudget};
+pub(crate) use save::{with_pair, with_seller};
 
 use crate::{
     announce::{self, EventBus},

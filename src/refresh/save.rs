@@ -4,7 +4,7 @@ use super::{Attempt, Leased, Refresher};
 use crate::{
     announce,
     breaker::Sign,
-    grant::Grant,
+    grant::{Grant, Seller},
     integration::{Candidate, Integration, Rule, Status},
     message::Rescue,
     report::{Outcome, Report},
@@ -248,10 +248,7 @@ fn judge(stored: &Integration, leased: &Leased, grant: &Grant, rule: &Rule) -> J
 /// The change that stores a grant over the row as it was `seen`: four credential attributes, what TikTok said of
 /// the seller, lease and error away, nothing else.
 fn saving(grant: &Grant, leased: &Leased, seen: &Integration, now: DateTime<Utc>) -> Change {
-    let mut change = Change::default()
-        .set_text("access_token", grant.access_token.expose())
-        .set_number("last_refreshed_at", now.timestamp())
-        .release();
+    let mut change = with_pair(Change::default(), grant, now).release();
     // What was garbled in mid-flight holds no token to protect, and must not keep ours out for ever.
     if let Some(token) = &seen.refresh_token {
         change = change.only_if("refresh_token", Some(token.expose()));
@@ -265,16 +262,6 @@ fn saving(grant: &Grant, leased: &Leased, seen: &Integration, now: DateTime<Utc>
         // Somebody may pause the row meanwhile, or mark it for our sake: that is looked at before it is written.
         change = change.only_if("status", Some(status.as_str()));
     }
-    change = match grant.access_expires_at {
-        Some(at) => change.set_number("access_token_expires_at", at.0),
-        None => change.remove(&["access_token_expires_at"]),
-    };
-    if let Some(token) = &grant.refresh_token {
-        change = change.set_text("refresh_token", token.expose());
-    }
-    if let Some(at) = grant.refresh_expires_at {
-        change = change.set_number("refresh_token_expires_at", at.0);
-    }
     if is_another_seller(grant, leased) {
         return change
             .set_text("status", Status::Error.as_str())
@@ -282,22 +269,46 @@ fn saving(grant: &Grant, leased: &Leased, seen: &Integration, now: DateTime<Utc>
             .set_text("error_message", MISMATCH.1)
             .set_number("error_at", now.timestamp());
     }
-    if let Some(open_id) = &grant.seller.open_id {
-        change = change.set_text("open_id", open_id);
-    }
-    if let Some(name) = &grant.seller.name {
-        change = change.set_text("seller_name", name);
-    }
-    if let Some(region) = &grant.seller.base_region {
-        change = change.set_text("seller_base_region", region);
-    }
-    if let Some(scopes) = &grant.seller.granted_scopes {
-        change = change.set_list("granted_scopes", scopes.iter().cloned());
-    }
+    change = with_seller(change, &grant.seller);
     if *status == Status::Error {
         change = change.set_text("status", Status::Active.as_str());
     }
     change.remove(&["error_code", "error_message", "error_at", "consecutive_failures"])
+}
+
+/// The credential attributes of a grant. What TikTok did not say stays, but for the old expiry of the access token.
+pub(crate) fn with_pair(change: Change, grant: &Grant, now: DateTime<Utc>) -> Change {
+    let mut change = change
+        .set_text("access_token", grant.access_token.expose())
+        .set_number("last_refreshed_at", now.timestamp());
+    change = match grant.access_expires_at {
+        Some(at) => change.set_number("access_token_expires_at", at.0),
+        None => change.remove(&["access_token_expires_at"]),
+    };
+    if let Some(token) = &grant.refresh_token {
+        change = change.set_text("refresh_token", token.expose());
+    }
+    match grant.refresh_expires_at {
+        Some(at) => change.set_number("refresh_token_expires_at", at.0),
+        None => change,
+    }
+}
+
+/// What TikTok said of the seller.
+pub(crate) fn with_seller(mut change: Change, seller: &Seller) -> Change {
+    if let Some(open_id) = &seller.open_id {
+        change = change.set_text("open_id", open_id);
+    }
+    if let Some(name) = &seller.name {
+        change = change.set_text("seller_name", name);
+    }
+    if let Some(region) = &seller.base_region {
+        change = change.set_text("seller_base_region", region);
+    }
+    if let Some(scopes) = &seller.granted_scopes {
+        change = change.set_list("granted_scopes", scopes.iter().cloned());
+    }
+    change
 }
 
 /// A pair that belongs to another seller than the row is kept, but must not be used: the row keeps its own seller,

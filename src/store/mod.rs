@@ -318,11 +318,23 @@ impl Store {
         }
     }
 
-    /// Writes a change, if its conditions hold at that moment.
+    /// Writes a change, if its conditions hold at that moment. A row that is gone is not created anew.
     ///
     /// # Errors
     /// [`StoreError`]; whether the change was written is then unknown.
     pub async fn change(&self, key: &IntegrationKey, change: Change) -> Conditional {
+        self.write(key, change, "attribute_exists(#key)").await
+    }
+
+    /// Writes a change as a new row, if there is none of this key.
+    ///
+    /// # Errors
+    /// [`StoreError`]; whether the row was written is then unknown.
+    pub async fn create(&self, key: &IntegrationKey, change: Change) -> Conditional {
+        self.write(key, change, "attribute_not_exists(#key)").await
+    }
+
+    async fn write(&self, key: &IntegrationKey, change: Change, presence: &str) -> Conditional {
         let mut write = self.update(key).expression_attribute_names("#key", "team_id");
         let mut sets = Vec::new();
         for (n, (name, value)) in change.set.into_iter().enumerate() {
@@ -340,8 +352,7 @@ impl Store {
             [] => String::new(),
             parts => format!("{verb} {} ", parts.join(", ")),
         });
-        // Without this, a change of a row that is gone would create it anew.
-        let mut conditions = vec!["attribute_exists(#key)".to_owned()];
+        let mut conditions = vec![presence.to_owned()];
         for (n, (name, value)) in change.conditions.into_iter().enumerate() {
             write = write.expression_attribute_names(format!("#c{n}"), name);
             conditions.push(match value {
@@ -360,6 +371,17 @@ impl Store {
                 Some(item) => Conflict::Changed(Box::new(row::leniently(&item))),
             })),
         }
+    }
+
+    /// A whole row, as it is now; what is garbled in it counts as absent.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn read(&self, key: &IntegrationKey) -> Result<Option<Integration>, StoreError> {
+        let get = self.client.get_item().table_name(&self.table).consistent_read(true);
+        let get = get.key("team_id", text(&key.team_id)).key("integration_id", text(&key.integration_id));
+        let got = get.send().await.map_err(|error| StoreError::of(Said::by(&error), &self.table))?;
+        Ok(got.item.map(|item| row::leniently(&item)))
     }
 
     /// The seller's name, as TikTok last gave it.

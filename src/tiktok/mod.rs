@@ -2,17 +2,19 @@
 //! this module: not in an error, not in a log.
 
 mod answer;
+mod api;
 mod error;
 mod sign;
 
 pub use answer::{Shop, parse};
+pub use api::ApiError;
 pub use error::CallError;
 pub use sign::sign;
 
 use crate::{
     grant::Grant,
     sdk::innermost,
-    secret::{AccessToken, AppCredentials, RefreshToken},
+    secret::{AccessToken, AppCredentials, AuthCode, RefreshToken},
     settings::is_loopback,
 };
 use chrono::{DateTime, Utc};
@@ -62,30 +64,43 @@ impl TikTok {
     /// # Errors
     /// A classified [`CallError`].
     pub async fn refresh(&self, app: &AppCredentials, sent: &RefreshToken) -> Result<Grant, CallError> {
+        self.token("refresh", app, [("refresh_token", sent.expose()), ("grant_type", "refresh_token")]).await
+    }
+
+    /// Exchanges a seller's auth code for the first pair: `GET /api/v2/token/get`.
+    ///
+    /// # Errors
+    /// A classified [`CallError`].
+    pub async fn exchange(&self, app: &AppCredentials, code: &AuthCode) -> Result<Grant, CallError> {
+        self.token("get", app, [("auth_code", code.expose()), ("grant_type", "authorized_code")]).await
+    }
+
+    async fn token(
+        &self,
+        method: &str,
+        app: &AppCredentials,
+        [secret, grant_type]: [(&str, &str); 2],
+    ) -> Result<Grant, CallError> {
         let mut url = self.auth_url.clone();
-        url.set_path("/api/v2/token/refresh");
-        let request = self.auth.get(url).query(&[
-            ("app_key", app.app_key.as_str()),
-            ("app_secret", app.app_secret.expose()),
-            ("refresh_token", sent.expose()),
-            ("grant_type", "refresh_token"),
-        ]);
-        let answer = exchange(request).await?;
+        url.set_path(&format!("/api/v2/token/{method}"));
+        let app_secret = app.app_secret.expose();
+        let query = [("app_key", app.app_key.as_str()), ("app_secret", app_secret), secret, grant_type];
+        let answer = exchange(self.auth.get(url).query(&query)).await?;
         parse(answer.status, answer.retry_after, &answer.body)
-            .map_err(|error| error.cleaned(&[app.app_secret.expose(), sent.expose()]))
+            .map_err(|error| error.cleaned(&[app_secret, secret.1]))
     }
 
     /// The shops that an authorization covers, which also shows that its access token works:
     /// `GET /authorization/202309/shops`, signed at `now`.
     ///
     /// # Errors
-    /// A classified [`CallError`].
+    /// A classified [`ApiError`].
     pub async fn get_authorized_shops(
         &self,
         app: &AppCredentials,
         token: &AccessToken,
         now: DateTime<Utc>,
-    ) -> Result<Vec<Shop>, CallError> {
+    ) -> Result<Vec<Shop>, ApiError> {
         let timestamp = now.timestamp().to_string();
         let mut query = vec![("app_key", app.app_key.as_str()), ("timestamp", timestamp.as_str())];
         let signature = sign(&app.app_secret, SHOPS_PATH, &query, b"");
@@ -98,9 +113,11 @@ impl TikTok {
             .query(&query)
             .header("x-tts-access-token", token.expose())
             .header(header::CONTENT_TYPE, "application/json");
-        let answer = exchange(request).await?;
-        answer::parse_shops(answer.status, answer.retry_after, &answer.body)
-            .map_err(|error| error.cleaned(&[app.app_secret.expose(), token.expose()]))
+        let shops = match exchange(request).await {
+            Ok(answer) => answer::parse_shops(answer.status, answer.retry_after, &answer.body),
+            Err(error) => Err(error),
+        };
+        shops.map_err(|error| ApiError::of(error.cleaned(&[app.app_secret.expose(), token.expose()])))
     }
 }
 

@@ -28,7 +28,7 @@ const CORE: [&str; 12] = [
     "clock.rs",
 ];
 const ADAPTERS: [(&str, &[&str]); 7] = [
-    ("tiktok", &["tiktok/mod.rs", "tiktok/answer.rs", "tiktok/error.rs", "tiktok/sign.rs"]),
+    ("tiktok", &["tiktok/mod.rs", "tiktok/answer.rs", "tiktok/api.rs", "tiktok/error.rs", "tiktok/sign.rs"]),
     ("store", &["store/mod.rs", "store/row.rs", "store/error.rs"]),
     ("credentials", &["credentials.rs"]),
     ("queue", &["queue.rs"]),
@@ -37,7 +37,7 @@ const ADAPTERS: [(&str, &[&str]); 7] = [
     ("logging", &["logging.rs"]),
 ];
 
-const PROTOCOL: [&str; 10] = [
+const PROTOCOL: [&str; 12] = [
     "refresh/mod.rs",
     "refresh/ask.rs",
     "refresh/save.rs",
@@ -48,6 +48,8 @@ const PROTOCOL: [&str; 10] = [
     "worker.rs",
     "status.rs",
     "cleanup.rs",
+    "connect.rs",
+    "verify.rs",
 ];
 
 #[test]

@@ -1,6 +1,6 @@
 //! One request, or one answer, goes astray: at every step of the protocol, in every way.
 
-use super::support::{Behaviour, Fault, Step, World, days, hours, minutes};
+use super::support::{Behaviour, Fault, Step, World, days, hours, minutes, world::IMPATIENT};
 use serde_json::json;
 use std::time::Duration;
 
@@ -92,7 +92,7 @@ async fn whatever_happens_to_one_answer_of_tiktoks_a_reusable_token_is_refreshed
         Behaviour::With(json!({"refresh_token": null})),
     ];
     for behaviour in behaviours {
-        let world = World::new().await;
+        let world = World::with(&[IMPATIENT]).await;
         let shop = world.integration().expiring_in(hours(1)).insert().await;
         world.tiktok.next(&shop.open_id, [behaviour.clone()]);
         world.refresh_all().await;

@@ -66,7 +66,7 @@ async fn kill(world: &World, shop: &world::Shop, at: At) {
 
 /// The outcome of the run that follows such a kill, and whether the row then holds TikTok's live pair.
 async fn next_run_after(at: At, rotates: bool) -> (Value, bool) {
-    let world = World::with(&[("TIKTOK_TIMEOUT", "20s")]).await;
+    let world = World::new().await;
     if rotates {
         world.tiktok.single_use();
     }

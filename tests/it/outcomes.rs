@@ -1,6 +1,6 @@
 //! Every way in which one integration's refresh can end.
 
-use super::support::{Behaviour, NIGHT, Step, World, days, hours, minutes};
+use super::support::{Behaviour, NIGHT, Step, World, days, hours, minutes, world::IMPATIENT};
 use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::{Value, json};
 
@@ -267,7 +267,7 @@ async fn a_lost_answer_is_asked_for_once_more_and_then_unknown() {
         Behaviour::Huge,
     ];
     for behaviour in lost {
-        let world = World::new().await;
+        let world = World::with(&[IMPATIENT]).await;
         let shop = world.integration().expiring_in(hours(1)).insert().await;
         let before = world.stored_pair(&shop).await;
         world.tiktok.next(&shop.open_id, [behaviour.clone(), behaviour.clone()]);

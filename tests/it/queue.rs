@@ -216,6 +216,17 @@ async fn when_time_runs_short_the_rest_goes_to_the_queue() {
 }
 
 #[tokio::test]
+async fn what_the_lease_took_too_long_for_goes_to_the_queue_too() {
+    let world = with_queue().await;
+    let shop = world.integration().expiring_in(hours(1)).insert().await;
+    let run = world.refresh_until(Step::Acquire).await;
+    world.pass(TimeDelta::seconds(15 * 60 - 5));
+    assert_eq!(run.go_on().await["counts"]["queued"], 1);
+    assert_eq!(world.deliver().await, none_failed());
+    assert_eq!(world.stored_pair(&shop).await, world.granted_pair(&shop));
+}
+
+#[tokio::test]
 async fn one_integration_that_is_refused_does_not_fail_its_message() {
     let world = World::with(&[QUEUE, ("FAN_OUT_ABOVE", "1")]).await;
     let odd = world.integration().expiring_in(hours(1)).insert().await;

@@ -1,7 +1,10 @@
 //! No token and no secret shows in anything that the function says. Every other test searches its logs and answers
 //! too; these make sure that the search would find something.
 
-use super::support::{Behaviour, Fault, Step, World, hours, logs, world::SECRETS};
+use super::support::{
+    Behaviour, Fault, Step, World, hours, logs,
+    world::{IMPATIENT, SECRETS},
+};
 use serde_json::json;
 use tiktok_token_refresh::store::{Change, Conflict, Store};
 
@@ -55,7 +58,7 @@ async fn no_failure_of_tiktok_or_dynamodb_prints_a_url_or_a_token() {
         Behaviour::Redirect("http://127.0.0.1:1/?refresh_token=x".into()),
     ];
     for behaviour in behaviours {
-        let world = World::new().await;
+        let world = World::with(&[IMPATIENT]).await;
         world.integration().expiring_in(hours(1)).insert().await;
         world.tiktok.always(Some(behaviour));
         world.aws.fault(Step::Settle, 3, Fault::Refuse(400, "ValidationException"));

@@ -39,7 +39,10 @@ pub const APP_KEY: &str = "29a39d";
 /// Searched for in everything that the function says.
 pub const APP_SECRET: &str = "app-secret-e59af819cc";
 /// What no text of the function's may hold: the beginnings of all tokens, and all secrets.
-pub const SECRETS: [&str; 3] = ["TTP_", "TTR_", "app-secret"];
+pub const SECRETS: [&str; 4] = ["TTP_", "TTR_", "TTC_", "app-secret"];
+
+/// For a test in which TikTok does not answer.
+pub const IMPATIENT: (&str, &str) = ("TIKTOK_TIMEOUT", "1s");
 
 pub fn minutes(n: i64) -> TimeDelta {
     TimeDelta::minutes(n)
@@ -124,7 +127,8 @@ impl World {
             ("APP_CREDENTIALS_SECRET_ID", "apps".into()),
             ("TIKTOK_AUTH_URL", url.clone()),
             ("TIKTOK_API_URL", url),
-            ("TIKTOK_TIMEOUT", "400ms".into()),
+            // Longer than any machine is slow: a test that means a time-out sets it.
+            ("TIKTOK_TIMEOUT", "20s".into()),
             ("MAX_REQUESTS_PER_SECOND", "10000".into()),
         ]);
         all.extend(settings.iter().map(|(name, value)| (*name, (*value).to_owned())));
@@ -394,6 +398,11 @@ impl NewIntegration<'_> {
         self.world.table.put_item().table_name(TABLE).set_item(Some(item)).send().await.unwrap();
         Shop { team_id: self.team_id, integration_id: self.integration_id, open_id }
     }
+}
+
+/// An integration that is not in the table, unless the test puts it there.
+pub fn shop(team_id: &str, integration_id: &str, open_id: &str) -> Shop {
+    Shop { team_id: team_id.into(), integration_id: integration_id.into(), open_id: open_id.into() }
 }
 
 async fn function(

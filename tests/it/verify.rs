@@ -1,0 +1,137 @@
+//! Does a token work? TikTok is asked, and a refresh is made only for a token that it does not take.
+
+use super::support::{Step, World, days, hours, minutes, world};
+use serde_json::{Value, json};
+
+async fn verify(world: &World) -> Value {
+    world.refresh(json!({"action": "verify"})).await
+}
+
+#[tokio::test]
+async fn a_valid_token_is_used_as_it_is() {
+    let world = World::new().await;
+    let shop = world.integration().expiring_in(hours(1)).insert().await;
+    let answer = verify(&world).await;
+    assert_eq!(
+        answer["counts"],
+        json!({"examined": 1, "valid": 1, "valid_after_refresh": 0, "skipped": 0, "failed": 0})
+    );
+    assert_eq!(answer["integrations"][0]["shops"], json!(["7495"]));
+    assert_eq!((world.tiktok.calls(&shop.open_id), world.aws.writes()), (0, 0), "not even though it is due");
+}
+
+#[tokio::test]
+async fn a_token_that_tiktok_does_not_take_is_refreshed_once_and_tried_again() {
+    let world = World::new().await;
+    world.tiktok.single_use();
+    let shop = world.integration().expiring_in(days(6)).insert().await;
+    // TikTok has replaced the access token, and the row does not know.
+    let newer = world.tiktok.authorize(&shop.open_id, "S");
+    assert_ne!(world.stored_pair(&shop).await, Some(newer));
+    let answer = verify(&world).await;
+    assert_eq!(answer["integrations"][0]["outcome"], "valid_after_refresh");
+    assert_eq!(world.stored_pair(&shop).await, world.granted_pair(&shop));
+    assert_eq!((world.tiktok.calls(&shop.open_id), world.tiktok.open_api_calls()), (1, 2));
+}
+
+#[tokio::test]
+async fn a_token_that_has_expired_is_refreshed_before_it_is_tried() {
+    let world = World::new().await;
+    let shop = world.integration().expiring_in(minutes(-5)).insert().await;
+    assert_eq!(verify(&world).await["integrations"][0]["outcome"], "valid_after_refresh");
+    assert_eq!((world.tiktok.calls(&shop.open_id), world.tiktok.open_api_calls()), (1, 1));
+}
+
+#[tokio::test]
+async fn a_token_that_tiktok_never_takes_is_refreshed_only_once() {
+    let world = World::new().await;
+    let shop = world.integration().insert().await;
+    world.tiktok.open_api_answers(Some((401, 105_002, "access token is expired")));
+    let answer = verify(&world).await;
+    assert_eq!(answer["integrations"][0]["reason"], "token_rejected");
+    assert_eq!((world.tiktok.calls(&shop.open_id), world.tiktok.open_api_calls()), (1, 2));
+}
+
+#[tokio::test]
+async fn any_other_error_is_named_as_what_it_is_and_refreshes_nothing() {
+    for (status, code, message, reason) in [
+        (401, 105_005, "access scope is missing", "scope_missing"),
+        (401, 106_001, "sign is invalid", "signature_rejected"),
+        (400, 36_009_004, "timestamp is invalid", "signature_rejected"),
+        (403, 101_000, "token not for this shop", "shop_rejected"),
+        (403, 36_009_043, "shop is inactive", "shop_rejected"),
+        (400, 36_009_004, "app_key is invalid", "misconfigured"),
+        (403, 36_009_033, "IP address is not in the IP allow list", "misconfigured"),
+        (429, 36_009_002, "rate limit", "provider_busy"),
+        (500, 36_009_003, "internal error", "provider_error"),
+        (401, 0, "", "refused"),
+    ] {
+        let world = World::new().await;
+        let shop = world.integration().insert().await;
+        world.tiktok.open_api_answers(Some((status, code, message)));
+        let ended = verify(&world).await["integrations"][0].clone();
+        assert_eq!((&ended["outcome"], &ended["reason"]), (&json!("failed"), &json!(reason)), "{ended}");
+        assert_eq!((world.tiktok.calls(&shop.open_id), world.aws.writes()), (0, 0), "{reason}");
+    }
+}
+
+#[tokio::test]
+async fn a_seller_who_is_gone_is_marked_where_an_operator_looks_and_spared_where_the_app_may_be_at_fault() {
+    for (event, status) in [
+        (json!({"action": "verify", "team_id": "t"}), "error"),
+        (json!({"action": "verify", "team_id": "t", "integration_id": 1}), "error"),
+        (json!({"action": "verify"}), "active"),
+    ] {
+        let world = World::new().await;
+        let shop = world.integration().team("t").id("1").expiring_in(minutes(-1)).insert().await;
+        world.tiktok.revoke(&shop.open_id);
+        let answer = world.refresh(event).await;
+        assert_eq!(
+            (&answer["counts"]["failed"], &answer["integrations"][0]["tiktok_code"]),
+            (&json!(1), &json!(36_004_005))
+        );
+        assert_eq!(world.text(&shop, "status").await.as_deref(), Some(status));
+        assert!(!world.row(&shop).await.contains_key("lock_owner"));
+    }
+}
+
+#[tokio::test]
+async fn rows_that_are_not_active_are_skipped_and_garbled_ones_named() {
+    let world = World::new().await;
+    world.integration().status("paused").insert().await;
+    world.integration().status("error").insert().await;
+    world.integration().without("status").insert().await;
+    let held = world.integration().expiring_in(minutes(-1)).leased_for(minutes(5)).insert().await;
+    let answer = verify(&world).await;
+    assert_eq!(
+        answer["counts"],
+        json!({"examined": 4, "valid": 0, "valid_after_refresh": 0, "skipped": 2, "failed": 2})
+    );
+    let reasons: Vec<_> =
+        answer["integrations"].as_array().unwrap().iter().map(|row| row["reason"].clone()).collect();
+    assert!(
+        reasons[..2].contains(&json!("malformed_row")) && reasons[..2].contains(&json!("leased")),
+        "{reasons:?}"
+    );
+    assert_eq!(world.tiktok.calls(&held.open_id), 0);
+}
+
+#[tokio::test]
+async fn each_integration_is_verified_with_its_own_apps_signature() {
+    let world = World::new().await;
+    let apps = json!({"apps": [
+        {"app_key": world::APP_KEY, "app_secret": world::APP_SECRET},
+        {"app_key": "second", "app_secret": "app-secret-2"},
+    ]});
+    world.aws.set_secret(Some(&apps.to_string()));
+    world
+        .tiktok
+        .set_apps(vec![world::app(world::APP_KEY, world::APP_SECRET), world::app("second", "app-secret-2")]);
+    world.integration().insert().await;
+    world.integration().text("app_key", "second").insert().await;
+    world.integration().text("app_key", "third").insert().await;
+    let answer = verify(&world).await;
+    assert_eq!((&answer["counts"]["valid"], &answer["counts"]["failed"]), (&json!(2), &json!(1)));
+    assert_eq!(answer["integrations"][0]["reason"], "unknown_app_key");
+    assert_eq!(world.aws.count(Step::Secret), 1);
+}
