@@ -4,8 +4,8 @@
 use crate::{
     answer::CleanupAnswer,
     event::CleanupRequest,
-    fleet::Services,
     integration::{Candidate, Status},
+    services::Services,
     store::{Change, Malformed, StoreError},
 };
 use futures_util::{StreamExt, stream};

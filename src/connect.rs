@@ -6,10 +6,10 @@ use crate::{
     answer::ConnectAnswer,
     credentials::CredentialsError,
     event::ConnectRequest,
-    fleet::Services,
     grant::Grant,
     integration::{Integration, Status},
     refresh::{with_pair, with_seller},
+    services::Services,
     store::{Change, Conditional, Conflict, StoreError},
     tiktok::CallError,
 };

@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | the pure core | [`event`], [`answer`], [`report`], [`health`], [`integration`], [`grant`], [`message`], [`census`], [`breaker`], [`settings`], [`secret`], [`clock`] | each other, downward |
 //! | adapters | [`tiktok`], [`store`], [`credentials`], [`queue`], [`announce`], [`metrics`], [`logging`] | one outside system each, the core, and [`sdk`], which the AWS ones share |
-//! | the protocol | [`refresh`] (one integration), [`fleet`] (many), [`worker`] (the queue's messages), [`status`], [`verify`], [`connect`], [`cleanup`], [`handler`] (one event) | all of the above |
+//! | the protocol | [`services`] (what they share), [`refresh`] (one integration), [`fleet`] (many), [`worker`] (the queue's messages), [`status`], [`verify`], [`connect`], [`cleanup`], [`handler`] (one event) | all of the above |
 //! | the entries | `main.rs`, `bin/tiktok-tokens.rs`, `local` | the handler |
 
 pub mod announce;
@@ -35,6 +35,7 @@ pub mod refresh;
 pub mod report;
 pub mod sdk;
 pub mod secret;
+pub mod services;
 pub mod settings;
 pub mod status;
 pub mod store;

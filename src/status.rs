@@ -3,9 +3,9 @@
 use crate::{
     answer::Answer,
     event::{Format, StatusRequest},
-    fleet::Services,
     health::{Depth, Examination, Tokens},
     integration::Rule,
+    services::Services,
     store::StoreError,
 };
 use futures_util::StreamExt;

@@ -5,11 +5,11 @@ use crate::{
     answer::{VerifyAnswer, VerifyReport},
     credentials::CredentialsError,
     event::Selection,
-    fleet::Services,
     integration::{AccessState, Candidate, Rule, Status},
     refresh::{Attempt, Refresher},
     report::Outcome,
     secret::{AccessToken, AppCredentials},
+    services::Services,
     store::{Malformed, StoreError},
     tiktok::ApiError,
 };

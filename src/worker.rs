@@ -3,9 +3,10 @@
 use crate::{
     answer::{BatchItemFailure, QueueAnswer},
     event::QueueRecord,
-    fleet::{Services, work_off},
+    fleet::work_off,
     integration::Rule,
     message::{self, Message, Rescue},
+    services::Services,
 };
 use chrono::{DateTime, Utc};
 use tracing::{error, info};

@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, de};
 use serde_json::value::RawValue;
 use std::fmt;
 
-#[path = "../../src/event.rs"]
+#[path = "../../src/event/mod.rs"]
 #[allow(dead_code, reason = "taken in whole, used in part")]
 mod event;
 #[path = "../../src/integration.rs"]

@@ -6,102 +6,28 @@ mod log;
 mod survey;
 
 use crate::{
-    announce::EventBus,
     answer::{Counts, RefreshAnswer, Tally},
     breaker::{Breaker, Sign, Stop},
     census::Census,
-    clock::Clock,
-    credentials::{Apps, Credentials, CredentialsError},
+    credentials::CredentialsError,
     event::{RefreshRequest, Selection, Trigger},
     integration::{Candidate, IntegrationKey, Notice, Rule, UnixTime},
     message,
     metrics::{Latency, RunMetrics},
-    queue::Queue,
-    refresh::{Attempt, Pace, RateLimiter, Refresher, Rejected, RetryBudget},
+    refresh::{Attempt, Refresher, Rejected},
     report::{Outcome, Report},
-    settings::Settings,
-    store::{Store, StoreError},
-    tiktok::TikTok,
+    services::Services,
+    store::StoreError,
 };
 use chrono::{DateTime, Utc};
 use std::{
-    collections::{BTreeMap, HashMap, HashSet, VecDeque},
-    fmt,
-    sync::{
-        Arc, Mutex, PoisonError, RwLock,
-        atomic::{AtomicU64, Ordering},
-    },
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::{Arc, PoisonError, atomic::Ordering},
     time::{Duration, Instant},
 };
 use tokio::task::{Id, JoinError, JoinSet};
 use tracing::{error, info, warn};
 use uuid::Uuid;
-
-/// Where the lines for CloudWatch's metrics go: standard output, or a test's ear.
-pub type Emit = Arc<dyn Fn(&str) + Send + Sync>;
-
-/// What a warm environment keeps from one invocation to the next.
-pub struct Services {
-    /// The settings.
-    pub settings: Settings,
-    /// The table.
-    pub store: Store,
-    /// The provider.
-    pub tiktok: TikTok,
-    /// The app credentials.
-    pub credentials: Arc<Credentials>,
-    /// The function's own queue, if it has one.
-    pub queue: Option<Queue>,
-    /// The user's event bus, if there is one.
-    pub bus: Option<EventBus>,
-    /// Toward TikTok, by app.
-    pub limiter: Arc<RateLimiter>,
-    /// The time.
-    pub clock: Clock,
-    /// How long a refresh waits for what.
-    pub pace: Pace,
-    /// Where metrics go.
-    pub emit: Emit,
-}
-
-impl fmt::Debug for Services {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Services").field("settings", &self.settings).finish_non_exhaustive()
-    }
-}
-
-impl Services {
-    /// What the refreshes of one run share.
-    pub fn refresher(
-        &self,
-        run_id: &str,
-        apps: Arc<Apps>,
-        deadline: DateTime<Utc>,
-        rule: &Rule,
-    ) -> Refresher {
-        Refresher {
-            run_id: run_id.to_owned(),
-            store: self.store.clone(),
-            tiktok: self.tiktok.clone(),
-            credentials: self.credentials.clone(),
-            apps: RwLock::new(apps),
-            limiter: self.limiter.clone(),
-            clock: self.clock.clone(),
-            deadline,
-            refresh_ahead: rule.refresh_ahead,
-            force: rule.force,
-            unless_refreshed_since: rule.unless_refreshed_since,
-            pace: self.pace,
-            budget: RetryBudget::default(),
-            latency: Mutex::default(),
-            cut_off: AtomicU64::new(0),
-            others_tried: tokio::sync::Mutex::new(HashSet::new()),
-            queue: self.queue.clone(),
-            bus: self.bus.clone(),
-            unpublished: AtomicU64::new(0),
-        }
-    }
-}
 
 /// Why a run as a whole could not be done.
 #[derive(Debug, thiserror::Error)]

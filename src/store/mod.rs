@@ -3,15 +3,19 @@
 //!
 //! This module must never let an SDK error out, nor read a token before a lease is held.
 
+mod change;
 mod error;
 pub(crate) mod row;
+mod scan;
 
+pub use change::Change;
 pub use error::StoreError;
 pub use row::Malformed;
+pub use scan::Page;
+
+use change::{number, text};
 
 use crate::{
-    event::Selection,
-    health::{self, Tokens},
     integration::{Candidate, Integration, IntegrationKey, Lease, Rule, Skip, Status, UnixTime},
     sdk::Said,
 };
@@ -19,22 +23,9 @@ use aws_sdk_dynamodb::{
     Client,
     error::SdkError,
     operation::update_item::{UpdateItemError, builders::UpdateItemFluentBuilder},
-    types::{AttributeValue, ReturnValue, ReturnValuesOnConditionCheckFailure},
+    types::{ReturnValue, ReturnValuesOnConditionCheckFailure},
 };
-use backon::{ExponentialBuilder, Retryable};
-use futures_util::{Stream, StreamExt, stream};
 use row::Item;
-use std::{collections::HashMap, time::Duration};
-
-/// How many parts of the table are read side by side.
-const SEGMENTS: i32 = 4;
-/// What decides, and nothing else: no token is read before a lease is held.
-const PROJECTION: &str = "team_id, integration_id, #status, app_key, access_token_expires_at, \
-                          refresh_token_expires_at, lock_owner, lock_expires_at, refresh_token_notice";
-
-/// What the status report tells of an integration beyond that.
-const REPORTED: &str =
-    "open_id, seller_name, last_refreshed_at, error_code, error_message, error_at, consecutive_failures";
 
 /// The table of integrations.
 #[derive(Clone, Debug)]
@@ -42,9 +33,6 @@ pub struct Store {
     client: Client,
     table: String,
 }
-
-/// One page of the table: rows, and what is wrong with those that cannot be read.
-pub type Page<T> = Vec<Result<T, Malformed>>;
 
 /// A claim that an attempt makes on a row.
 #[derive(Clone, Copy, Debug)]
@@ -80,169 +68,10 @@ pub enum Conflict {
 /// A write under a condition: done, or the row as it is instead.
 pub type Conditional = Result<Result<(), Conflict>, StoreError>;
 
-/// The attributes that an update sets (name and value) or removes, and the condition under which it does.
-#[derive(Clone, Default)]
-pub struct Change {
-    set: Vec<(&'static str, AttributeValue)>,
-    remove: Vec<&'static str>,
-    conditions: Vec<(&'static str, Option<AttributeValue>)>,
-}
-
-impl Change {
-    /// Sets a string.
-    #[must_use]
-    pub fn set_text(mut self, name: &'static str, value: impl Into<String>) -> Self {
-        self.set.push((name, AttributeValue::S(value.into())));
-        self
-    }
-
-    /// Sets a number.
-    #[must_use]
-    pub fn set_number(mut self, name: &'static str, value: i64) -> Self {
-        self.set.push((name, number(value)));
-        self
-    }
-
-    /// Sets a list of strings.
-    #[must_use]
-    pub fn set_list(mut self, name: &'static str, values: impl IntoIterator<Item = String>) -> Self {
-        self.set.push((name, AttributeValue::L(values.into_iter().map(AttributeValue::S).collect())));
-        self
-    }
-
-    /// Removes attributes.
-    #[must_use]
-    pub fn remove(mut self, names: &[&'static str]) -> Self {
-        self.remove.extend(names);
-        self
-    }
-
-    /// Removes the lease.
-    #[must_use]
-    pub fn release(self) -> Self {
-        self.remove(&["lock_owner", "lock_expires_at"])
-    }
-
-    /// Only if the string is still this one, or still absent.
-    #[must_use]
-    pub fn only_if(mut self, name: &'static str, value: Option<&str>) -> Self {
-        self.conditions.push((name, value.map(text)));
-        self
-    }
-
-    /// Only if the moment is still this one, or still absent.
-    #[must_use]
-    pub fn only_if_time(mut self, name: &'static str, at: Option<UnixTime>) -> Self {
-        self.conditions.push((name, at.map(|at| number(at.0))));
-        self
-    }
-}
-
 impl Store {
     /// The table `table`, reached through `client`.
     pub fn new(client: Client, table: &str) -> Self {
         Self { client, table: table.to_owned() }
-    }
-
-    /// Every row of a selection, page by page, without its tokens. The whole table is read in segments side by
-    /// side; a page that is throttled is asked for again for about a minute.
-    pub fn candidates(
-        &self,
-        selection: &Selection,
-    ) -> impl Stream<Item = Result<Page<Candidate>, StoreError>> + Send + Unpin {
-        let view = View { projection: PROJECTION.into(), filter: None };
-        self.items(selection, &view).map(|page| Ok(page?.iter().map(row::candidate).collect()))
-    }
-
-    /// The rows of a selection that have just these tokens, with what the status report tells of them. A filter finds
-    /// out which tokens are there, so that none is read.
-    pub fn health_rows(
-        &self,
-        selection: &Selection,
-        tokens: Tokens,
-    ) -> impl Stream<Item = Result<Page<health::Row>, StoreError>> + Send + Unpin {
-        let no_access = "(attribute_not_exists(access_token) OR access_token = :empty)";
-        let no_refresh = "(attribute_not_exists(refresh_token) OR refresh_token = :empty)";
-        let filter = match tokens {
-            Tokens::Both => format!("NOT {no_access} AND NOT {no_refresh}"),
-            Tokens::NoAccessToken => format!("{no_access} AND NOT {no_refresh}"),
-            Tokens::NoRefreshToken => no_refresh.to_owned(),
-        };
-        let view = View { projection: format!("{PROJECTION}, {REPORTED}"), filter: Some(filter) };
-        self.items(selection, &view).map(|page| Ok(page?.iter().map(row::health_row).collect()))
-    }
-
-    fn items(
-        &self,
-        selection: &Selection,
-        view: &View,
-    ) -> impl Stream<Item = Result<Vec<Item>, StoreError>> + Send + Unpin + use<> {
-        let parts: Vec<Part> = match selection {
-            Selection::All => (0..SEGMENTS).map(Part::Segment).collect(),
-            Selection::Team(team_id) => vec![Part::Team(team_id.clone(), None)],
-            Selection::One(key) => vec![Part::Team(key.team_id.clone(), Some(key.integration_id.clone()))],
-        };
-        let pages = |part| Box::pin(self.clone().pages(part, view.clone()));
-        stream::select_all(parts.into_iter().map(pages).collect::<Vec<_>>())
-    }
-
-    fn pages(self, part: Part, view: View) -> impl Stream<Item = Result<Vec<Item>, StoreError>> + Send {
-        stream::unfold(Some((self, part, view, None)), |state| async {
-            let (store, part, view, start) = state?;
-            let backoff = ExponentialBuilder::new()
-                .with_min_delay(Duration::from_millis(200))
-                .with_max_delay(Duration::from_secs(10))
-                .with_jitter()
-                .with_max_times(9);
-            let page =
-                (|| store.page(&part, &view, start.clone())).retry(backoff).when(StoreError::may_pass).await;
-            Some(match page {
-                Ok((page, Some(next))) => (Ok(page), Some((store, part, view, Some(next)))),
-                Ok((page, None)) => (Ok(page), None),
-                Err(error) => (Err(error), None),
-            })
-        })
-        .fuse()
-    }
-
-    async fn page(
-        &self,
-        part: &Part,
-        view: &View,
-        start: Option<Item>,
-    ) -> Result<(Vec<Item>, Option<Item>), StoreError> {
-        let empty = view.filter.as_ref().map(|_| HashMap::from([(":empty".to_owned(), text(""))]));
-        let (items, next) = match part {
-            Part::Segment(segment) => {
-                let scan =
-                    self.client.scan().table_name(&self.table).segment(*segment).total_segments(SEGMENTS);
-                let scan =
-                    scan.projection_expression(&view.projection).set_filter_expression(view.filter.clone());
-                let scan = scan.expression_attribute_names("#status", "status");
-                let scan = scan.set_expression_attribute_values(empty).set_exclusive_start_key(start);
-                let page =
-                    scan.send().await.map_err(|error| StoreError::of(Said::by(&error), &self.table))?;
-                (page.items, page.last_evaluated_key)
-            }
-            Part::Team(team_id, integration_id) => {
-                let query = self.client.query().table_name(&self.table).consistent_read(true);
-                let query =
-                    query.projection_expression(&view.projection).set_filter_expression(view.filter.clone());
-                let query = query.expression_attribute_names("#status", "status");
-                let query = query.set_expression_attribute_values(empty);
-                let query = query.expression_attribute_values(":team", text(team_id));
-                let query = match integration_id {
-                    None => query.key_condition_expression("team_id = :team"),
-                    Some(id) => query
-                        .key_condition_expression("team_id = :team AND integration_id = :id")
-                        .expression_attribute_values(":id", text(id)),
-                };
-                let page = query.set_exclusive_start_key(start).send().await;
-                let page = page.map_err(|error| StoreError::of(Said::by(&error), &self.table))?;
-                (page.items, page.last_evaluated_key)
-            }
-        };
-        Ok((items.unwrap_or_default(), next.filter(|key| !key.is_empty())))
     }
 
     /// Takes a row, if [`Integration::may_be_taken`] holds at the moment of the write. This also proves that the
@@ -429,20 +258,6 @@ impl Store {
     }
 }
 
-/// What is read of each row, and of which rows.
-#[derive(Clone, Debug)]
-struct View {
-    projection: String,
-    filter: Option<String>,
-}
-
-/// A part of the table that is read page by page.
-#[derive(Clone, Debug)]
-enum Part {
-    Segment(i32),
-    Team(String, Option<String>),
-}
-
 fn owner_of(row: &Integration) -> Option<&str> {
     row.candidate.lease.as_ref().map(|lease: &Lease| lease.owner.as_str())
 }
@@ -451,12 +266,4 @@ fn owner_of(row: &Integration) -> Option<&str> {
 fn without_lease(mut row: Integration) -> Integration {
     row.candidate.lease = None;
     row
-}
-
-fn text(value: &str) -> AttributeValue {
-    AttributeValue::S(value.to_owned())
-}
-
-fn number(value: i64) -> AttributeValue {
-    AttributeValue::N(value.to_string())
 }

@@ -34,7 +34,7 @@ fn the_readmes_example_answer_has_the_keys_of_a_real_one() {
     let example = readme.split("```json\n").find(|part| part.starts_with("{\"action\"")).unwrap();
     let example: serde_json::Value = serde_json::from_str(example.split("```").next().unwrap()).unwrap();
     let keys = |value: &serde_json::Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
-    let answer = read("src/answer.rs");
+    let answer = read("src/answer/refresh.rs");
     for key in keys(&example).into_iter().chain(keys(&example["counts"])) {
         assert!(answer.contains(&format!("{key}:")), "{key}");
     }
@@ -48,6 +48,7 @@ fn the_log_page_explains_every_reason() {
         "src/report.rs",
         "src/tiktok/error.rs",
         "src/refresh/mod.rs",
+        "src/refresh/mark.rs",
         "src/refresh/save.rs",
         "src/fleet/mod.rs",
         "src/fleet/survey.rs",

@@ -253,6 +253,21 @@ async fn a_message_whose_app_is_refused_is_delivered_again() {
 }
 
 #[tokio::test]
+async fn a_message_that_was_not_done_because_tiktok_is_down_is_delivered_again() {
+    let world = World::with(&[QUEUE, ("FAN_OUT_ABOVE", "1"), ("MAX_CONCURRENCY", "1")]).await;
+    for _ in 0..25 {
+        world.integration().expiring_in(hours(1)).insert().await;
+    }
+    world.refresh_all().await;
+    world.tiktok.always(Some(Behaviour::Status(500, "", None)));
+    assert_eq!(world.deliver().await["batchItemFailures"].as_array().unwrap().len(), 1);
+    assert_eq!(world.metrics().last().unwrap()["Deferred"], 5);
+    world.tiktok.always(None);
+    assert_eq!(world.deliver().await, none_failed());
+    assert_eq!(world.metrics().last().unwrap()["Refreshed"], 25);
+}
+
+#[tokio::test]
 async fn a_forced_run_by_way_of_the_queue_refreshes_each_integration_once() {
     let world = World::with(&[QUEUE, ("FAN_OUT_ABOVE", "1")]).await;
     let mut shops = Vec::new();

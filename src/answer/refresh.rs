@@ -1,19 +1,15 @@
-//! What the function answers, and the tally behind it: every integration examined ends in exactly one outcome,
+//! The answer to `refresh`, and the tally behind it: every integration examined ends in exactly one outcome,
 //! so the counts add up by construction.
 
+use super::MAX_LISTED;
 use crate::{
-    event::{CleanupRequest, RefreshRequest, Selection, Trigger},
-    grant::Grant,
-    health::StatusReport,
-    integration::{IntegrationKey, UnixTime},
+    event::{RefreshRequest, Trigger},
     report::{Outcome, Report},
 };
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Serialize, Serializer};
 use std::{collections::BTreeMap, time::Duration};
 
-/// How many integrations an answer lists at most, and how many of one outcome are kept in memory for it.
-const MAX_LISTED: usize = 5_000;
 /// How many bytes of JSON the list may take. Lambda's limit on the whole answer is 6 MB.
 const MAX_LISTED_BYTES: usize = 4_000_000;
 
@@ -165,256 +161,6 @@ impl RefreshAnswer {
     }
 }
 
-/// The answer to messages of the queue: which of them SQS is to deliver again.
-/// <https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html>
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct QueueAnswer {
-    /// The messages that could not be done.
-    pub batch_item_failures: Vec<BatchItemFailure>,
-}
-
-/// A message that could not be done.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct BatchItemFailure {
-    /// The message's id.
-    pub item_identifier: String,
-}
-
-/// Any answer of the function's.
-#[derive(Clone, Debug, Serialize)]
-#[serde(untagged)]
-pub enum Answer {
-    /// To a refresh.
-    Refresh(Box<RefreshAnswer>),
-    /// To messages of the queue.
-    Queue(QueueAnswer),
-    /// To a status report.
-    Status(Box<StatusReport>),
-    /// To a status report for a person.
-    Text(String),
-    /// To a clean-up.
-    Cleanup(Box<CleanupAnswer>),
-    /// To a connection.
-    Connect(Box<ConnectAnswer>),
-    /// To a verification.
-    Verify(Box<VerifyAnswer>),
-}
-
-/// The answer to a verification.
-#[derive(Clone, Debug, Serialize)]
-pub struct VerifyAnswer {
-    action: &'static str,
-    /// This run's id, which is on each of its log lines.
-    pub run_id: String,
-    /// The team that the request named.
-    pub team_id: Option<String>,
-    /// How many ended how.
-    pub counts: VerifyCounts,
-    /// The integrations, failures first.
-    pub integrations: Vec<VerifyReport>,
-    /// How many integrations the list leaves out.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub truncated: Option<u64>,
-}
-
-/// How many integrations a verification ended how.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct VerifyCounts {
-    /// All that were looked at.
-    pub examined: u64,
-    /// TikTok took the stored token.
-    pub valid: u64,
-    /// TikTok took the token after a refresh.
-    pub valid_after_refresh: u64,
-    /// Not active.
-    pub skipped: u64,
-    /// TikTok did not take the token, or could not be asked.
-    pub failed: u64,
-}
-
-/// One integration in the answer to a verification.
-#[derive(Clone, Debug, Serialize)]
-pub struct VerifyReport {
-    /// Which integration.
-    #[serde(flatten)]
-    pub key: IntegrationKey,
-    /// `valid`, `valid_after_refresh`, `skipped` or `failed`.
-    pub outcome: &'static str,
-    /// Why, as a word a program can tell apart.
-    pub reason: Option<String>,
-    /// TikTok's code, where TikTok refused.
-    pub tiktok_code: Option<i64>,
-    /// Why, for a person.
-    pub message: Option<String>,
-    /// The ids of the shops that the token opens.
-    pub shops: Vec<String>,
-}
-
-impl VerifyReport {
-    fn new(key: IntegrationKey, outcome: &'static str) -> Self {
-        Self { key, outcome, reason: None, tiktok_code: None, message: None, shops: Vec::new() }
-    }
-
-    /// Of a token that works.
-    pub fn valid(key: IntegrationKey, was_refreshed: bool, shops: impl Iterator<Item = String>) -> Self {
-        let outcome = if was_refreshed { "valid_after_refresh" } else { "valid" };
-        Self { shops: shops.collect(), ..Self::new(key, outcome) }
-    }
-
-    /// Of a row that is not active.
-    pub fn skipped(key: IntegrationKey, status: &str) -> Self {
-        let message = Some(format!("its status is {status:?}"));
-        Self { reason: Some("status".into()), message, ..Self::new(key, "skipped") }
-    }
-
-    /// Of a token that does not work.
-    pub fn failed(key: IntegrationKey, reason: &str, message: String, code: Option<i64>) -> Self {
-        let (reason, message) = (Some(reason.into()), Some(message));
-        Self { reason, message, tiktok_code: code, ..Self::new(key, "failed") }
-    }
-}
-
-impl VerifyAnswer {
-    /// An answer to which nothing was added yet.
-    pub fn new(run_id: String, selection: &Selection) -> Self {
-        Self {
-            action: "verify",
-            run_id,
-            team_id: selection.team_id().map(ToOwned::to_owned),
-            counts: VerifyCounts::default(),
-            integrations: Vec::new(),
-            truncated: None,
-        }
-    }
-
-    /// Counts an integration, and lists it as long as there is room: a failure before all others.
-    pub fn add(&mut self, report: VerifyReport) {
-        self.counts.examined += 1;
-        *match report.outcome {
-            "valid" => &mut self.counts.valid,
-            "valid_after_refresh" => &mut self.counts.valid_after_refresh,
-            "skipped" => &mut self.counts.skipped,
-            _ => &mut self.counts.failed,
-        } += 1;
-        let at = if report.outcome == "failed" { 0 } else { self.integrations.len() };
-        self.integrations.insert(at, report);
-        if self.integrations.len() > MAX_LISTED {
-            self.integrations.pop();
-            *self.truncated.get_or_insert_default() += 1;
-        }
-    }
-}
-
-/// The answer to a connection.
-#[derive(Clone, Debug, Serialize)]
-pub struct ConnectAnswer {
-    action: &'static str,
-    /// Which integration.
-    #[serde(flatten)]
-    pub key: IntegrationKey,
-    /// `connected`, `reconnected` or `replaced`.
-    pub outcome: &'static str,
-    /// The seller's id for the app.
-    pub open_id: Option<String>,
-    /// The seller's name.
-    pub seller_name: Option<String>,
-    /// What the app may do.
-    pub granted_scopes: Option<Vec<String>>,
-    /// When the access token expires.
-    pub access_token_expires_at: Option<UnixTime>,
-    /// When the refresh token expires.
-    pub refresh_token_expires_at: Option<UnixTime>,
-}
-
-impl ConnectAnswer {
-    /// What may be told of a grant that was stored.
-    pub fn new(key: IntegrationKey, outcome: &'static str, grant: &Grant) -> Self {
-        let seller = grant.seller.clone();
-        Self {
-            action: "connect",
-            key,
-            outcome,
-            open_id: seller.open_id,
-            seller_name: seller.name,
-            granted_scopes: seller.granted_scopes,
-            access_token_expires_at: grant.access_expires_at,
-            refresh_token_expires_at: grant.refresh_expires_at,
-        }
-    }
-}
-
-/// The answer to a clean-up.
-#[derive(Clone, Debug, Serialize)]
-pub struct CleanupAnswer {
-    action: &'static str,
-    /// This run's id, which is on each of its log lines.
-    pub run_id: String,
-    /// Whether nothing was written.
-    pub dry_run: bool,
-    /// The team that the request named.
-    pub team_id: Option<String>,
-    /// How many ended how.
-    pub counts: CleanupCounts,
-    /// The integrations that were marked, or would be, or could not be.
-    pub integrations: Vec<CleanedUp>,
-    /// How many integrations the list leaves out.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub truncated: Option<u64>,
-}
-
-/// How many integrations a clean-up ended how.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct CleanupCounts {
-    /// All that were looked at.
-    pub examined: u64,
-    /// Marked `expired`.
-    pub marked: u64,
-    /// A real run would mark them.
-    pub would_mark: u64,
-    /// Left alone: nothing has expired, or the row is marked already, in other hands or the user's own.
-    pub skipped: u64,
-    /// Could not be marked.
-    pub failed: u64,
-}
-
-/// One integration in the answer to a clean-up.
-#[derive(Clone, Debug, Serialize)]
-pub struct CleanedUp {
-    /// Which integration.
-    #[serde(flatten)]
-    pub key: IntegrationKey,
-    /// `marked`, `would_mark` or `failed`.
-    pub outcome: &'static str,
-    /// Why, for a person.
-    pub message: Option<String>,
-}
-
-impl CleanupAnswer {
-    /// An answer to which nothing was added yet.
-    pub fn new(run_id: String, request: &CleanupRequest) -> Self {
-        Self {
-            action: "cleanup",
-            run_id,
-            dry_run: request.dry_run,
-            team_id: request.selection.team_id().map(ToOwned::to_owned),
-            counts: CleanupCounts::default(),
-            integrations: Vec::new(),
-            truncated: None,
-        }
-    }
-
-    /// Lists an integration, as long as there is room.
-    pub fn list(&mut self, key: IntegrationKey, outcome: &'static str, message: Option<String>) {
-        if self.integrations.len() < MAX_LISTED {
-            self.integrations.push(CleanedUp { key, outcome, message });
-        } else {
-            *self.truncated.get_or_insert_default() += 1;
-        }
-    }
-}
-
 fn to_the_second<S: Serializer>(time: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&time.to_rfc3339_opts(SecondsFormat::Secs, true))
 }
@@ -422,6 +168,10 @@ fn to_the_second<S: Serializer>(time: &DateTime<Utc>, serializer: S) -> Result<S
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        event::Selection,
+        integration::{IntegrationKey, UnixTime},
+    };
     use proptest::prelude::*;
 
     const OUTCOMES: [Outcome; 9] = [

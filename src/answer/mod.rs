@@ -1,0 +1,53 @@
+//! What the function answers. No answer ever holds a token or a secret.
+
+mod cleanup;
+mod connect;
+mod refresh;
+mod verify;
+
+pub use cleanup::{CleanedUp, CleanupAnswer, CleanupCounts};
+pub use connect::ConnectAnswer;
+pub use refresh::{Counts, RefreshAnswer, Tally};
+pub use verify::{VerifyAnswer, VerifyCounts, VerifyReport};
+
+use crate::health::StatusReport;
+use serde::Serialize;
+
+/// How many integrations an answer lists at most, and how many of one outcome are kept in memory for it.
+pub(crate) const MAX_LISTED: usize = 5_000;
+/// Any answer of the function's.
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+pub enum Answer {
+    /// To a refresh.
+    Refresh(Box<RefreshAnswer>),
+    /// To messages of the queue.
+    Queue(QueueAnswer),
+    /// To a status report.
+    Status(Box<StatusReport>),
+    /// To a status report for a person.
+    Text(String),
+    /// To a clean-up.
+    Cleanup(Box<CleanupAnswer>),
+    /// To a connection.
+    Connect(Box<ConnectAnswer>),
+    /// To a verification.
+    Verify(Box<VerifyAnswer>),
+}
+
+/// The answer to messages of the queue: which of them SQS is to deliver again.
+/// <https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html>
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct QueueAnswer {
+    /// The messages that could not be done.
+    pub batch_item_failures: Vec<BatchItemFailure>,
+}
+
+/// A message that could not be done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BatchItemFailure {
+    /// The message's id.
+    pub item_identifier: String,
+}

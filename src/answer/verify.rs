@@ -1,0 +1,110 @@
+//! The answer to `verify`.
+
+use super::MAX_LISTED;
+use crate::{event::Selection, integration::IntegrationKey};
+use serde::Serialize;
+
+/// The answer to a verification.
+#[derive(Clone, Debug, Serialize)]
+pub struct VerifyAnswer {
+    action: &'static str,
+    /// This run's id, which is on each of its log lines.
+    pub run_id: String,
+    /// The team that the request named.
+    pub team_id: Option<String>,
+    /// How many ended how.
+    pub counts: VerifyCounts,
+    /// The integrations, failures first.
+    pub integrations: Vec<VerifyReport>,
+    /// How many integrations the list leaves out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub truncated: Option<u64>,
+}
+
+/// How many integrations a verification ended how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct VerifyCounts {
+    /// All that were looked at.
+    pub examined: u64,
+    /// TikTok took the stored token.
+    pub valid: u64,
+    /// TikTok took the token after a refresh.
+    pub valid_after_refresh: u64,
+    /// Not active.
+    pub skipped: u64,
+    /// TikTok did not take the token, or could not be asked.
+    pub failed: u64,
+}
+
+/// One integration in the answer to a verification.
+#[derive(Clone, Debug, Serialize)]
+pub struct VerifyReport {
+    /// Which integration.
+    #[serde(flatten)]
+    pub key: IntegrationKey,
+    /// `valid`, `valid_after_refresh`, `skipped` or `failed`.
+    pub outcome: &'static str,
+    /// Why, as a word a program can tell apart.
+    pub reason: Option<String>,
+    /// TikTok's code, where TikTok refused.
+    pub tiktok_code: Option<i64>,
+    /// Why, for a person.
+    pub message: Option<String>,
+    /// The ids of the shops that the token opens.
+    pub shops: Vec<String>,
+}
+
+impl VerifyReport {
+    fn new(key: IntegrationKey, outcome: &'static str) -> Self {
+        Self { key, outcome, reason: None, tiktok_code: None, message: None, shops: Vec::new() }
+    }
+
+    /// Of a token that works.
+    pub fn valid(key: IntegrationKey, was_refreshed: bool, shops: impl Iterator<Item = String>) -> Self {
+        let outcome = if was_refreshed { "valid_after_refresh" } else { "valid" };
+        Self { shops: shops.collect(), ..Self::new(key, outcome) }
+    }
+
+    /// Of a row that is not active.
+    pub fn skipped(key: IntegrationKey, status: &str) -> Self {
+        let message = Some(format!("its status is {status:?}"));
+        Self { reason: Some("status".into()), message, ..Self::new(key, "skipped") }
+    }
+
+    /// Of a token that does not work.
+    pub fn failed(key: IntegrationKey, reason: &str, message: String, code: Option<i64>) -> Self {
+        let (reason, message) = (Some(reason.into()), Some(message));
+        Self { reason, message, tiktok_code: code, ..Self::new(key, "failed") }
+    }
+}
+
+impl VerifyAnswer {
+    /// An answer to which nothing was added yet.
+    pub fn new(run_id: String, selection: &Selection) -> Self {
+        Self {
+            action: "verify",
+            run_id,
+            team_id: selection.team_id().map(ToOwned::to_owned),
+            counts: VerifyCounts::default(),
+            integrations: Vec::new(),
+            truncated: None,
+        }
+    }
+
+    /// Counts an integration, and lists it as long as there is room: a failure before all others.
+    pub fn add(&mut self, report: VerifyReport) {
+        self.counts.examined += 1;
+        *match report.outcome {
+            "valid" => &mut self.counts.valid,
+            "valid_after_refresh" => &mut self.counts.valid_after_refresh,
+            "skipped" => &mut self.counts.skipped,
+            _ => &mut self.counts.failed,
+        } += 1;
+        let at = if report.outcome == "failed" { 0 } else { self.integrations.len() };
+        self.integrations.insert(at, report);
+        if self.integrations.len() > MAX_LISTED {
+            self.integrations.pop();
+            *self.truncated.get_or_insert_default() += 1;
+        }
+    }
+}
