@@ -9,13 +9,15 @@
 //! | the pure core | [`event`], [`answer`], [`report`], [`health`], [`integration`], [`grant`], [`message`], [`census`], [`breaker`], [`settings`], [`secret`], [`clock`] | each other, downward |
 //! | adapters | [`tiktok`], [`store`], [`credentials`], [`queue`], [`announce`], [`metrics`], [`logging`] | one outside system each, the core, and [`sdk`], which the AWS ones share |
 //! | the protocol | [`services`] (what they share), [`refresh`] (one integration), [`fleet`] (many), [`worker`] (the queue's messages), [`status`], [`verify`], [`connect`], [`cleanup`], [`handler`] (one event) | all of the above |
-//! | the entries | `main.rs`, `bin/tiktok-tokens.rs`, `local` | the handler |
+//! | the entries | `main.rs`, `local`, and `cli`, which knows the function by its answers alone | the handler |
 
 pub mod announce;
 pub mod answer;
 pub mod breaker;
 pub mod census;
 pub mod cleanup;
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod clock;
 pub mod connect;
 pub mod credentials;

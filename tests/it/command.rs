@@ -1,8 +1,8 @@
-//! `tiktok-tokens local`: the whole system on one machine, as a newcomer meets it.
+//! `tiktok-tokens`: the whole system on one machine, as a newcomer meets it, and the operator's commands against it.
 
 use serde_json::{Value, json};
 use std::{
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Write},
     process::{Child, Command, Output, Stdio},
 };
 use tempfile::TempDir;
@@ -103,6 +103,126 @@ impl Drop for Stack {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// Runs the command against a stack.
+fn tokens(stack: &Stack, arguments: &[&str]) -> Output {
+    tokens_with(stack, arguments, &[], "")
+}
+
+fn tokens_with(stack: &Stack, arguments: &[&str], environment: &[(&str, &str)], input: &str) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_tiktok-tokens"))
+        .args(["--endpoint-url", &stack.1, "--region", "us-east-1"])
+        .args(arguments)
+        .env("AWS_ACCESS_KEY_ID", "local")
+        .env("AWS_SECRET_ACCESS_KEY", "local")
+        .envs(environment.iter().copied())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+#[test]
+fn an_operator_refreshes_and_the_exit_code_tells_whether_all_is_well() {
+    let folder = TempDir::new().unwrap();
+    let stack = Stack::start(&folder);
+    let team = tokens(&stack, &["refresh", "--team-id", "1", "--force"]);
+    assert_eq!(team.status.code(), Some(0), "{}", said(&team));
+    assert!(text(&team).contains("5 examined, 5 due, 5 refreshed"), "{}", text(&team));
+    let all = tokens(&stack, &["refresh"]);
+    assert_eq!(all.status.code(), Some(1), "a malformed row, and sellers who must connect again");
+    assert!(text(&all).contains("expected a number"), "{}", text(&all));
+    assert!(!said(&all).contains('\u{1b}') && !text(&all).contains('\u{1b}'), "no colours but on a terminal");
+    let one = ["refresh", "--team-id", "2", "--integration-id", "204", "--dry-run", "--output", "json"];
+    let answer: Value = serde_json::from_str(&text(&tokens(&stack, &one))).unwrap();
+    assert_eq!((&answer["dry_run"], &answer["integrations"][0]["outcome"]), (&json!(true), &json!("locked")));
+    // Without a terminal nobody can be asked, so a forced run of everything goes ahead.
+    assert!(text(&tokens(&stack, &["refresh", "--force"])).contains("15 examined"));
+}
+
+#[test]
+fn an_operator_sees_the_tokens_health_at_any_width() {
+    let folder = TempDir::new().unwrap();
+    let stack = Stack::start(&folder);
+    for (columns, width) in [("80", 80), ("200", 200)] {
+        let shown = tokens_with(&stack, &["status"], &[("COLUMNS", columns)], "");
+        assert_eq!(shown.status.code(), Some(1));
+        let shown = text(&shown);
+        let rows = shown.lines().filter(|line| line.starts_with('│'));
+        let widest = rows.map(|line| line.chars().count()).max().unwrap();
+        assert!(widest <= width, "{widest} at {width}:\n{shown}");
+        assert!(shown.contains("15 total, 9 healthy"), "{shown}");
+        assert!(shown.contains("warning: integration 305 of team 3"), "{shown}");
+    }
+    assert_eq!(
+        text(&tokens(&stack, &["status", "--team-id", "1", "--format", "summary"])),
+        "5 total, 5 healthy\n\
+         refresh tokens: 0 expired, 0 within 1 day, 0 within 7 days, 0 within 14 days, 0 within 30 days\n"
+    );
+    let report: Value =
+        serde_json::from_str(&text(&tokens(&stack, &["status", "--format", "json"]))).unwrap();
+    assert_eq!(report["counts"]["total"], 15);
+}
+
+#[test]
+fn an_operator_verifies_cleans_up_and_connects() {
+    let folder = TempDir::new().unwrap();
+    let stack = Stack::start(&folder);
+    let verified = tokens(&stack, &["verify", "--team-id", "1"]);
+    assert!(
+        text(&verified).contains("5 examined") && text(&verified).contains("7495"),
+        "{}",
+        text(&verified)
+    );
+    let cleanup = tokens(&stack, &["cleanup", "--dry-run"]);
+    assert!(text(&cleanup).contains("1 would mark"), "{}", text(&cleanup));
+    let connect = ["connect", "--team-id", "9", "--integration-id", "901"];
+    let refused = tokens_with(&stack, &connect, &[], "no-such-code\n");
+    assert_eq!(refused.status.code(), Some(3));
+    assert!(said(&refused).contains("error: the auth code was not exchanged"), "{}", said(&refused));
+}
+
+#[test]
+fn errors_say_the_next_step() {
+    let folder = TempDir::new().unwrap();
+    let stack = Stack::start(&folder);
+    let missing = tokens(&stack, &["status", "--function-name", "another"]);
+    assert_eq!(missing.status.code(), Some(3));
+    assert!(said(&missing).contains("there is no function another") && said(&missing).contains("--region"));
+    let usage = tokens(&stack, &["refresh", "--team-id", ""]);
+    assert_eq!(usage.status.code(), Some(2));
+    assert!(said(&usage).contains("bad event: team_id"), "{}", said(&usage));
+    assert_eq!(tokens(&stack, &["refresh", "--integration-id", "7"]).status.code(), Some(2));
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let stack = Stack(Command::new("true").spawn().unwrap(), format!("http://{nobody}"));
+    let gone = tokens(&stack, &["status"]);
+    assert_eq!(gone.status.code(), Some(3));
+    assert!(
+        said(&gone).contains("could not be reached") && said(&gone).contains("aws configure"),
+        "{}",
+        said(&gone)
+    );
+}
+
+#[test]
+fn the_command_explains_itself() {
+    let run = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_tiktok-tokens")).args(arguments).output().unwrap();
+        (output.status.code(), text(&output))
+    };
+    let (code, help) = run(&["--help"]);
+    assert!(code == Some(0) && help.contains("Exit codes") && help.contains("connect"), "{help}");
+    assert!(run(&["refresh", "--help"]).1.contains("--dry-run"));
+    assert!(run(&["completions", "bash"]).1.contains("complete -F"));
+    assert!(run(&["man"]).1.contains(".TH tiktok-tokens"));
 }
 
 async fn json_of(response: reqwest::Response) -> Value {
