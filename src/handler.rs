@@ -9,21 +9,24 @@ use crate::{
     credentials::Credentials,
     event::{self, BadEvent, Request},
     fleet::{self, RunError},
+    health,
+    integration::IntegrationKey,
     queue::Queue,
     refresh::{Pace, RateLimiter},
+    secret::{AccessToken, AppCredentials},
     services::{Emit, Services},
     settings::Settings,
     status,
     store::{Store, StoreError},
-    tiktok::{ClientError, TikTok},
-    verify::{self, VerifyError},
+    tiktok::{ApiError, ClientError, TikTok},
+    verify::{self, Fresh, TokenError, VerifyError},
     worker,
 };
 use aws_config::SdkConfig;
 use chrono::{DateTime, Utc};
 use governor::Quota;
 use lambda_runtime::Diagnostic;
-use std::{num::NonZeroU32, sync::Arc};
+use std::{future::Future, num::NonZeroU32, sync::Arc};
 
 /// The function, with the clients that a warm environment keeps.
 #[derive(Debug)]
@@ -125,6 +128,63 @@ impl Function {
         })
     }
 
+    /// An access token of an integration that lives for more than 5 minutes: the stored one, or a new one, had by the
+    /// same protocol as the nightly run's.
+    ///
+    /// ```no_run
+    /// # use tiktok_token_refresh::{handler::Function, integration::IntegrationKey, verify::TokenError};
+    /// # async fn example(function: &Function) -> Result<(), TokenError> {
+    /// let key = IntegrationKey { team_id: "1".into(), integration_id: "7".into() };
+    /// let deadline = chrono::Utc::now() + chrono::TimeDelta::minutes(5);
+    /// let token = function.ensure_valid_access_token(&key, deadline).await?;
+    /// // Its text is had by `token.expose()` alone, and never printed by accident.
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`TokenError::NoToken`], with the reason.
+    pub async fn ensure_valid_access_token(
+        &self,
+        key: &IntegrationKey,
+        deadline: DateTime<Utc>,
+    ) -> Result<AccessToken, TokenError> {
+        Box::pin(verify::ensure_valid_access_token(&self.services, key, deadline)).await
+    }
+
+    /// Makes a call with an integration's access token. If TikTok does not take the token, it is refreshed once and the
+    /// call made again; no other error refreshes anything.
+    ///
+    /// ```no_run
+    /// # use tiktok_token_refresh::{handler::Function, integration::IntegrationKey, verify::TokenError, tiktok::TikTok};
+    /// # async fn example(function: &Function, tiktok: &TikTok) -> Result<(), TokenError> {
+    /// let key = IntegrationKey { team_id: "1".into(), integration_id: "7".into() };
+    /// let deadline = chrono::Utc::now() + chrono::TimeDelta::minutes(5);
+    /// let shops = function
+    ///     .call_with_valid_token(&key, deadline, async |app, token| {
+    ///         tiktok.get_authorized_shops(&app, &token, chrono::Utc::now()).await
+    ///     })
+    ///     .await?;
+    /// println!("{} shops", shops.value.len());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`TokenError`], whose call's part is the call's own.
+    pub async fn call_with_valid_token<T, F, Fut>(
+        &self,
+        key: &IntegrationKey,
+        deadline: DateTime<Utc>,
+        call: F,
+    ) -> Result<Fresh<T>, TokenError>
+    where
+        F: Fn(AppCredentials, AccessToken) -> Fut,
+        Fut: Future<Output = Result<T, ApiError>>,
+    {
+        Box::pin(verify::call_for(&self.services, key, deadline, call)).await
+    }
+
     /// Answers one event, by `deadline`.
     ///
     /// # Errors
@@ -136,6 +196,7 @@ impl Function {
                 let run = Box::pin(fleet::run(&self.services, &request, deadline));
                 Ok(Answer::Refresh(Box::new(run.await?)))
             }
+            Ok(Request::Describe) => Ok(Answer::Text(health::HELP.into())),
             Ok(Request::Status(request)) => Ok(status::run(&self.services, &request).await?),
             Ok(Request::Verify(selection)) => {
                 let run = Box::pin(verify::run(&self.services, &selection, deadline));

@@ -35,8 +35,9 @@ pub async fn run(services: &Services, request: &StatusRequest) -> Result<Answer,
         }
     }
     let report = examination.finish();
-    Ok(match request.format {
+    Ok(match &request.format {
         Format::Json => Answer::Status(Box::new(report)),
+        Format::Html(place) => Answer::Text(report.html(place)),
         Format::Table => Answer::Text(report.table()),
         Format::Summary => Answer::Text(report.summary()),
     })

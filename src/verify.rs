@@ -5,7 +5,7 @@ use crate::{
     answer::{VerifyAnswer, VerifyReport},
     credentials::CredentialsError,
     event::Selection,
-    integration::{AccessState, Candidate, Rule, Status},
+    integration::{AccessState, Candidate, IntegrationKey, Rule, Status},
     refresh::{Attempt, Refresher},
     report::Outcome,
     secret::{AccessToken, AppCredentials},
@@ -129,6 +129,66 @@ async fn examine(refresher: Arc<Refresher>, row: Result<Candidate, Malformed>, m
     }
 }
 
+/// An access token that lives for more than 5 minutes: the stored one, or a new one.
+///
+/// # Errors
+/// [`TokenError::NoToken`], with the reason.
+pub async fn ensure_valid_access_token(
+    services: &Services,
+    key: &IntegrationKey,
+    deadline: DateTime<Utc>,
+) -> Result<AccessToken, TokenError> {
+    let (refresher, row) = prepared(services, key, deadline).await?;
+    match valid_token(&refresher, &row).await? {
+        Some(token) => Ok(token),
+        None => ensure_refreshed(&refresher, row, true).await,
+    }
+}
+
+/// Makes a call with an integration's access token; see [`call_with_valid_token`].
+///
+/// # Errors
+/// [`TokenError`], whose call's part is the call's own.
+pub async fn call_for<T, F, Fut>(
+    services: &Services,
+    key: &IntegrationKey,
+    deadline: DateTime<Utc>,
+    call: F,
+) -> Result<Fresh<T>, TokenError>
+where
+    F: Fn(AppCredentials, AccessToken) -> Fut,
+    Fut: Future<Output = Result<T, ApiError>>,
+{
+    let (refresher, row) = prepared(services, key, deadline).await?;
+    call_with_valid_token(&refresher, row, true, call).await
+}
+
+async fn prepared(
+    services: &Services,
+    key: &IntegrationKey,
+    deadline: DateTime<Utc>,
+) -> Result<(Refresher, Candidate), TokenError> {
+    let no_token = |reason, message| TokenError::NoToken { reason, message, code: None };
+    let run_id = uuid::Uuid::new_v4().to_string();
+    let refresher = refresher(services, &run_id, deadline)
+        .await
+        .map_err(|error| no_token("credentials_unavailable", error.to_string()))?;
+    let row = services.store.read(key).await.map_err(|error| no_token("store_error", error.to_string()))?;
+    match row {
+        Some(row) if row.candidate.status == Status::Active => Ok((refresher, row.candidate)),
+        Some(row) => Err(no_token("status", format!("its status is {:?}", row.candidate.status.as_str()))),
+        None => Err(no_token("not_found", format!("there is no {key} in the table"))),
+    }
+}
+
+/// The stored token, if it has not expired by its row.
+async fn valid_token(refresher: &Refresher, row: &Candidate) -> Result<Option<AccessToken>, TokenError> {
+    match row.access_state(refresher.clock.now()) {
+        AccessState::Expired => Ok(None),
+        AccessState::ExpiringSoon | AccessState::Ok => stored_token(refresher, row).await,
+    }
+}
+
 /// Calls TikTok with an integration's access token. A token that has expired is refreshed before, one that TikTok does
 /// not take is refreshed once and the call made again; no other error refreshes anything. With `marks`, a seller who
 /// must connect again is marked.
@@ -150,11 +210,7 @@ where
         message: "the secret does not hold the app that the row names".into(),
         code: None,
     };
-    let valid = match row.access_state(refresher.clock.now()) {
-        AccessState::Expired => None,
-        AccessState::ExpiringSoon | AccessState::Ok => stored_token(refresher, &row).await?,
-    };
-    if let Some(token) = valid {
+    if let Some(token) = valid_token(refresher, &row).await? {
         let app = refresher.app(&row).ok_or_else(no_app)?;
         refresher.limiter.until_key_ready(&app.app_key).await;
         match call(app, token).await {

@@ -5,7 +5,8 @@ mod read;
 
 pub use read::BadEvent;
 
-use crate::{integration::IntegrationKey, secret::AuthCode};
+use crate::{health::Place, integration::IntegrationKey, secret::AuthCode};
+use chrono::FixedOffset;
 use read::{Id, MAX_INTEGRATION_ID, MAX_TEAM_ID, quoted, read};
 use serde::{Deserialize, Deserializer, de};
 use serde_json::{Map, Value, value::RawValue};
@@ -18,6 +19,8 @@ pub enum Request {
     Refresh(RefreshRequest),
     /// Tell how healthy the tokens are.
     Status(StatusRequest),
+    /// Tell what the CloudWatch widget shows.
+    Describe,
     /// Mark what has expired as expired.
     Cleanup(CleanupRequest),
     /// Call TikTok with each active token.
@@ -38,8 +41,7 @@ pub struct StatusRequest {
 }
 
 /// How a status report is written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Format {
     /// For programs.
     #[default]
@@ -48,6 +50,8 @@ pub enum Format {
     Table,
     /// A few lines.
     Summary,
+    /// A fragment for a CloudWatch custom widget.
+    Html(Place),
 }
 
 /// What a clean-up covers.
@@ -168,9 +172,12 @@ pub fn parse(event: &str) -> Result<Request, BadEvent> {
     if looks.records.is_some() {
         return queue(read(event)?);
     }
+    if looks.describe == Some(true) {
+        return read::<DescribeEvent>(event).map(|_| Request::Describe);
+    }
     match looks.action.as_deref() {
         None | Some("refresh") => manual(read(event)?),
-        Some("status") => Ok(status(read(event)?)),
+        Some("status") => status(read(event)?),
         Some("cleanup") => Ok(cleanup(read(event)?)),
         Some("connect") => connect(read(event)?),
         Some("verify") => verify(read(event)?),
@@ -188,6 +195,7 @@ struct Looks {
     detail_type: Option<de::IgnoredAny>,
     #[serde(rename = "Records")]
     records: Option<de::IgnoredAny>,
+    describe: Option<bool>,
     action: Option<String>,
 }
 
@@ -211,12 +219,73 @@ struct StatusEvent {
     _action: String,
     #[serde(default)]
     team_id: Id<MAX_TEAM_ID>,
-    format: Option<Format>,
+    format: Option<FormatName>,
+    #[serde(rename = "widgetContext")]
+    widget_context: Option<WidgetContext>,
 }
 
-fn status(event: StatusEvent) -> Request {
-    let selection = event.team_id.selection();
-    Request::Status(StatusRequest { selection, format: event.format.unwrap_or_default() })
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum FormatName {
+    Json,
+    Table,
+    Summary,
+    Html,
+}
+
+/// What CloudWatch tells a custom widget of its surroundings. AWS writes it, so that keys which it adds do no harm.
+/// <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/add_custom_widget_dashboard_about.html>
+#[derive(Default, Deserialize)]
+struct WidgetContext {
+    theme: Option<String>,
+    timezone: Option<TimeZone>,
+}
+
+#[derive(Deserialize)]
+struct TimeZone {
+    // Beside it stands an offset in minutes, whose sign AWS does not document.
+    #[serde(rename = "offsetISO")]
+    offset: Option<String>,
+}
+
+fn status(event: StatusEvent) -> Result<Request, BadEvent> {
+    let format = match (event.format.unwrap_or(FormatName::Json), event.widget_context) {
+        (FormatName::Html, context) => Format::Html(place(context.unwrap_or_default())),
+        (_, Some(_)) => {
+            return Err(BadEvent("widgetContext: expected it beside \"format\":\"html\" alone".into()));
+        }
+        (FormatName::Json, None) => Format::Json,
+        (FormatName::Table, None) => Format::Table,
+        (FormatName::Summary, None) => Format::Summary,
+    };
+    Ok(Request::Status(StatusRequest { selection: event.team_id.selection(), format }))
+}
+
+/// Where a widget is shown; what CloudWatch does not say, or says oddly, is UTC and light.
+fn place(context: WidgetContext) -> Place {
+    let offset = context.timezone.and_then(|zone| zone.offset?.parse::<FixedOffset>().ok());
+    let offset = offset.filter(|offset| offset.local_minus_utc() != 0);
+    Place {
+        dark: context.theme.as_deref() == Some("dark"),
+        offset_minutes: offset.map_or(0, |offset| offset.local_minus_utc() / 60),
+        zone: offset.map_or_else(|| "UTC".into(), |offset| format!("UTC{offset}")),
+    }
+}
+
+/// CloudWatch's request for a widget's help text, with whatever else the widget is set to send.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DescribeEvent {
+    #[serde(rename = "describe")]
+    _describe: bool,
+    #[serde(rename = "action")]
+    _action: Option<String>,
+    #[serde(default, rename = "team_id")]
+    _team_id: Id<MAX_TEAM_ID>,
+    #[serde(rename = "format")]
+    _format: Option<FormatName>,
+    #[serde(rename = "widgetContext")]
+    _widget_context: Option<de::IgnoredAny>,
 }
 
 #[derive(Deserialize)]
@@ -485,6 +554,25 @@ mod tests {
             refusal(r#"{"action":"status","format":"xml"}"#)
                 .starts_with("bad event: format: unknown variant `xml`")
         );
+        let widget = r#"{"action":"status","format":"html","widgetContext":{"theme":"dark","width":588,"timezone":
+            {"label":"Local","offsetISO":"+07:00","offsetInMinutes":-420}}}"#;
+        let place = Place { dark: true, offset_minutes: 420, zone: "UTC+07:00".into() };
+        assert_eq!(parse(widget), of(Selection::All, Format::Html(place)));
+        let utc = Format::Html(Place { zone: "UTC".into(), ..Place::default() });
+        for odd in ["", r#","widgetContext":{}"#, r#","widgetContext":{"timezone":{"offsetISO":"noon"}}"#] {
+            let event = format!(r#"{{"action":"status","format":"html"{odd}}}"#);
+            assert_eq!(parse(&event), of(Selection::All, utc.clone()), "{odd}");
+        }
+        assert!(
+            refusal(r#"{"action":"status","widgetContext":{}}"#).starts_with("bad event: widgetContext: ")
+        );
+        let describe = r#"{"describe":true,"action":"status","format":"html","widgetContext":{}}"#;
+        assert_eq!(
+            (parse(r#"{"describe":true}"#), parse(describe)),
+            (Ok(Request::Describe), Ok(Request::Describe))
+        );
+        assert!(refusal(r#"{"describe":true,"team":1}"#).contains("unknown field `team`"));
+        assert!(refusal(r#"{"describe":false}"#).contains("unknown field `describe`"));
         assert!(refusal(r#"{"action":"status","force":true}"#).contains("unknown field `force`"));
         assert!(
             refusal(r#"{"action":"cleanup","integration_id":7}"#).contains("unknown field `integration_id`")

@@ -1,8 +1,10 @@
 //! The status report: how healthy the tokens are, as JSON, as a table and as a few lines. Pure: rows in, a report out,
 //! and no token is ever part of it.
 
+mod html;
 mod text;
 
+pub use html::{HELP, Place};
 pub use text::relative;
 
 use crate::integration::{Candidate, Health, IntegrationKey, Rule, Status, UnixTime};

@@ -13,7 +13,7 @@ fn code(file: &str) -> String {
     text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
 }
 
-const CORE: [&str; 18] = [
+const CORE: [&str; 19] = [
     "event/mod.rs",
     "event/read.rs",
     "answer/mod.rs",
@@ -27,6 +27,7 @@ const CORE: [&str; 18] = [
     "message.rs",
     "census.rs",
     "health/mod.rs",
+    "health/html.rs",
     "health/text.rs",
     "breaker.rs",
     "settings.rs",

@@ -94,3 +94,29 @@ fn every_setting_of_the_code_is_in_the_template_and_the_reverse() {
     read.dedup();
     assert_eq!(set, read);
 }
+
+#[test]
+fn the_vietnamese_readme_is_kept_equal() {
+    let (english, vietnamese) = (read("README.md"), read("README.vi.md"));
+    let outline = |text: &str| {
+        let mut is_code = false;
+        let mut outline = Vec::new();
+        for line in text.lines() {
+            if line.starts_with("```") {
+                is_code = !is_code;
+            }
+            if is_code || line.starts_with("```") {
+                outline.push(line.to_owned());
+            } else if line.starts_with('#') {
+                outline.push(format!("heading {}", line.chars().take_while(|c| *c == '#').count()));
+            } else if line.starts_with('|') {
+                outline.push(format!("row of {}", line.matches('|').count()));
+            }
+        }
+        outline
+    };
+    for (english, vietnamese) in outline(&english).iter().zip(outline(&vietnamese).iter()) {
+        assert_eq!(english, vietnamese);
+    }
+    assert_eq!(outline(&english).len(), outline(&vietnamese).len());
+}

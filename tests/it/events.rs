@@ -35,6 +35,10 @@ async fn each_example_event_is_answered_as_its_name_says() {
             "status-summary.json" => {
                 Some((json!(answer.as_str().unwrap().contains("3 integrations")), json!(true)))
             }
+            "status-widget.json" => Some((json!(answer.as_str().unwrap().contains("<svg")), json!(true))),
+            "status-widget-describe.json" => {
+                Some((json!(answer.as_str().unwrap().contains("```")), json!(true)))
+            }
             "verify.json" => Some((answer["counts"]["valid"].clone(), json!(2))),
             "cleanup.json" => {
                 Some((json!([answer["counts"]["examined"], answer["dry_run"]]), json!([3, false])))

@@ -100,6 +100,20 @@ async fn a_table_and_a_summary_are_plain_text() {
 }
 
 #[tokio::test]
+async fn a_widget_is_a_fragment_without_script_in_which_nothing_of_a_sellers_is_markup() {
+    let world = town().await;
+    let evil = "<img src=x onerror=\"alert(1)\">";
+    world.integration().id("'><script>").status("error").text("seller_name", evil).insert().await;
+    let event: Value = serde_json::from_str(include_str!("../../events/status-widget.json")).unwrap();
+    let html = world.refresh(event).await.as_str().unwrap().to_owned();
+    assert!(html.contains("&lt;img src=x") && html.contains("<svg"), "{html}");
+    assert!(!html.contains("<img") && !html.contains("<script") && !html.contains("http"), "{html}");
+    let help = world.refresh(json!({"describe": true})).await;
+    assert!(help.as_str().unwrap().contains("### Example parameters"));
+    assert_eq!(world.aws.writes(), 0);
+}
+
+#[tokio::test]
 async fn two_rows_with_one_authorization_are_warned_of() {
     let world = World::new().await;
     world.integration().id("1").text("open_id", "one-seller").insert().await;

@@ -135,3 +135,43 @@ async fn each_integration_is_verified_with_its_own_apps_signature() {
     assert_eq!(answer["integrations"][0]["reason"], "unknown_app_key");
     assert_eq!(world.aws.count(Step::Secret), 1);
 }
+
+#[tokio::test]
+async fn a_caller_in_rust_gets_a_valid_token_and_a_call_with_one() {
+    let world = World::new().await;
+    let fresh = world.integration().expiring_in(hours(1)).insert().await;
+    let dead = world.integration().expiring_in(minutes(5)).insert().await;
+    let paused = world.integration().status("paused").insert().await;
+    let token = async |shop: &world::Shop| {
+        let token = world.function.ensure_valid_access_token(&key(shop), world.deadline()).await;
+        token.map(|token| token.expose().to_owned()).map_err(|error| error.to_string())
+    };
+    let stored = world.stored_pair(&fresh).await.unwrap().access_token;
+    assert_eq!((token(&fresh).await, world.tiktok.calls(&fresh.open_id)), (Ok(stored), 0));
+    let granted = token(&dead).await.unwrap();
+    assert_eq!(Some(granted), world.granted_pair(&dead).map(|pair| pair.access_token));
+    assert_eq!(token(&paused).await, Err("its status is \"paused\"".into()));
+    assert!(
+        token(&world::shop("0", "0", "o")).await.unwrap_err().contains("there is no integration 0 of team 0")
+    );
+
+    // TikTok has replaced the access token, and the row does not know.
+    world.tiktok.authorize(&fresh.open_id, "S");
+    let tiktok = tiktok_token_refresh::tiktok::TikTok::new(
+        &world.setting("TIKTOK_AUTH_URL").parse().unwrap(),
+        &world.setting("TIKTOK_API_URL").parse().unwrap(),
+        std::time::Duration::from_secs(20),
+    )
+    .unwrap();
+    let key = key(&fresh);
+    let shops = world.function.call_with_valid_token(&key, world.deadline(), async |app, token| {
+        tiktok.get_authorized_shops(&app, &token, world.now()).await
+    });
+    let shops = shops.await.unwrap();
+    assert_eq!((shops.was_refreshed, shops.value[0].id.as_str()), (true, "7495"));
+}
+
+fn key(shop: &world::Shop) -> tiktok_token_refresh::integration::IntegrationKey {
+    let (team_id, integration_id) = (shop.team_id.clone(), shop.integration_id.clone());
+    tiktok_token_refresh::integration::IntegrationKey { team_id, integration_id }
+}
