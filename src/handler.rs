@@ -185,7 +185,8 @@ impl Function {
         Box::pin(verify::call_for(&self.services, key, deadline, call)).await
     }
 
-    /// Answers one event, by `deadline`.
+    /// Answers one event, by `deadline`. The future is to be polled to its end: one that is dropped before takes its
+    /// refreshes in mid-flight with it.
     ///
     /// # Errors
     /// [`InvocationError`] if the event is not understood or the run as a whole could not be done.

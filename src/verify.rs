@@ -167,7 +167,7 @@ async fn prepared(
     services: &Services,
     key: &IntegrationKey,
     deadline: DateTime<Utc>,
-) -> Result<(Refresher, Candidate), TokenError> {
+) -> Result<(Arc<Refresher>, Candidate), TokenError> {
     let no_token = |reason, message| TokenError::NoToken { reason, message, code: None };
     let run_id = uuid::Uuid::new_v4().to_string();
     let refresher = refresher(services, &run_id, deadline)
@@ -175,7 +175,7 @@ async fn prepared(
         .map_err(|error| no_token("credentials_unavailable", error.to_string()))?;
     let row = services.store.read(key).await.map_err(|error| no_token("store_error", error.to_string()))?;
     match row {
-        Some(row) if row.candidate.status == Status::Active => Ok((refresher, row.candidate)),
+        Some(row) if row.candidate.status == Status::Active => Ok((Arc::new(refresher), row.candidate)),
         Some(row) => Err(no_token("status", format!("its status is {:?}", row.candidate.status.as_str()))),
         None => Err(no_token("not_found", format!("there is no {key} in the table"))),
     }
@@ -196,7 +196,7 @@ async fn valid_token(refresher: &Refresher, row: &Candidate) -> Result<Option<Ac
 /// # Errors
 /// [`TokenError`], whose call's part is the call's own.
 pub async fn call_with_valid_token<T, F, Fut>(
-    refresher: &Refresher,
+    refresher: &Arc<Refresher>,
     row: Candidate,
     marks: bool,
     call: F,
@@ -225,29 +225,32 @@ where
     Ok(Fresh { value: call(app, token).await?, was_refreshed: true })
 }
 
-/// Refreshes an integration's token by the protocol, and answers the new one.
+/// Refreshes an integration's token by the protocol, and answers the new one. In a task of its own: whoever waits for it
+/// may give up, and a refresh in mid-flight must not end with that.
 ///
 /// # Errors
 /// [`TokenError::NoToken`] with the reason of the refresh.
 async fn ensure_refreshed(
-    refresher: &Refresher,
+    refresher: &Arc<Refresher>,
     row: Candidate,
     marks: bool,
 ) -> Result<AccessToken, TokenError> {
-    let report = match refresher.refresh(row.clone()).await {
-        Attempt::Done { report, .. } => report,
-        Attempt::Rejected(rejected) if marks => refresher.mark(*rejected).await,
-        Attempt::Rejected(rejected) => refresher.spare(*rejected).await,
-    };
-    let no_token = |reason, message: Option<String>| TokenError::NoToken {
-        reason,
-        message: message.unwrap_or_else(|| "it was not refreshed".into()),
-        code: report.tiktok_code,
-    };
+    let (task_refresher, candidate) = (refresher.clone(), row.clone());
+    let refresh = tokio::spawn(async move {
+        match task_refresher.refresh(candidate).await {
+            Attempt::Done { report, .. } => report,
+            Attempt::Rejected(rejected) if marks => task_refresher.mark(*rejected).await,
+            Attempt::Rejected(rejected) => task_refresher.spare(*rejected).await,
+        }
+    });
+    let no_token = |reason, message, code| TokenError::NoToken { reason, message, code };
+    let report = refresh.await.map_err(|lost| no_token("internal_error", lost.to_string(), None))?;
     if report.outcome != Outcome::Refreshed {
-        return Err(no_token(report.reason.unwrap_or(report.outcome.as_str()), report.message.clone()));
+        let reason = report.reason.unwrap_or(report.outcome.as_str());
+        let message = report.message.unwrap_or_else(|| "it was not refreshed".into());
+        return Err(no_token(reason, message, report.tiktok_code));
     }
-    stored_token(refresher, &row).await?.ok_or_else(|| no_token("deleted", Some("the row is gone".into())))
+    stored_token(refresher, &row).await?.ok_or_else(|| no_token("deleted", "the row is gone".into(), None))
 }
 
 async fn stored_token(refresher: &Refresher, row: &Candidate) -> Result<Option<AccessToken>, TokenError> {

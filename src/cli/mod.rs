@@ -2,7 +2,7 @@
 //! that what an operator sees is what production does.
 
 mod invoke;
-mod show;
+pub(crate) mod show;
 
 pub use invoke::{Aws, InvokeError};
 

@@ -119,7 +119,8 @@ fn listed(answer: &Value) -> String {
     format!("{}{}{}", shown(&table, &rows), counts(answer), left_out(answer))
 }
 
-fn table(header: &[&str]) -> Table {
+/// A table that fits the terminal, or `COLUMNS`, or 100 columns.
+pub(crate) fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table
         .load_style(UTF8_FULL_CONDENSED)

@@ -2,15 +2,13 @@
 
 use crate::{
     answer::RefreshAnswer,
+    cli::show::table,
     health::relative,
     integration::{Rule, UnixTime},
     report::Report,
     store::row::{self, Item},
 };
-use comfy_table::{ContentArrangement, Table, presets::UTF8_FULL_CONDENSED};
-
-/// The width where there is no terminal to ask.
-const WIDTH: u16 = 100;
+use comfy_table::Table;
 
 /// The rows as they are.
 pub(super) fn rows(items: &[Item], rule: &Rule) -> Table {
@@ -40,18 +38,6 @@ pub(super) fn report(answer: &RefreshAnswer) -> Table {
     for Report { key, outcome, reason, message, .. } in &answer.integrations {
         let why = message.as_deref().or(*reason).unwrap_or_default();
         table.add_row([&key.team_id, &key.integration_id, outcome.as_str(), why]);
-    }
-    table
-}
-
-fn table(header: &[&str]) -> Table {
-    let mut table = Table::new();
-    table
-        .load_style(UTF8_FULL_CONDENSED)
-        .set_content_arrangement(ContentArrangement::Dynamic)
-        .set_header(header);
-    if !table.is_tty() {
-        table.set_width(WIDTH);
     }
     table
 }

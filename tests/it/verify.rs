@@ -175,3 +175,20 @@ fn key(shop: &world::Shop) -> tiktok_token_refresh::integration::IntegrationKey 
     let (team_id, integration_id) = (shop.team_id.clone(), shop.integration_id.clone());
     tiktok_token_refresh::integration::IntegrationKey { team_id, integration_id }
 }
+
+#[tokio::test]
+async fn a_caller_who_gives_up_does_not_take_the_refresh_with_it() {
+    let world = World::new().await;
+    world.tiktok.single_use();
+    let shop = world.integration().expiring_in(minutes(1)).insert().await;
+    let gate = world.aws.hold(Step::Save);
+    let key = key(&shop);
+    tokio::select! {
+        token = world.function.ensure_valid_access_token(&key, world.deadline()) => panic!("{token:?}"),
+        () = gate.reached() => {} // TikTok has answered, nothing is saved yet, and the caller leaves.
+    }
+    gate.open();
+    while world.stored_pair(&shop).await != world.granted_pair(&shop) {
+        tokio::task::yield_now().await;
+    }
+}
