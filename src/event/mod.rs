@@ -2,11 +2,12 @@
 //! `team_id` must never come to mean "all teams".
 
 mod read;
+mod status;
 
 pub use read::BadEvent;
+pub use status::{Format, Place, StatusRequest};
 
-use crate::{health::Place, integration::IntegrationKey, secret::AuthCode};
-use chrono::FixedOffset;
+use crate::{integration::IntegrationKey, secret::AuthCode};
 use read::{Id, MAX_INTEGRATION_ID, MAX_TEAM_ID, quoted, read};
 use serde::{Deserialize, Deserializer, de};
 use serde_json::{Map, Value, value::RawValue};
@@ -29,29 +30,6 @@ pub enum Request {
     Connect(ConnectRequest),
     /// Do what these messages of the function's own queue say.
     Queue(Vec<QueueRecord>),
-}
-
-/// What a status report covers and how it is written.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StatusRequest {
-    /// Which integrations.
-    pub selection: Selection,
-    /// How the report is written.
-    pub format: Format,
-}
-
-/// How a status report is written.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Format {
-    /// For programs.
-    #[default]
-    Json,
-    /// The integrations as a table.
-    Table,
-    /// A few lines.
-    Summary,
-    /// A fragment for a CloudWatch custom widget.
-    Html(Place),
 }
 
 /// What a clean-up covers.
@@ -173,11 +151,11 @@ pub fn parse(event: &str) -> Result<Request, BadEvent> {
         return queue(read(event)?);
     }
     if looks.describe == Some(true) {
-        return read::<DescribeEvent>(event).map(|_| Request::Describe);
+        return read::<status::DescribeEvent>(event).map(|_| Request::Describe);
     }
     match looks.action.as_deref() {
         None | Some("refresh") => manual(read(event)?),
-        Some("status") => status(read(event)?),
+        Some("status") => status::request(read(event)?),
         Some("cleanup") => Ok(cleanup(read(event)?)),
         Some("connect") => connect(read(event)?),
         Some("verify") => verify(read(event)?),
@@ -210,82 +188,6 @@ struct Manual {
     integration_id: Id<MAX_INTEGRATION_ID>,
     force: Option<bool>,
     dry_run: Option<bool>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct StatusEvent {
-    #[serde(rename = "action")]
-    _action: String,
-    #[serde(default)]
-    team_id: Id<MAX_TEAM_ID>,
-    format: Option<FormatName>,
-    #[serde(rename = "widgetContext")]
-    widget_context: Option<WidgetContext>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum FormatName {
-    Json,
-    Table,
-    Summary,
-    Html,
-}
-
-/// What CloudWatch tells a custom widget of its surroundings. AWS writes it, so that keys which it adds do no harm.
-/// <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/add_custom_widget_dashboard_about.html>
-#[derive(Default, Deserialize)]
-struct WidgetContext {
-    theme: Option<String>,
-    timezone: Option<TimeZone>,
-}
-
-#[derive(Deserialize)]
-struct TimeZone {
-    // Beside it stands an offset in minutes, whose sign AWS does not document.
-    #[serde(rename = "offsetISO")]
-    offset: Option<String>,
-}
-
-fn status(event: StatusEvent) -> Result<Request, BadEvent> {
-    let format = match (event.format.unwrap_or(FormatName::Json), event.widget_context) {
-        (FormatName::Html, context) => Format::Html(place(context.unwrap_or_default())),
-        (_, Some(_)) => {
-            return Err(BadEvent("widgetContext: expected it beside \"format\":\"html\" alone".into()));
-        }
-        (FormatName::Json, None) => Format::Json,
-        (FormatName::Table, None) => Format::Table,
-        (FormatName::Summary, None) => Format::Summary,
-    };
-    Ok(Request::Status(StatusRequest { selection: event.team_id.selection(), format }))
-}
-
-/// Where a widget is shown; what CloudWatch does not say, or says oddly, is UTC and light.
-fn place(context: WidgetContext) -> Place {
-    let offset = context.timezone.and_then(|zone| zone.offset?.parse::<FixedOffset>().ok());
-    let offset = offset.filter(|offset| offset.local_minus_utc() != 0);
-    Place {
-        dark: context.theme.as_deref() == Some("dark"),
-        offset_minutes: offset.map_or(0, |offset| offset.local_minus_utc() / 60),
-        zone: offset.map_or_else(|| "UTC".into(), |offset| format!("UTC{offset}")),
-    }
-}
-
-/// CloudWatch's request for a widget's help text, with whatever else the widget is set to send.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct DescribeEvent {
-    #[serde(rename = "describe")]
-    _describe: bool,
-    #[serde(rename = "action")]
-    _action: Option<String>,
-    #[serde(default, rename = "team_id")]
-    _team_id: Id<MAX_TEAM_ID>,
-    #[serde(rename = "format")]
-    _format: Option<FormatName>,
-    #[serde(rename = "widgetContext")]
-    _widget_context: Option<de::IgnoredAny>,
 }
 
 #[derive(Deserialize)]

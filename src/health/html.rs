@@ -2,7 +2,10 @@
 //! from elsewhere, style what is outside its own class, or show a value from the data unescaped.
 
 use super::{Listed, StatusReport, relative};
-use crate::integration::{Health, UnixTime};
+use crate::{
+    event::Place,
+    integration::{Health, UnixTime},
+};
 use chrono::{DateTime, Datelike, FixedOffset, Offset, Utc};
 use html_escape::encode_quoted_attribute;
 
@@ -84,17 +87,6 @@ const STYLE: &str = "\
 .ttr small{font-size:12px}\
 .ttr ul{margin:4px 0;padding-left:18px;list-style:disc}\
 .ttr li{overflow-wrap:anywhere}";
-
-/// What a CloudWatch custom widget tells of the place where it is shown.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Place {
-    /// Whether the console is dark.
-    pub dark: bool,
-    /// The offset of the time zone shown, east of UTC.
-    pub offset_minutes: i32,
-    /// What the time zone is called, such as `UTC` or `+07:00`.
-    pub zone: String,
-}
 
 impl StatusReport {
     /// A self-contained fragment of HTML for a person: health at a glance, what expires when, whom to look at first.

@@ -4,7 +4,7 @@
 mod html;
 mod text;
 
-pub use html::{HELP, Place};
+pub use html::HELP;
 pub use text::relative;
 
 use crate::integration::{Candidate, Health, IntegrationKey, Rule, Status, UnixTime};

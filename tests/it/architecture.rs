@@ -13,9 +13,10 @@ fn code(file: &str) -> String {
     text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
 }
 
-const CORE: [&str; 19] = [
+const CORE: [&str; 20] = [
     "event/mod.rs",
     "event/read.rs",
+    "event/status.rs",
     "answer/mod.rs",
     "answer/refresh.rs",
     "answer/verify.rs",
