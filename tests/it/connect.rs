@@ -138,3 +138,21 @@ async fn two_sellers_who_connect_one_new_row_at_once_do_not_share_it() {
     assert_eq!(world.text(&shop, "open_id").await.as_deref(), Some("first"));
     assert_eq!(world.stored_pair(&shop).await, world.granted_pair(&shop));
 }
+
+#[tokio::test]
+async fn a_row_that_is_given_away_meanwhile_is_not_taken_back() {
+    let world = World::new().await;
+    let shop = world.integration().insert().await;
+    let gate = world.aws.hold(Step::Save);
+    let (function, deadline) = (world.function.clone(), world.deadline());
+    let slow = event(&shop, &world.tiktok.auth_code(&shop.open_id, "S"));
+    let slow = tokio::spawn(async move { world::invoke(&function, &slow, deadline).await });
+    gate.reached().await;
+    let mut replace = event(&shop, &world.tiktok.auth_code("another", "A"));
+    replace["replace"] = json!(true);
+    world.refresh(replace).await;
+    gate.open();
+    assert_eq!(slow.await.unwrap().unwrap_err().error_type(), "ConnectRefused");
+    let another = world::shop(&shop.team_id, &shop.integration_id, "another");
+    assert_eq!(world.stored_pair(&shop).await, world.granted_pair(&another));
+}

@@ -76,6 +76,14 @@ async fn a_report_reads_only_and_asks_for_no_secret() {
 }
 
 #[tokio::test]
+async fn a_row_without_any_token_is_counted_once() {
+    let world = World::new().await;
+    world.integration().without("access_token").without("refresh_token").insert().await;
+    let counts = world.refresh(json!({"action": "status"})).await["counts"].clone();
+    assert_eq!((&counts["total"], &counts["cannot_refresh"]), (&json!(1), &json!(1)));
+}
+
+#[tokio::test]
 async fn a_report_covers_the_team_that_it_names() {
     let world = town().await;
     world.integration().team("another").insert().await;
