@@ -1,6 +1,7 @@
 //! What time it is, as something that is passed in: tests turn it, nothing sleeps for it.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::Serializer;
 use std::{fmt, sync::Arc};
 
 /// A source of the current time.
@@ -29,4 +30,9 @@ impl fmt::Debug for Clock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Clock({})", self.now())
     }
+}
+
+/// Writes a moment as answers do: RFC 3339, to the second, in UTC.
+pub(crate) fn to_the_second<S: Serializer>(time: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&time.to_rfc3339_opts(SecondsFormat::Secs, true))
 }

@@ -4,6 +4,16 @@ use crate::integration::{Candidate, IntegrationKey, Skip, UnixTime};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
+/// How many integrations an answer lists at most, and how many of one kind are kept in memory for it.
+pub(crate) const MAX_LISTED: usize = 5_000;
+/// How many bytes of JSON the list may take. Lambda's limit on the whole answer is 6 MB.
+pub(crate) const MAX_LISTED_BYTES: usize = 4_000_000;
+
+/// How many bytes of an answer something takes in a list.
+pub(crate) fn json_len(listed: &impl Serialize) -> usize {
+    serde_json::to_string(listed).map_or(0, |json| json.len() + 1)
+}
+
 /// How long a message may be, in characters.
 const MAX_MESSAGE: usize = 300;
 

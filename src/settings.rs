@@ -205,8 +205,12 @@ impl<F: Fn(&str) -> Option<String>> Reader<F> {
 
     fn parsed_url(&mut self, name: &str, value: &str) -> Url {
         match Url::parse(value) {
-            Ok(url) if url.query().is_some() || url.fragment().is_some() || !url.username().is_empty() => {
-                self.wrong(name, value, "a URL without user, query and fragment");
+            Ok(url) if !url.username().is_empty() || url.password().is_some() => {
+                // Not shown: it may be a password.
+                self.problems.push(format!("{name}: expected a URL without a user and a password"));
+            }
+            Ok(url) if url.query().is_some() || url.fragment().is_some() => {
+                self.wrong(name, value, "a URL without query and fragment");
             }
             Ok(url) if url.scheme() == "https" || (url.scheme() == "http" && is_loopback(&url)) => {
                 return url;
@@ -325,6 +329,17 @@ mod tests {
             "https://a.example?x=1",
         ] {
             assert!(with("TIKTOK_API_URL", url).unwrap_err().contains("TIKTOK_API_URL="), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_password_in_a_url_is_refused_without_being_shown() {
+        for url in ["https://user:s3cr3t@auth.example", "https://:s3cr3t@auth.example"] {
+            let said = with("TIKTOK_AUTH_URL", url).unwrap_err();
+            assert!(
+                said.contains("TIKTOK_AUTH_URL: expected a URL without a user") && !said.contains("s3cr3t"),
+                "{said}"
+            );
         }
     }
 

@@ -1,7 +1,10 @@
 //! The answer to `cleanup`.
 
-use super::MAX_LISTED;
-use crate::{event::CleanupRequest, integration::IntegrationKey};
+use crate::{
+    event::CleanupRequest,
+    integration::IntegrationKey,
+    report::{MAX_LISTED, MAX_LISTED_BYTES, json_len},
+};
 use serde::Serialize;
 
 /// The answer to a clean-up.
@@ -21,6 +24,8 @@ pub struct CleanupAnswer {
     /// How many integrations the list leaves out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub truncated: Option<u64>,
+    #[serde(skip)]
+    bytes: usize,
 }
 
 /// How many integrations a clean-up ended how.
@@ -61,13 +66,16 @@ impl CleanupAnswer {
             counts: CleanupCounts::default(),
             integrations: Vec::new(),
             truncated: None,
+            bytes: 0,
         }
     }
 
     /// Lists an integration, as long as there is room.
     pub fn list(&mut self, key: IntegrationKey, outcome: &'static str, message: Option<String>) {
-        if self.integrations.len() < MAX_LISTED {
-            self.integrations.push(CleanedUp { key, outcome, message });
+        let listed = CleanedUp { key, outcome, message };
+        self.bytes += json_len(&listed);
+        if self.integrations.len() < MAX_LISTED && self.bytes <= MAX_LISTED_BYTES {
+            self.integrations.push(listed);
         } else {
             *self.truncated.get_or_insert_default() += 1;
         }

@@ -13,8 +13,6 @@ pub use verify::{VerifyAnswer, VerifyCounts, VerifyReport};
 use crate::health::StatusReport;
 use serde::Serialize;
 
-/// How many integrations an answer lists at most, and how many of one outcome are kept in memory for it.
-pub(crate) const MAX_LISTED: usize = 5_000;
 /// Any answer of the function's.
 #[derive(Clone, Debug, Serialize)]
 #[serde(untagged)]

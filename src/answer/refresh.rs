@@ -1,17 +1,14 @@
 //! The answer to `refresh`, and the tally behind it: every integration examined ends in exactly one outcome,
 //! so the counts add up by construction.
 
-use super::MAX_LISTED;
 use crate::{
+    clock,
     event::{RefreshRequest, Trigger},
-    report::{Outcome, Report},
+    report::{MAX_LISTED, MAX_LISTED_BYTES, Outcome, Report, json_len},
 };
-use chrono::{DateTime, SecondsFormat, Utc};
-use serde::{Serialize, Serializer};
+use chrono::{DateTime, Utc};
+use serde::Serialize;
 use std::{collections::BTreeMap, time::Duration};
-
-/// How many bytes of JSON the list may take. Lambda's limit on the whole answer is 6 MB.
-const MAX_LISTED_BYTES: usize = 4_000_000;
 
 /// How many integrations ended how.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -91,7 +88,7 @@ impl Tally {
         for mut reports in self.listed.into_values() {
             reports.sort_by(|a, b| a.key.cmp(&b.key));
             for report in reports {
-                bytes += serde_json::to_string(&report).map_or(0, |json| json.len() + 1);
+                bytes += json_len(&report);
                 if list.len() == MAX_LISTED || bytes > MAX_LISTED_BYTES {
                     break;
                 }
@@ -118,7 +115,7 @@ pub struct RefreshAnswer {
     /// The team that the request named.
     pub team_id: Option<String>,
     /// When the run began.
-    #[serde(serialize_with = "to_the_second")]
+    #[serde(serialize_with = "clock::to_the_second")]
     pub started_at: DateTime<Utc>,
     /// How long it took, in milliseconds.
     pub duration_ms: u64,
@@ -159,10 +156,6 @@ impl RefreshAnswer {
             truncated: (left_out > 0).then_some(left_out),
         }
     }
-}
-
-fn to_the_second<S: Serializer>(time: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&time.to_rfc3339_opts(SecondsFormat::Secs, true))
 }
 
 #[cfg(test)]

@@ -1,7 +1,10 @@
 //! The answer to `verify`.
 
-use super::MAX_LISTED;
-use crate::{event::Selection, integration::IntegrationKey};
+use crate::{
+    event::Selection,
+    integration::IntegrationKey,
+    report::{MAX_LISTED, MAX_LISTED_BYTES, json_len},
+};
 use serde::Serialize;
 
 /// The answer to a verification.
@@ -19,6 +22,8 @@ pub struct VerifyAnswer {
     /// How many integrations the list leaves out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub truncated: Option<u64>,
+    #[serde(skip)]
+    bytes: usize,
 }
 
 /// How many integrations a verification ended how.
@@ -88,6 +93,7 @@ impl VerifyAnswer {
             counts: VerifyCounts::default(),
             integrations: Vec::new(),
             truncated: None,
+            bytes: 0,
         }
     }
 
@@ -101,10 +107,30 @@ impl VerifyAnswer {
             _ => &mut self.counts.failed,
         } += 1;
         let at = if report.outcome == "failed" { 0 } else { self.integrations.len() };
+        self.bytes += json_len(&report);
         self.integrations.insert(at, report);
-        if self.integrations.len() > MAX_LISTED {
-            self.integrations.pop();
+        while self.integrations.len() > MAX_LISTED || self.bytes > MAX_LISTED_BYTES {
+            let Some(cut) = self.integrations.pop() else { break };
+            self.bytes -= json_len(&cut);
             *self.truncated.get_or_insert_default() += 1;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_stays_well_below_lambdas_limit_and_keeps_the_failures() {
+        let mut answer = VerifyAnswer::new("r".into(), &Selection::All);
+        let key = |id: usize| IntegrationKey { team_id: "t".repeat(2000), integration_id: id.to_string() };
+        for id in 0..4_000 {
+            answer.add(VerifyReport::valid(key(id), false, std::iter::once("7495".into())));
+        }
+        answer.add(VerifyReport::failed(key(9_999), "refused", "why".into(), None));
+        assert!(serde_json::to_string(&answer).unwrap().len() < 5_000_000);
+        assert_eq!(answer.integrations[0].outcome, "failed");
+        assert_eq!(answer.truncated, Some(4_001 - answer.integrations.len() as u64));
     }
 }

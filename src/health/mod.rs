@@ -7,18 +7,18 @@ mod text;
 pub use html::HELP;
 pub use text::relative;
 
-use crate::integration::{Candidate, Health, IntegrationKey, Rule, Status, UnixTime};
-use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use crate::{
+    clock,
+    integration::{Candidate, Health, IntegrationKey, Rule, Status, UnixTime},
+    report::{MAX_LISTED, MAX_LISTED_BYTES, json_len},
+};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 use std::{
     collections::{BinaryHeap, HashMap},
     hash::{BuildHasher, RandomState},
 };
 
-/// How many integrations a report lists at most: the most urgent.
-const MAX_LISTED: usize = 5_000;
-/// How many bytes of JSON the list may take. Lambda's limit on the whole answer is 6 MB.
-const MAX_LISTED_BYTES: usize = 4_000_000;
 /// How many warnings a report holds at most.
 const MAX_WARNINGS: usize = 200;
 /// Which of a row's tokens are there. Their absence is found by a filter, so that none is read.
@@ -118,7 +118,7 @@ pub struct Listed {
 pub struct StatusReport {
     action: &'static str,
     /// When the report was made.
-    #[serde(serialize_with = "to_the_second")]
+    #[serde(serialize_with = "clock::to_the_second")]
     pub generated_at: DateTime<Utc>,
     /// How many integrations are in which state.
     pub counts: StateCounts,
@@ -276,7 +276,7 @@ impl Examination {
         let mut bytes = 0;
         let mut integrations = self.listed.into_sorted_vec();
         let fits = |listed: &Listed| {
-            bytes += serde_json::to_string(listed).map_or(0, |json| json.len() + 1);
+            bytes += json_len(listed);
             bytes <= MAX_LISTED_BYTES
         };
         let fitting = integrations.iter().map(fits).take_while(|fits| *fits).count();
@@ -313,10 +313,6 @@ fn state(row: &Candidate, tokens: Tokens, rule: &Rule) -> Health {
         (Tokens::NoAccessToken, health) if health != Health::CannotRefresh => Health::Expired,
         (Tokens::NoAccessToken | Tokens::Both, health) => health,
     }
-}
-
-fn to_the_second<S: serde::Serializer>(time: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&time.to_rfc3339_opts(SecondsFormat::Secs, true))
 }
 
 #[cfg(test)]
