@@ -67,8 +67,11 @@ impl Apps {
 /// The app credentials cannot be had. No variant holds any of the secret's text.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CredentialsError {
-    /// There is no such secret.
-    #[error("the secret {id} does not exist: check APP_CREDENTIALS_SECRET_ID and AWS_REGION")]
+    /// There is no such secret, or it was made and never filled: Secrets Manager tells both alike.
+    #[error(
+        "the secret {id} does not exist, or holds no value yet: check APP_CREDENTIALS_SECRET_ID and AWS_REGION, or put \
+         the app's key and secret into it"
+    )]
     Missing {
         /// `APP_CREDENTIALS_SECRET_ID`.
         id: String,

@@ -2,7 +2,7 @@
 //! exact JSON is tested.
 //! <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html>
 
-use crate::{answer::Counts, census::Gauges};
+use crate::{answer::Counts, census::Gauges, event::Trigger};
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value, json};
 use std::time::Duration;
@@ -19,6 +19,8 @@ pub struct RunMetrics<'a> {
     pub at: DateTime<Utc>,
     /// The run's id, a property to search by and no dimension.
     pub run_id: &'a str,
+    /// Who asked for the run.
+    pub trigger: Trigger,
     /// How many ended how.
     pub counts: Counts,
     /// How long the run took.
@@ -63,15 +65,22 @@ impl RunMetrics<'_> {
         }
         let definitions: Vec<Value> =
             metrics.iter().map(|(name, unit, _)| json!({ "Name": name, "Unit": unit })).collect();
+        let mut directives =
+            vec![json!({ "Namespace": self.namespace, "Dimensions": [[]], "Metrics": definitions })];
+        if self.trigger == Trigger::Schedule {
+            // So that a run by hand cannot hide from the alarm that the nightly one did not happen.
+            directives.push(json!({
+                "Namespace": self.namespace, "Dimensions": [["trigger"]],
+                "Metrics": [{ "Name": "RunCompleted", "Unit": "Count" }],
+            }));
+        }
         let mut line = Map::new();
         line.insert(
             "_aws".into(),
-            json!({
-                "Timestamp": self.at.timestamp_millis(),
-                "CloudWatchMetrics": [{ "Namespace": self.namespace, "Dimensions": [[]], "Metrics": definitions }],
-            }),
+            json!({ "Timestamp": self.at.timestamp_millis(), "CloudWatchMetrics": directives }),
         );
         line.insert("run_id".into(), json!(self.run_id));
+        line.insert("trigger".into(), json!(self.trigger.as_str()));
         line.extend(metrics.into_iter().map(|(name, _, value)| (name.to_owned(), value)));
         Value::Object(line).to_string()
     }
@@ -129,6 +138,7 @@ mod tests {
             namespace: "TikTokTokenRefresh",
             at: DateTime::from_timestamp(1_795_399_200, 0).unwrap(),
             run_id: "r",
+            trigger: Trigger::Schedule,
             counts: Counts { examined: 3, due: 2, refreshed: 2, skipped_not_due: 1, ..Counts::default() },
             took: Duration::from_millis(812),
             completed: true,
@@ -153,8 +163,11 @@ mod tests {
                         unit("SoonestAccessTokenExpirySeconds", "Seconds"), unit("ExpiredAccessTokens", "Count"),
                         unit("RefreshTokensExpiringIn7Days", "Count"),
                     ],
+                }, {
+                    "Namespace": "TikTokTokenRefresh", "Dimensions": [["trigger"]],
+                    "Metrics": [unit("RunCompleted", "Count")],
                 }]},
-                "run_id": "r", "Examined": 3, "Due": 2, "Refreshed": 2, "CannotRefresh": 0, "Failed": 0,
+                "run_id": "r", "trigger": "schedule", "Examined": 3, "Due": 2, "Refreshed": 2, "CannotRefresh": 0, "Failed": 0,
                 "OutcomeUnknown": 0, "Deferred": 0, "Queued": 0, "RunDuration": 812, "RunCompleted": 1,
                 "ProviderLatency": [48, 52], "SoonestAccessTokenExpirySeconds": -60, "ExpiredAccessTokens": 1,
                 "RefreshTokensExpiringIn7Days": 0,
@@ -163,11 +176,12 @@ mod tests {
     }
 
     #[test]
-    fn a_run_without_a_call_has_no_latency_to_tell() {
+    fn a_run_by_hand_without_a_call_tells_no_latency_and_no_nightly_run() {
         let metrics = RunMetrics {
             namespace: "n",
             at: DateTime::UNIX_EPOCH,
             run_id: "r",
+            trigger: Trigger::Manual,
             counts: Counts::default(),
             took: Duration::ZERO,
             completed: false,
@@ -176,6 +190,7 @@ mod tests {
         };
         let line = metrics.line();
         assert!(!line.contains("ProviderLatency") && !line.contains("Expir") && !line.contains('\n'));
+        assert!(!line.contains(r#"[["trigger"]]"#), "only the nightly run counts as that");
     }
 
     #[test]

@@ -30,8 +30,8 @@ pub struct Settings {
     pub fan_out_above: usize,
     /// `EVENT_BUS_NAME`: where changes of state are published.
     pub event_bus_name: Option<String>,
-    /// `METRICS_NAMESPACE`: of the CloudWatch metrics.
-    pub metrics_namespace: String,
+    /// `METRICS_NAMESPACE`: of the CloudWatch metrics; without one, no metrics are written.
+    pub metrics_namespace: Option<String>,
     /// `LOG_LEVEL`: of this crate; the levels of the crates below it are fixed.
     pub log_level: tracing::Level,
 }
@@ -96,9 +96,11 @@ impl Settings {
             work_queue_url: reader.optional_url("WORK_QUEUE_URL"),
             fan_out_above: reader.number("FAN_OUT_ABOVE", 5000, 1_000_000) as usize,
             event_bus_name: reader.text("EVENT_BUS_NAME"),
-            metrics_namespace: reader
-                .text("METRICS_NAMESPACE")
-                .unwrap_or_else(|| "TikTokTokenRefresh".into()),
+            metrics_namespace: Some(
+                reader.text("METRICS_NAMESPACE").unwrap_or_else(|| "TikTokTokenRefresh".into()),
+            )
+            // CloudWatch bills each metric, which for few integrations is more than all the rest.
+            .filter(|namespace| namespace != "none"),
             log_level: reader.level("LOG_LEVEL"),
         };
         if reader.problems.is_empty() {
@@ -268,7 +270,7 @@ mod tests {
         assert_eq!(settings.tiktok_timeout, Duration::from_secs(10));
         assert_eq!(settings.tiktok_auth_url.as_str(), "https://auth.tiktok-shops.com/");
         assert_eq!(settings.tiktok_api_url.as_str(), "https://open-api.tiktokglobalshop.com/");
-        assert_eq!(settings.metrics_namespace, "TikTokTokenRefresh");
+        assert_eq!(settings.metrics_namespace.as_deref(), Some("TikTokTokenRefresh"));
         assert_eq!(
             (settings.work_queue_url, settings.fan_out_above, settings.event_bus_name),
             (None, 5000, None)
@@ -314,6 +316,12 @@ mod tests {
         for text in ["48", "-5m", "0s", "31d", "h"] {
             assert!(with("REFRESH_AHEAD", text).unwrap_err().contains("REFRESH_AHEAD="), "{text}");
         }
+    }
+
+    #[test]
+    fn metrics_can_be_done_without() {
+        assert_eq!(with("METRICS_NAMESPACE", "none").unwrap().metrics_namespace, None);
+        assert_eq!(with("METRICS_NAMESPACE", "Shops").unwrap().metrics_namespace.as_deref(), Some("Shops"));
     }
 
     #[test]

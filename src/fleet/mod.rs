@@ -144,17 +144,20 @@ async fn conduct(
     let took = timer.elapsed();
     let counts = run.tally.counts();
     let completed = done.is_ok() && counts.deferred == 0;
-    let metrics = RunMetrics {
-        namespace: &services.settings.metrics_namespace,
-        at: services.clock.now(),
-        run_id: &run_id,
-        counts,
-        took,
-        completed,
-        latency: &run.latency,
-        gauges: (done.is_ok() && request.trigger == Trigger::Schedule).then_some(run.census.gauges),
-    };
-    (services.emit)(&metrics.line());
+    if let Some(namespace) = &services.settings.metrics_namespace {
+        let metrics = RunMetrics {
+            namespace,
+            at: services.clock.now(),
+            run_id: &run_id,
+            trigger: request.trigger,
+            counts,
+            took,
+            completed,
+            latency: &run.latency,
+            gauges: (done.is_ok() && request.trigger == Trigger::Schedule).then_some(run.census.gauges),
+        };
+        (services.emit)(&metrics.line());
+    }
     let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
     let counted = serde_json::to_string(&counts).unwrap_or_default();
     match &done {

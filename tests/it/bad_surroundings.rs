@@ -44,7 +44,7 @@ async fn a_throttled_page_is_asked_for_again() {
 #[tokio::test]
 async fn a_secret_that_is_missing_or_malformed_is_named_and_nothing_is_touched() {
     for (secret, expected) in [
-        (None, "the secret apps does not exist: check APP_CREDENTIALS_SECRET_ID"),
+        (None, "the secret apps does not exist, or holds no value yet: check APP_CREDENTIALS_SECRET_ID"),
         (Some("app-secret-plain"), "the secret apps is not JSON: expected {\"app_key\""),
         (Some(r#"{"app_key":"29a39d"}"#), "the secret apps has no app_secret: expected"),
         (Some(r#"{"apps":[]}"#), "the secret apps has an empty list of apps: expected"),
