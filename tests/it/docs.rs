@@ -78,24 +78,6 @@ fn the_log_page_explains_every_reason() {
 }
 
 #[test]
-fn every_setting_of_the_code_is_in_the_template_and_the_reverse() {
-    let template = read("infra/template.yaml");
-    let variables =
-        template.split("        Variables:\n").nth(1).unwrap().split("      Policies:").next().unwrap();
-    let mut set: Vec<&str> = variables.lines().map(|line| line.trim().split(':').next().unwrap()).collect();
-    set.sort_unstable();
-    let source = read("src/settings.rs");
-    let code = source.split("#[cfg(test)]").next().unwrap();
-    let mut read =
-        quoted(code, |text| text.len() > 4 && text.chars().all(|c| c.is_ascii_uppercase() || c == '_'));
-    // For local runs alone.
-    read.retain(|name| !name.starts_with("TIKTOK_SHOP_APP"));
-    read.sort_unstable();
-    read.dedup();
-    assert_eq!(set, read);
-}
-
-#[test]
 fn the_vietnamese_readme_is_kept_equal() {
     let (english, vietnamese) = (read("README.md"), read("README.vi.md"));
     let outline = |text: &str| {

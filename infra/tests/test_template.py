@@ -1,0 +1,472 @@
+"""What the deployed stack promises, held against the transformed template."""
+
+import json
+import re
+
+import pytest
+from stack import ACCOUNT, PROJECT, of_type, properties, render, source, statements, transformed
+
+DAY = 24 * 3600
+TWO_WEEKS = 14 * DAY
+TOPIC = "arn:aws:sns:eu-central-1:123456789012:on-call"
+SECRET = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:tiktok-AbCdEf"
+KEY = "arn:aws:kms:eu-central-1:123456789012:key/11112222-3333-4444-5555-666677778888"
+
+
+@pytest.fixture(scope="module")
+def stack():
+    return render()
+
+
+def code(file):
+    """A source file without its unit tests."""
+    return (PROJECT / "src" / file).read_text().split("#[cfg(test)]")[0]
+
+
+# The table, the secret and the key
+
+
+def test_the_table_has_the_contracts_keys_and_costs_what_is_used(stack):
+    table = properties(stack, "Table")
+    assert table["KeySchema"] == [
+        {"AttributeName": "team_id", "KeyType": "HASH"},
+        {"AttributeName": "integration_id", "KeyType": "RANGE"},
+    ]
+    types = {each["AttributeName"]: each["AttributeType"] for each in table["AttributeDefinitions"]}
+    assert types == {"team_id": "S", "integration_id": "S"}
+    assert table["BillingMode"] == "PAY_PER_REQUEST"
+
+
+def test_the_table_is_encrypted_recoverable_and_survives_its_stack(stack):
+    table = properties(stack, "Table")
+    assert table["SSESpecification"] == {"SSEEnabled": True, "SSEType": "KMS", "KMSMasterKeyId": "Key.Arn"}
+    assert table["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
+    assert table["DeletionProtectionEnabled"] is True
+
+
+@pytest.mark.parametrize("name", ["Key", "Table", "Secret", "WorkQueue", "DeadLetters", "Log"])
+def test_what_may_hold_a_token_or_its_history_is_kept_when_the_stack_goes(stack, name):
+    assert stack[name]["DeletionPolicy"] == stack[name]["UpdateReplacePolicy"] == "Retain"
+
+
+def test_a_new_secret_is_encrypted_and_has_no_value(stack):
+    secret = properties(stack, "Secret")
+    assert secret["KmsKeyId"] == "Key.Arn"
+    assert not {"SecretString", "GenerateSecretString"} & secret.keys()
+
+
+def test_the_key_is_rotated_and_left_to_the_accounts_policies(stack):
+    key = properties(stack, "Key")
+    assert key["EnableKeyRotation"] is True
+    [statement] = key["KeyPolicy"]["Statement"]
+    assert statement["Principal"] == {"AWS": f"arn:aws:iam::{ACCOUNT}:root"}
+
+
+# The night
+
+
+def test_the_night_begins_at_two_in_utc_or_in_the_zone_that_is_given(stack):
+    [(_, night)] = of_type(stack, "AWS::Scheduler::Schedule").items()
+    assert night["Properties"]["ScheduleExpression"] == "cron(0 2 * * ? *)"
+    assert night["Properties"]["ScheduleExpressionTimezone"] == "UTC"
+    assert night["Properties"]["FlexibleTimeWindow"] == {"Mode": "OFF"}
+    assert night["Properties"].get("State", "ENABLED") == "ENABLED"
+    [elsewhere] = of_type(render(TimeZone="Asia/Ho_Chi_Minh"), "AWS::Scheduler::Schedule").values()
+    assert elsewhere["Properties"]["ScheduleExpressionTimezone"] == "Asia/Ho_Chi_Minh"
+
+
+def test_a_night_that_cannot_be_started_is_tried_for_an_hour_and_then_kept(stack):
+    [night] = of_type(stack, "AWS::Scheduler::Schedule").values()
+    target = night["Properties"]["Target"]
+    assert target["Arn"] == "Function.Arn"
+    # The function takes the scheduler's own event; an input of one's own would be another.
+    assert "Input" not in target
+    assert target["RetryPolicy"] == {"MaximumRetryAttempts": 3, "MaximumEventAgeInSeconds": 3600}
+    assert target["DeadLetterConfig"] == {"Arn": "MissedRuns.Arn"}
+    assert target["RoleArn"] == "SchedulerRole.Arn"
+
+
+def test_a_night_that_fails_is_tried_once_more_within_the_hour_and_then_kept(stack):
+    [(_, config)] = of_type(stack, "AWS::Lambda::EventInvokeConfig").items()
+    assert config["Properties"] == {
+        "FunctionName": "Function",
+        "Qualifier": "$LATEST",
+        "MaximumRetryAttempts": 1,
+        "MaximumEventAgeInSeconds": 3600,
+        "DestinationConfig": {"OnFailure": {"Destination": "MissedRuns.Arn"}},
+    }
+
+
+# The function
+
+
+def test_the_function_is_what_lambda_runs(stack):
+    function = properties(stack, "Function")
+    assert (function["Runtime"], function["Handler"]) == ("provided.al2023", "bootstrap")
+    assert function["Architectures"] == ["arm64"]
+    assert properties(render(Architecture="x86_64"), "Function")["Architectures"] == ["x86_64"]
+    assert function["Timeout"] == 900
+    assert function["LoggingConfig"] == {"LogGroup": "Log"}
+    assert properties(stack, "Log")["RetentionInDays"] == 90
+
+
+def test_concurrency_is_bounded_and_leaves_room_for_people(stack):
+    reserved = properties(stack, "Function")["ReservedConcurrentExecutions"]
+    [source] = of_type(stack, "AWS::Lambda::EventSourceMapping").values()
+    workers = source["Properties"]["ScalingConfig"]["MaximumConcurrency"]
+    assert workers + 3 <= reserved <= 20
+    # An account whose limit is 10 cannot reserve any.
+    assert not properties(render(ReservedConcurrency=0), "Function").get("ReservedConcurrentExecutions")
+
+
+def test_all_workers_together_ask_tiktok_no_more_than_one_function_alone_would(stack):
+    function = properties(stack, "Function")["Environment"]["Variables"]
+    [source] = of_type(stack, "AWS::Lambda::EventSourceMapping").values()
+    at_once = source["Properties"]["ScalingConfig"]["MaximumConcurrency"] + 1
+    default = int(re.search(r'"MAX_REQUESTS_PER_SECOND", (\d+)', code("settings.rs"))[1])
+    assert int(function["MAX_REQUESTS_PER_SECOND"]) * at_once <= default
+
+
+def test_every_variable_that_the_code_reads_is_set_and_no_other():
+    stack = render(EventBusName="platform")
+    given = set(properties(stack, "Function")["Environment"]["Variables"])
+    read = set(re.findall(r'"([A-Z]+(?:_[A-Z]+)+)"', code("settings.rs")))
+    assert len(read) > 12
+    for_local_runs = {"TIKTOK_SHOP_APP_KEY", "TIKTOK_SHOP_APP_SECRET"}
+    assert given == read - for_local_runs
+
+
+# The queues
+
+
+@pytest.mark.parametrize("name", ["WorkQueue", "DeadLetters", "MissedRuns"])
+def test_every_queue_is_encrypted_and_keeps_for_two_weeks(stack, name):
+    queue = properties(stack, name)
+    assert queue["KmsMasterKeyId"] == "Key.Arn"
+    assert queue["MessageRetentionPeriod"] == TWO_WEEKS
+
+
+def test_a_message_is_hidden_for_longer_than_the_function_may_take(stack):
+    work, function = properties(stack, "WorkQueue"), properties(stack, "Function")
+    assert work["VisibilityTimeout"] >= 6 * function["Timeout"]
+    assert work["RedrivePolicy"] == {"deadLetterTargetArn": "DeadLetters.Arn", "maxReceiveCount": 5}
+
+
+def test_a_message_that_failed_comes_back_alone(stack):
+    [source] = of_type(stack, "AWS::Lambda::EventSourceMapping").values()
+    assert source["Properties"]["EventSourceArn"] == "WorkQueue.Arn"
+    assert source["Properties"]["FunctionName"] == "Function"
+    assert source["Properties"]["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+    assert source["Properties"]["BatchSize"] == 1
+
+
+# What is allowed
+
+# What the code's calls to the SDK are named in a policy, where the name differs.
+ACTION_OF_CALL = {"SendMessageBatch": "SendMessage"}
+ADAPTERS = {
+    "dynamodb": ["store/mod.rs", "store/scan.rs", "store/change.rs", "store/row.rs"],
+    "secretsmanager": ["credentials.rs"],
+    "sqs": ["queue.rs"],
+    "events": ["announce.rs"],
+}
+
+
+def called_by_the_code():
+    actions = set()
+    for service, files in ADAPTERS.items():
+        for file in files:
+            for call in re.findall(r"\bclient\s*\.\s*([a-z_]+)\(\)", code(file)):
+                name = "".join(word.capitalize() for word in call.split("_"))
+                actions.add(f"{service}:{ACTION_OF_CALL.get(name, name)}")
+    return actions
+
+
+def test_no_other_file_calls_aws():
+    """Keeps the list of adapters above complete."""
+    files = {str(file.relative_to(PROJECT / "src")) for file in (PROJECT / "src").rglob("*.rs")}
+    callers = {file for file in files if "aws_sdk_" in code(file) and ".send()" in code(file)}
+    not_in_the_function = {file for file in callers if file.startswith(("local/", "cli/"))}
+    assert callers - not_in_the_function <= {file for files in ADAPTERS.values() for file in files}
+
+
+def test_the_function_may_do_what_its_code_and_lambda_in_its_name_do_and_nothing_else():
+    stack = render(EventBusName="platform")
+    allowed = {action for each in statements(stack, "FunctionRole") for action in each["Action"]}
+    by_lambda = {
+        # https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-configure.html
+        "sqs:ReceiveMessage",
+        "sqs:DeleteMessage",
+        "sqs:GetQueueAttributes",
+        # https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs.html
+        "logs:CreateLogStream",
+        "logs:PutLogEvents",
+    }
+    # What DynamoDB, Secrets Manager and SQS ask of the caller for a customer-managed key.
+    for_the_key = {"kms:Decrypt", "kms:GenerateDataKey"}
+    called = called_by_the_code()
+    assert len(called) == 7
+    assert allowed == called | by_lambda | for_the_key
+
+
+def test_each_action_is_allowed_on_the_one_resource_that_it_is_for():
+    stack = render(EventBusName="platform")
+    allowed = {(action, each["Resource"][0]) for each in statements(stack, "FunctionRole") for action in each["Action"]}
+    assert {resource for action, resource in allowed if action.startswith("dynamodb:")} == {"Table.Arn"}
+    assert {resource for action, resource in allowed if action.startswith("secretsmanager:")} == {"Secret"}
+    assert {resource for action, resource in allowed if action.startswith("logs:")} == {"Log.Arn"}
+    assert {resource for action, resource in allowed if action.startswith("kms:")} == {"Key.Arn"}
+    [bus] = {resource for action, resource in allowed if action.startswith("events:")}
+    assert bus.endswith(":event-bus/platform")
+    assert ("sqs:ReceiveMessage", "WorkQueue.Arn") in allowed
+    assert ("sqs:SendMessage", "MissedRuns.Arn") in allowed
+    assert ("sqs:ReceiveMessage", "MissedRuns.Arn") not in allowed
+
+
+def test_the_scheduler_may_invoke_this_function_and_fill_its_dead_letters(stack):
+    allowed = {(a, r) for each in statements(stack, "SchedulerRole") for a in each["Action"] for r in each["Resource"]}
+    assert allowed == {
+        ("lambda:InvokeFunction", "Function.Arn"),
+        ("sqs:SendMessage", "MissedRuns.Arn"),
+        ("kms:Decrypt", "Key.Arn"),
+        ("kms:GenerateDataKey", "Key.Arn"),
+    }
+    [trust] = properties(stack, "SchedulerRole")["AssumeRolePolicyDocument"]["Statement"]
+    assert trust["Condition"] == {"StringEquals": {"aws:SourceAccount": ACCOUNT}}
+    assert trust["Principal"] == {"Service": "scheduler.amazonaws.com"}
+
+
+def test_no_policy_has_a_wildcard_and_no_role_has_anothers_policy():
+    stack = render(EventBusName="platform", ExistingKeyArns=KEY)
+    roles = of_type(stack, "AWS::IAM::Role")
+    assert set(roles) == {"FunctionRole", "SchedulerRole"}
+    for name in roles:
+        assert not properties(stack, name).get("ManagedPolicyArns")
+        for statement in statements(stack, name):
+            assert statement["Effect"] == "Allow"
+            assert not [each for each in statement["Action"] + statement["Resource"] if "*" in each], statement
+
+
+def test_the_keys_are_used_by_way_of_the_services_alone():
+    stack = render(ExistingKeyArns=KEY)
+    for role in ("FunctionRole", "SchedulerRole"):
+        for statement in statements(stack, role):
+            if any(action.startswith("kms:") for action in statement["Action"]):
+                via = statement["Condition"]["StringEquals"]["kms:ViaService"]
+                via = via if isinstance(via, list) else [via]
+                assert via
+                assert all(each.endswith(".eu-central-1.amazonaws.com") for each in via)
+
+
+# What exists already
+
+
+def test_an_existing_table_is_used_instead_of_a_new_one():
+    stack = render(ExistingTableName="shops")
+    assert "Table" not in stack
+    assert properties(stack, "Function")["Environment"]["Variables"]["TABLE_NAME"] == "shops"
+    [table] = [each for each in statements(stack, "FunctionRole") if each["Sid"] == "Table"]
+    [arn] = table["Resource"]
+    assert arn.startswith("arn:aws:dynamodb:eu-central-1:")
+    assert arn.endswith(":table/shops")
+
+
+def test_an_existing_secret_is_used_instead_of_a_new_one():
+    stack = render(ExistingSecretArn=SECRET)
+    assert "Secret" not in stack
+    assert properties(stack, "Function")["Environment"]["Variables"]["APP_CREDENTIALS_SECRET_ID"] == SECRET
+    [secret] = [each for each in statements(stack, "FunctionRole") if each["Sid"] == "Secret"]
+    assert secret["Resource"] == [SECRET]
+
+
+def test_what_exists_may_have_a_key_of_its_own(stack):
+    assert "ExistingKeys" not in {each["Sid"] for each in statements(stack, "FunctionRole")}
+    [keys] = [each for each in statements(render(ExistingKeyArns=KEY), "FunctionRole") if each["Sid"] == "ExistingKeys"]
+    assert (keys["Action"], keys["Resource"]) == (["kms:Decrypt"], [KEY])
+
+
+# What watches it
+
+NAMESPACE = "TikTokTokenRefresh"
+
+
+def alarms(stack):
+    return {name: each["Properties"] for name, each in of_type(stack, "AWS::CloudWatch::Alarm").items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "metric", "statistic", "comparison", "threshold"),
+    [
+        ("NoCompletedRun", "RunCompleted", "Sum", "LessThanThreshold", 1),
+        ("CannotRefresh", "CannotRefresh", "Maximum", "GreaterThanThreshold", 0),
+        ("ExpiredAccessTokens", "ExpiredAccessTokens", "Maximum", "GreaterThanThreshold", 0),
+        ("RunNotComplete", "RunCompleted", "Minimum", "LessThanThreshold", 1),
+        ("OutcomeUnknown", "OutcomeUnknown", "Sum", "GreaterThanThreshold", 10),
+        ("Errors", "Errors", "Sum", "GreaterThanThreshold", 0),
+        ("Throttles", "Throttles", "Sum", "GreaterThanThreshold", 0),
+        ("NearTimeout", "Duration", "Maximum", "GreaterThanThreshold", 840_000),
+        ("WorkInDeadLetters", "ApproximateNumberOfMessagesVisible", "Maximum", "GreaterThanThreshold", 0),
+        ("RunInDeadLetters", "ApproximateNumberOfMessagesVisible", "Maximum", "GreaterThanThreshold", 0),
+        ("WorkWaits", "ApproximateAgeOfOldestMessage", "Maximum", "GreaterThanThreshold", 10_800),
+    ],
+)
+def test_the_alarms(stack, name, metric, statistic, comparison, threshold):
+    alarm = alarms(stack)[name]
+    assert (alarm["MetricName"], alarm["Statistic"]) == (metric, statistic)
+    assert (alarm["ComparisonOperator"], alarm["Threshold"]) == (comparison, threshold)
+
+
+def test_only_a_run_that_is_missing_makes_missing_data_an_alarm(stack):
+    treatment = {name: alarm["TreatMissingData"] for name, alarm in alarms(stack).items()}
+    assert {name for name, missing in treatment.items() if missing == "breaching"} == {"NoCompletedRun"}
+    assert set(treatment.values()) == {"breaching", "notBreaching"}
+
+
+@pytest.mark.parametrize(("metrics", "name"), [("true", "NoCompletedRun"), ("false", "NoInvocation")])
+def test_a_missing_night_is_noticed_after_26_hours(metrics, name):
+    alarm = alarms(render(CustomMetrics=metrics))[name]
+    assert alarm["Period"] * alarm["EvaluationPeriods"] == 26 * 3600
+    # All of them must be without a run: one in the window is enough.
+    assert alarm.get("DatapointsToAlarm", alarm["EvaluationPeriods"]) == alarm["EvaluationPeriods"]
+    assert alarm["TreatMissingData"] == "breaching"
+
+
+def test_no_alarm_looks_back_further_than_cloudwatch_lets_it(stack):
+    """Seven days at periods of an hour or more, one day below.
+
+    https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutMetricAlarm.html
+    """
+    for name, alarm in alarms(stack).items():
+        window = alarm["Period"] * alarm["EvaluationPeriods"]
+        assert window <= (7 * DAY if alarm["Period"] >= 3600 else DAY), name
+
+
+def test_the_alarm_near_the_time_out_goes_off_before_it(stack):
+    time_out = properties(stack, "Function")["Timeout"] * 1000
+    assert time_out * 0.9 <= alarms(stack)["NearTimeout"]["Threshold"] < time_out
+
+
+def test_alarms_on_aws_metrics_name_resources_of_this_stack():
+    for metrics in ("true", "false"):
+        stack = render(CustomMetrics=metrics)
+        for name, alarm in alarms(stack).items():
+            dimensions = {each["Name"]: each["Value"] for each in alarm.get("Dimensions", [])}
+            if alarm["Namespace"] == "AWS/Lambda":
+                assert dimensions == {"FunctionName": "Function"}, name
+            elif alarm["Namespace"] == "AWS/SQS":
+                [(dimension, queue)] = dimensions.items()
+                assert dimension == "QueueName"
+                assert stack[queue.removesuffix(".QueueName")]["Type"] == "AWS::SQS::Queue", name
+            else:
+                assert alarm["Namespace"] == NAMESPACE, name
+
+
+def test_the_alarms_speak_to_the_topic_if_there_is_one(stack):
+    assert not any(alarm.get("AlarmActions") for alarm in alarms(stack).values())
+    for name, alarm in alarms(render(AlarmTopicArn=TOPIC)).items():
+        assert alarm["AlarmActions"] == [TOPIC], name
+
+
+def test_every_alarm_leads_to_a_page_of_the_runbook():
+    headings = set(re.findall(r"^#+ (.+)$", (PROJECT / "infra/README.md").read_text(), re.MULTILINE))
+    for metrics in ("true", "false"):
+        for name, alarm in alarms(render(CustomMetrics=metrics)).items():
+            heading = re.fullmatch(r".+\. Runbook - (.+)\.", alarm["AlarmDescription"])[1]
+            assert heading in headings, name
+
+
+def test_without_custom_metrics_nothing_is_billed_for_them():
+    stack = render(CustomMetrics="false")
+    assert properties(stack, "Function")["Environment"]["Variables"]["METRICS_NAMESPACE"] == "none"
+    assert {alarm["Namespace"] for alarm in alarms(stack).values()} == {"AWS/Lambda", "AWS/SQS"}
+    assert "Dashboard" not in stack
+
+
+def test_the_dashboard_shows_the_outcomes_the_expiry_the_latency_and_the_status(stack):
+    board = json.loads(properties(stack, "Dashboard")["DashboardBody"])
+    shown = json.dumps(board)
+    for metric in ("Refreshed", "CannotRefresh", "Failed", "OutcomeUnknown", "Deferred", "Queued"):
+        assert f'"{metric}"' in shown
+    assert '"SoonestAccessTokenExpirySeconds"' in shown
+    assert '"ProviderLatency"' in shown
+    [status] = [widget for widget in board["widgets"] if widget["type"] == "custom"]
+    assert status["properties"]["endpoint"] == "Function.Arn"
+    example = json.loads((PROJECT / "events/status-widget.json").read_text())
+    assert status["properties"]["params"].items() <= example.items()
+    [listed] = [widget for widget in board["widgets"] if widget["type"] == "alarm"]
+    assert {each.removesuffix(".Arn") for each in listed["properties"]["alarms"]} == set(alarms(stack))
+
+
+def test_no_two_widgets_of_the_dashboard_overlap(stack):
+    board = json.loads(properties(stack, "Dashboard")["DashboardBody"])
+    taken = set()
+    for widget in board["widgets"]:
+        xs, ys = range(widget["x"], widget["x"] + widget["width"]), range(widget["y"], widget["y"] + widget["height"])
+        cells = {(x, y) for x in xs for y in ys}
+        assert not cells & taken, widget["properties"]["title"]
+        assert max(xs) < 24, widget["properties"]["title"]
+        taken |= cells
+
+
+def test_the_runbooks_fixed_costs_are_their_arithmetic(stack):
+    page = (PROJECT / "infra/README.md").read_text()
+    rows = {
+        what: [float(each.replace(",", "")) for each in numbers]
+        for what, *numbers in re.findall(r"^\| ([^|]+) \| ([\d,]+) \| ([\d.]+) \| ([\d.]+) USD \|$", page, re.MULTILINE)
+    }
+    for what, (number, each, month) in rows.items():
+        assert month == round(number * each, 2), what
+    of_ours = [alarm for alarm in alarms(stack).values() if alarm["Namespace"] == NAMESPACE]
+    # Each of the format's metrics without a dimension, and one of them with the run's trigger.
+    metrics = len(re.findall(r'\(\s*"[A-Z]\w+",\s*"(?:Count|Milliseconds|Seconds)"', code("metrics.rs"))) + 1
+    assert rows["custom metrics"][0] == metrics
+    assert rows["alarms on custom metrics"][0] == len(of_ours)
+    assert rows["alarms on AWS's metrics"][0] == len(alarms(stack)) - len(of_ours)
+    with_custom_metrics = sum(rows[what][2] for what in list(rows)[:3])
+    assert f"The first three, **{with_custom_metrics:.2f} USD**" in page
+    assert f"some {with_custom_metrics:.0f} USD a month" in source()["Parameters"]["CustomMetrics"]["Description"]
+
+
+# The parameters
+
+
+@pytest.mark.parametrize("name", sorted(source()["Parameters"]))
+def test_every_parameter_says_what_it_is_and_has_bounds(name):
+    parameter = source()["Parameters"][name]
+    assert parameter["Description"].endswith(".")
+    if parameter["Type"] == "Number":
+        assert "AllowedValues" in parameter or {"MinValue", "MaxValue"} <= parameter.keys()
+        values = parameter.get("AllowedValues") or range(parameter["MinValue"], parameter["MaxValue"] + 1)
+        assert parameter["Default"] in values
+    elif "AllowedValues" in parameter:
+        assert parameter["Default"] in parameter["AllowedValues"]
+    else:
+        assert re.fullmatch(parameter["AllowedPattern"], parameter["Default"])
+        assert parameter["ConstraintDescription"]
+        for nonsense in ("two words", "?", "arn:aws:iam::1:x"):
+            assert not re.fullmatch(parameter["AllowedPattern"], nonsense), nonsense
+
+
+def test_every_parameter_is_used_and_shown_in_a_group():
+    parameters = set(source()["Parameters"])
+    groups = source()["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"]
+    assert {name for group in groups for name in group["Parameters"]} == parameters
+    rest = json.dumps({key: part for key, part in transformed().items() if key not in ("Parameters", "Metadata")})
+    for name in parameters:
+        assert f'"{name}"' in rest or f"${{{name}}}" in rest, name
+
+
+def test_the_defaults_of_the_settings_are_the_codes_own():
+    """But for the rate, which is shared among the workers."""
+    given = properties(render(), "Function")["Environment"]["Variables"]
+    settings = code("settings.rs")
+    for name in ("MAX_CONCURRENCY", "FAN_OUT_ABOVE"):
+        assert str(given[name]) == re.search(rf'"{name}", (\d+)', settings)[1]
+    for name in ("TIKTOK_AUTH_URL", "TIKTOK_API_URL"):
+        assert given[name] == re.search(rf'"{name}", "([^"]+)"', settings)[1]
+    assert given["REFRESH_AHEAD"] == "48h"
+    assert "from_hours(48)" in settings
+    assert given["TIKTOK_TIMEOUT"] == "10s"
+    assert "from_secs(10)" in settings
+    assert given["LOG_LEVEL"] == "info"
+    assert given["METRICS_NAMESPACE"] == NAMESPACE in settings
