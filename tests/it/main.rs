@@ -8,6 +8,7 @@ mod announcements;
 mod architecture;
 mod bad_nights;
 mod bad_surroundings;
+mod calls;
 mod command;
 mod connect;
 mod credentials;

@@ -95,6 +95,7 @@ pub struct Aws {
 struct Inner {
     faults: Vec<Ordered>,
     seen: Vec<Step>,
+    requests: usize,
     secret: HashMap<String, String>,
     queued: Vec<Queued>,
     dead: Vec<Queued>,
@@ -164,6 +165,11 @@ impl Aws {
     /// How many requests of this step came.
     pub fn count(&self, step: Step) -> usize {
         self.inner.lock().unwrap().seen.iter().filter(|seen| **seen == step).count()
+    }
+
+    /// How many requests came, of whatever kind.
+    pub fn requests(&self) -> usize {
+        self.inner.lock().unwrap().requests
     }
 
     /// How many requests to write came.
@@ -281,6 +287,7 @@ fn step(target: &str, body: &[u8]) -> Option<Step> {
 }
 
 async fn answer(State(aws): State<Aws>, headers: HeaderMap, body: Bytes) -> Response {
+    aws.inner.lock().unwrap().requests += 1;
     let target = headers["x-amz-target"].to_str().unwrap().to_owned();
     let step = step(&target, &body);
     let fault = step.and_then(|step| aws.meets(step));
