@@ -1,0 +1,144 @@
+//! What the three exchanges of a refresh cost by themselves: the same requests through the same crates, as many at a
+//! time, and nothing else. It reads no table, looks at no answer, and keeps no order.
+
+use aws_sdk_dynamodb::{
+    Client,
+    operation::update_item::builders::UpdateItemFluentBuilder,
+    types::{AttributeValue, ReturnValue, ReturnValuesOnConditionCheckFailure},
+};
+use std::{
+    env,
+    io::{self, BufRead},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+use tokio::task::JoinSet;
+
+/// The argument that makes the bench this program. It says when it is ready, begins when a line comes in, and says when it is
+/// done.
+pub const ARGUMENT: &str = "floor";
+
+const LEASE: &str = "SET lock_owner = :me, lock_expires_at = :until";
+const IF_FREE: &str = "#status = :active AND attribute_type(refresh_token, :string) AND refresh_token <> :empty AND \
+    (attribute_not_exists(refresh_token_expires_at) OR refresh_token_expires_at > :now OR refresh_token_expires_at <= \
+    :zero) AND (attribute_not_exists(lock_expires_at) OR lock_expires_at <= :now) AND \
+    (attribute_not_exists(access_token) OR access_token = :empty OR attribute_not_exists(access_token_expires_at) OR \
+    access_token_expires_at <= :due OR access_token_expires_at > :believed)";
+const SAVE: &str = "SET #s0 = :s0, #s1 = :s1, #s2 = :s2, #s3 = :s3, #s4 = :s4, #s5 = :s5, #s6 = :s6, #s7 = :s7, \
+    #s8 = :s8 REMOVE #r0, #r1, #r2, #r3, #r4, #r5 ";
+const IF_UNCHANGED: &str = "attribute_exists(#key) AND #c0 = :c0 AND #c1 = :c1 AND #c2 = :c2";
+const NOW: &str = "1795399200";
+
+#[tokio::main]
+pub async fn run() {
+    #[expect(clippy::disallowed_methods, reason = "a program of its own, without settings")]
+    let set = |name: &str| env::var(name).unwrap();
+    let (rows, concurrency): (usize, usize) =
+        (set("ROWS").parse().unwrap(), set("MAX_CONCURRENCY").parse().unwrap());
+    let dynamodb = Client::new(&tiktok_token_refresh::sdk::config().load().await);
+    let http = reqwest::Client::new();
+    let url = format!("{}/api/v2/token/refresh", set("TIKTOK_AUTH_URL"));
+    let next = Arc::new(AtomicUsize::new(0));
+    println!("ready");
+    io::stdin().lock().read_line(&mut String::new()).unwrap();
+    let mut workers = JoinSet::new();
+    for _ in 0..concurrency {
+        let (dynamodb, http, url, next) = (dynamodb.clone(), http.clone(), url.clone(), next.clone());
+        workers.spawn(async move {
+            loop {
+                let row = next.fetch_add(1, Ordering::Relaxed);
+                if row >= rows {
+                    break;
+                }
+                lease(update(&dynamodb, row)).send().await.unwrap();
+                let query = [
+                    ("app_key", "29a39d"),
+                    ("app_secret", "bench"),
+                    ("refresh_token", token()),
+                    ("grant_type", "refresh_token"),
+                ];
+                http.get(&url).query(&query).send().await.unwrap().bytes().await.unwrap();
+                save(update(&dynamodb, row)).send().await.unwrap();
+            }
+        });
+    }
+    workers.join_all().await;
+    println!("done");
+    io::stdin().lock().read_line(&mut String::new()).unwrap();
+}
+
+fn update(dynamodb: &Client, row: usize) -> UpdateItemFluentBuilder {
+    dynamodb
+        .update_item()
+        .table_name(super::TABLE)
+        .key("team_id", s(&format!("team-{}", row / 10)))
+        .key("integration_id", s(&row.to_string()))
+        .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+}
+
+fn lease(update: UpdateItemFluentBuilder) -> UpdateItemFluentBuilder {
+    update
+        .update_expression(LEASE)
+        .condition_expression(IF_FREE)
+        .expression_attribute_names("#status", "status")
+        .expression_attribute_values(":me", s("bf740066-3b4d-4407-a3c1-680d5819d158"))
+        .expression_attribute_values(":until", n(NOW))
+        .expression_attribute_values(":string", s("S"))
+        .expression_attribute_values(":empty", s(""))
+        .expression_attribute_values(":zero", n("0"))
+        .expression_attribute_values(":now", n(NOW))
+        .expression_attribute_values(":active", s("active"))
+        .expression_attribute_values(":due", n(NOW))
+        .expression_attribute_values(":believed", n(NOW))
+        .return_values(ReturnValue::AllOld)
+}
+
+fn save(update: UpdateItemFluentBuilder) -> UpdateItemFluentBuilder {
+    let scopes = ["seller.authorization.info", "seller.order.info"].map(s).to_vec();
+    let sets = [
+        ("access_token", s(token())),
+        ("last_refreshed_at", n(NOW)),
+        ("access_token_expires_at", n(NOW)),
+        ("refresh_token", s(token())),
+        ("refresh_token_expires_at", n(NOW)),
+        ("open_id", s("7495")),
+        ("seller_name", s("Bánh Mì 25")),
+        ("seller_base_region", s("VN")),
+        ("granted_scopes", AttributeValue::L(scopes)),
+    ];
+    let removes =
+        ["lock_owner", "lock_expires_at", "error_code", "error_message", "error_at", "consecutive_failures"];
+    let conditions = [("refresh_token", s(token())), ("access_token", s(token())), ("status", s("active"))];
+    let mut update = update
+        .update_expression(SAVE)
+        .condition_expression(IF_UNCHANGED)
+        .expression_attribute_names("#key", "team_id");
+    for (at, (name, value)) in sets.into_iter().enumerate() {
+        update = update
+            .expression_attribute_names(format!("#s{at}"), name)
+            .expression_attribute_values(format!(":s{at}"), value);
+    }
+    for (at, name) in removes.into_iter().enumerate() {
+        update = update.expression_attribute_names(format!("#r{at}"), name);
+    }
+    for (at, (name, value)) in conditions.into_iter().enumerate() {
+        update = update
+            .expression_attribute_names(format!("#c{at}"), name)
+            .expression_attribute_values(format!(":c{at}"), value);
+    }
+    update
+}
+
+fn token() -> &'static str {
+    "TTR_xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
+}
+
+fn s(text: &str) -> AttributeValue {
+    AttributeValue::S(text.to_owned())
+}
+
+fn n(number: &str) -> AttributeValue {
+    AttributeValue::N(number.to_owned())
+}

@@ -1,0 +1,128 @@
+//! How fast and how lean the function is: its real binary beside the floor of its own HTTP exchanges, the ideal that
+//! the provider's latency sets, a sequential loop, and the smallest function that Lambda takes.
+//!
+//! `cargo bench --features local --bench speed` writes `docs/SPEED.md` and `docs/speed.svg`; with `-- --quick` it only
+//! shows that it runs.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a measurement, not a program")]
+#![allow(clippy::print_stdout, reason = "its tables")]
+#![allow(unreachable_pub, reason = "nothing is reachable in a bench")]
+
+mod floor;
+mod plot;
+mod program;
+mod report;
+mod stand_ins;
+
+use program::{CONCURRENCY, Took};
+use std::{env, fs, path::Path, time::Duration};
+
+const TABLE: &str = "integrations";
+
+/// What is measured.
+struct Plan {
+    latencies_ms: &'static [u64],
+    due: &'static [usize],
+    repetitions: usize,
+    starts: usize,
+}
+
+const FULL: Plan =
+    Plan { latencies_ms: &[0, 50, 200], due: &[100, 1_000, 10_000], repetitions: 3, starts: 21 };
+const QUICK: Plan = Plan { latencies_ms: &[0, 50], due: &[100, 1_000], repetitions: 1, starts: 5 };
+
+impl Plan {
+    /// A run of minutes is repeated by its own length.
+    fn repetitions(&self, latency_ms: u64, due: usize) -> usize {
+        if ideal(due, latency_ms) > 60.0 { 1 } else { self.repetitions }
+    }
+}
+
+/// One latency and size.
+struct Case {
+    latency_ms: u64,
+    due: usize,
+    function: Vec<Took>,
+    floor: Vec<Took>,
+    ideal: f64,
+    sequential: Sequential,
+}
+
+/// One refresh after the other, as a console command does it: measured, or what a sample comes to.
+struct Sequential {
+    wall: f64,
+    /// How many refreshes were measured.
+    sample: usize,
+}
+
+/// Seconds from the start of a process to its first question for an event.
+#[derive(Default)]
+struct Starts {
+    function: Vec<f64>,
+    hello: Vec<f64>,
+}
+
+/// Seconds that the provider's latency alone takes: rounds of refreshes side by side.
+#[expect(clippy::cast_precision_loss, reason = "small numbers")]
+fn ideal(due: usize, latency_ms: u64) -> f64 {
+    due.div_ceil(CONCURRENCY) as f64 * Duration::from_millis(latency_ms).as_secs_f64()
+}
+
+fn main() {
+    let arguments: Vec<String> = env::args().collect();
+    let is = |wanted: &str| arguments.iter().any(|argument| argument == wanted);
+    if is(floor::ARGUMENT) {
+        return floor::run();
+    }
+    measure(is("--quick"));
+}
+
+#[tokio::main]
+async fn measure(is_quick: bool) {
+    let plan = if is_quick { QUICK } else { FULL };
+    program::build_hello();
+    let starts = starts(&plan).await;
+    let mut cases = Vec::new();
+    for &latency_ms in plan.latencies_ms {
+        for &due in plan.due {
+            eprintln!("{due} due at {latency_ms} ms");
+            cases.push(case(&plan, latency_ms, due).await);
+        }
+    }
+    let report = report::markdown(&cases, &starts);
+    println!("{report}");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+    let folder = if is_quick { Path::new(env!("CARGO_TARGET_TMPDIR")) } else { &folder };
+    fs::write(folder.join("SPEED.md"), report).unwrap();
+    plot::draw(&cases, &folder.join("speed.svg"));
+}
+
+async fn starts(plan: &Plan) -> Starts {
+    let mut starts = Starts::default();
+    // The first start of each reads its file from the disk.
+    program::function_start().await;
+    program::hello_start().await;
+    for _ in 0..plan.starts {
+        starts.function.push(program::function_start().await);
+        starts.hello.push(program::hello_start().await);
+    }
+    starts
+}
+
+async fn case(plan: &Plan, latency_ms: u64, due: usize) -> Case {
+    let latency = Duration::from_millis(latency_ms);
+    let (mut function, mut floor) = (Vec::new(), Vec::new());
+    for _ in 0..plan.repetitions(latency_ms, due) {
+        function.push(program::function(due, latency).await);
+        floor.push(program::floor(due, latency, CONCURRENCY).await);
+    }
+    let sequential = sequential(latency_ms, due).await;
+    Case { latency_ms, due, function, floor, ideal: ideal(due, latency_ms), sequential }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "small numbers")]
+async fn sequential(latency_ms: u64, due: usize) -> Sequential {
+    let sample = due.min(if latency_ms == 0 { 1_000 } else { 100 });
+    let took = program::floor(sample, Duration::from_millis(latency_ms), 1).await;
+    Sequential { wall: took.wall * due as f64 / sample as f64, sample }
+}

@@ -1,0 +1,234 @@
+//! The measurements as Markdown.
+
+use super::{CONCURRENCY, Case, Starts, Took};
+use std::{fmt::Write as _, fs, thread};
+
+const WALL_TO_FLOOR: f64 = 1.10;
+const CPU_TO_FLOOR: f64 = 1.25;
+const WALL_TO_IDEAL: f64 = 1.15;
+const START_TO_HELLO: f64 = 2.0;
+const START_MORE_MS: f64 = 25.0;
+const RSS_GROWTH: f64 = 1.2;
+
+pub fn markdown(cases: &[Case], starts: &Starts) -> String {
+    let mut page = String::new();
+    let mut say = |text: &str| writeln!(page, "{text}").unwrap();
+    say("# How fast, how lean\n");
+    say(
+        "Measured by `cargo bench --features local --bench speed`, which writes this page and its picture anew.\n",
+    );
+    say(&format!("{}.\n", machine()));
+    say("![Seconds of a run by the number of due integrations, for three latencies](speed.svg)\n");
+    say("## Goals\n");
+    say(&goals(cases, starts));
+    say("## Time\n");
+    say(&time(cases));
+    say("## CPU\n");
+    say(&cpu(cases));
+    say("## Start\n");
+    say(&start(starts));
+    say("## Memory and requests\n");
+    say(&memory(cases));
+    say(NOTES);
+    page
+}
+
+const NOTES: &str = "## How it is measured
+
+- **The function** is its real binary, driven by Lambda's Runtime API, at its default level of logging into `/dev/null`.
+  Its start is not part of a run's numbers.
+- **The floor** is a process of the same build that makes the same three HTTP exchanges for each integration (lease,
+  refresh, save) through the same crates, as many at a time, and nothing else: no scan, no rule, no log, no look at an
+  answer. What the function takes beyond it is ours.
+- **The ideal** is the provider's latency alone, in whole rounds: due / concurrency, rounded up, times the latency.
+- **The sequential loop** is the floor with one refresh at a time, as the usual console command works. A number with `~`
+  is extrapolated from a sample.
+- **The stand-ins** for AWS and TikTok Shop run outside the measured process, on the same cores. They give canned answers
+  over plain HTTP, so that their cost does not hide ours; DynamoDB's own latency and TLS are therefore not in these
+  numbers, neither ours nor the floor's.
+- Function and floor take turns, a process of its own each time. Numbers are medians; the smallest and the largest stand
+  in brackets where there were several. CPU is user and system time of the process.
+- The start is from starting the process to its first question for an event, with production's settings (the providers'
+  https addresses, Secrets Manager); nothing is connected before an event comes. Hello is the smallest `lambda_runtime`
+  function of the same build (`benches/speed/hello.rs`).
+- The build is the profile `bench`, without link-time optimisation: what is deployed is smaller and starts sooner.";
+
+/// The middle one, and the smallest and largest.
+struct Spread {
+    median: f64,
+    min: f64,
+    max: f64,
+}
+
+impl Spread {
+    fn of(values: impl Iterator<Item = f64>) -> Self {
+        let mut values: Vec<f64> = values.collect();
+        values.sort_by(f64::total_cmp);
+        Self { median: values[values.len() / 2], min: values[0], max: values[values.len() - 1] }
+    }
+
+    fn show(&self, decimals: usize) -> String {
+        let Self { median, min, max } = self;
+        if min.to_bits() == max.to_bits() {
+            return format!("{median:.decimals$}");
+        }
+        format!("{median:.decimals$} ({min:.decimals$}–{max:.decimals$})")
+    }
+}
+
+fn of(took: &[Took], what: impl Fn(&Took) -> f64) -> Spread {
+    Spread::of(took.iter().map(what))
+}
+
+impl Case {
+    #[expect(clippy::cast_precision_loss, reason = "small numbers")]
+    fn due_f64(&self) -> f64 {
+        self.due as f64
+    }
+
+    pub fn wall(&self) -> f64 {
+        of(&self.function, |took| took.wall).median
+    }
+
+    pub fn floor_wall(&self) -> f64 {
+        of(&self.floor, |took| took.wall).median
+    }
+
+    fn wall_to_floor(&self) -> f64 {
+        self.wall() / self.floor_wall()
+    }
+
+    fn wall_to_ideal(&self) -> Option<f64> {
+        (self.latency_ms > 0).then(|| self.wall() / self.ideal)
+    }
+
+    fn cpu_ms(&self, took: &[Took]) -> Spread {
+        of(took, |took| took.cpu * 1000.0 / self.due_f64())
+    }
+
+    fn cpu_to_floor(&self) -> f64 {
+        self.cpu_ms(&self.function).median / self.cpu_ms(&self.floor).median
+    }
+}
+
+fn machine() -> String {
+    let cores = thread::available_parallelism().unwrap();
+    let info = fs::read_to_string("/proc/cpuinfo").unwrap();
+    let model = info.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
+    let model = model.trim_start_matches([' ', '\t', ':']);
+    format!(
+        "On {cores} cores ({model}) that the stand-ins share, {CONCURRENCY} refreshes in flight, every row due"
+    )
+}
+
+fn goals(cases: &[Case], starts: &Starts) -> String {
+    let mut table = "| goal | at most | worst | |\n|---|---:|---:|---|\n".to_owned();
+    let mut row = |goal: &str, limit: f64, unit: &str, worst: f64, at: &str| {
+        let verdict = if worst <= limit { "met" } else { "**missed**" };
+        writeln!(table, "| {goal} | {limit:.2}{unit} | {worst:.2}{unit}{at} | {verdict} |").unwrap();
+    };
+    let mut over_cases = |goal: &str, limit: f64, ratio: &dyn Fn(&Case) -> Option<f64>| {
+        let worst = cases.iter().filter_map(|case| Some((ratio(case)?, case)));
+        let (worst, case) = worst.max_by(|one, other| one.0.total_cmp(&other.0)).unwrap();
+        row(goal, limit, "", worst, &format!(" ({} due at {} ms)", number(case.due), case.latency_ms));
+    };
+    over_cases("time / the floor's", WALL_TO_FLOOR, &|case| Some(case.wall_to_floor()));
+    over_cases("CPU / the floor's", CPU_TO_FLOOR, &|case| Some(case.cpu_to_floor()));
+    over_cases("time / ideal, at 50 ms and above", WALL_TO_IDEAL, &Case::wall_to_ideal);
+    let (function, hello) = medians(starts);
+    row("start / hello's", START_TO_HELLO, "", function / hello, "");
+    row("start beyond hello's", START_MORE_MS, " ms", (function - hello) * 1000.0, "");
+    let peak = |pick: fn(&[&Case]) -> usize| {
+        let sizes: Vec<&Case> = cases.iter().filter(|case| case.latency_ms == cases[0].latency_ms).collect();
+        of(&sizes[pick(&sizes)].function, |took| took.peak_rss_mib).median
+    };
+    let growth = peak(|sizes| sizes.len() - 1) / peak(|_| 0);
+    row("peak memory, most due / fewest due", RSS_GROWTH, "", growth, "");
+    table
+}
+
+fn time(cases: &[Case]) -> String {
+    let mut table = "| latency | due | refreshes/s | time, s | floor, s | / floor | ideal, s | / ideal | sequential, s | faster than it |\n\
+                     |---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n"
+        .to_owned();
+    for case in cases {
+        let mark = if case.sequential.sample < case.due { "~" } else { "" };
+        let to_ideal = case.wall_to_ideal().map_or_else(|| "–".to_owned(), |ratio| format!("{ratio:.2}"));
+        writeln!(
+            table,
+            "| {} ms | {} | {:.0} | {} | {} | {:.2} | {:.2} | {to_ideal} | {mark}{:.2} | {:.0} × |",
+            case.latency_ms,
+            number(case.due),
+            case.due_f64() / case.wall(),
+            of(&case.function, |took| took.wall).show(2),
+            of(&case.floor, |took| took.wall).show(2),
+            case.wall_to_floor(),
+            case.ideal,
+            case.sequential.wall,
+            case.sequential.wall / case.wall(),
+        )
+        .unwrap();
+    }
+    table
+}
+
+fn cpu(cases: &[Case]) -> String {
+    let mut table =
+        "| latency | due | CPU ms a refresh | floor's | / floor |\n|---:|---:|---:|---:|---:|\n".to_owned();
+    for case in cases {
+        writeln!(
+            table,
+            "| {} ms | {} | {} | {} | {:.2} |",
+            case.latency_ms,
+            number(case.due),
+            case.cpu_ms(&case.function).show(3),
+            case.cpu_ms(&case.floor).show(3),
+            case.cpu_to_floor(),
+        )
+        .unwrap();
+    }
+    table
+}
+
+fn medians(starts: &Starts) -> (f64, f64) {
+    let median = |starts: &[f64]| Spread::of(starts.iter().copied()).median;
+    (median(&starts.function), median(&starts.hello))
+}
+
+fn start(starts: &Starts) -> String {
+    let mut table = "| process start to first poll | median, ms | min, ms | max, ms | starts |\n|---|---:|---:|---:|---:|\n".to_owned();
+    for (name, starts) in [("the function", &starts.function), ("hello", &starts.hello)] {
+        let Spread { median, min, max } = Spread::of(starts.iter().map(|seconds| seconds * 1000.0));
+        writeln!(table, "| {name} | {median:.1} | {min:.1} | {max:.1} | {} |", starts.len()).unwrap();
+    }
+    table
+}
+
+fn memory(cases: &[Case]) -> String {
+    let mut table = "| latency | due | peak RSS, MiB | floor's, MiB | scans | writes a refresh | calls a refresh | bytes written | floor's |\n\
+                     |---:|---:|---:|---:|---:|---:|---:|---:|---:|\n"
+        .to_owned();
+    for case in cases {
+        let (function, floor) = (case.function[0], case.floor[0]);
+        writeln!(
+            table,
+            "| {} ms | {} | {} | {} | {} | 2 | 1 | {} | {} |",
+            case.latency_ms,
+            number(case.due),
+            of(&case.function, |took| took.peak_rss_mib).show(1),
+            of(&case.floor, |took| took.peak_rss_mib).show(1),
+            function.scans,
+            function.bytes_written,
+            floor.bytes_written,
+        )
+        .unwrap();
+    }
+    table
+}
+
+fn number(number: usize) -> String {
+    if number < 1000 {
+        return number.to_string();
+    }
+    format!("{},{:03}", number / 1000, number % 1000)
+}
