@@ -5,6 +5,7 @@
 //! shows that it runs.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a measurement, not a program")]
+#![allow(clippy::pedantic, clippy::type_complexity, unfulfilled_lint_expectations, reason = "the same")]
 #![allow(clippy::print_stdout, reason = "its tables")]
 #![allow(unreachable_pub, reason = "nothing is reachable in a bench")]
 
@@ -122,7 +123,8 @@ async fn case(plan: &Plan, latency_ms: u64, due: usize) -> Case {
 
 #[expect(clippy::cast_precision_loss, reason = "small numbers")]
 async fn sequential(latency_ms: u64, due: usize) -> Sequential {
-    let sample = due.min(if latency_ms == 0 { 1_000 } else { 100 });
+    let enough = if latency_ms == 0 { 1_000 } else { 25 };
+    let sample = if due <= 100 { due } else { due.min(enough) };
     let took = program::floor(sample, Duration::from_millis(latency_ms), 1).await;
     Sequential { wall: took.wall * due as f64 / sample as f64, sample }
 }

@@ -34,8 +34,8 @@ const SHOPS_PATH: &str = "/authorization/202309/shops";
 /// A client of TikTok Shop's authorization host and open API.
 #[derive(Clone, Debug)]
 pub struct TikTok {
-    auth: Client,
-    api: Client,
+    /// One for both hosts: each client that is made reads the machine's root certificates anew, at every cold start.
+    http: Client,
     auth_url: Url,
     api_url: Url,
 }
@@ -51,12 +51,8 @@ impl TikTok {
     /// # Errors
     /// [`ClientError`] if TLS cannot be set up on this machine.
     pub fn new(auth_url: &Url, api_url: &Url, timeout: Duration) -> Result<Self, ClientError> {
-        Ok(Self {
-            auth: client(auth_url, timeout)?,
-            api: client(api_url, timeout)?,
-            auth_url: auth_url.clone(),
-            api_url: api_url.clone(),
-        })
+        let is_local = is_loopback(auth_url) || is_loopback(api_url);
+        Ok(Self { http: client(!is_local, timeout)?, auth_url: auth_url.clone(), api_url: api_url.clone() })
     }
 
     /// Redeems `sent` for a new pair: `GET /api/v2/token/refresh`. A POST would be answered with 404.
@@ -85,7 +81,7 @@ impl TikTok {
         url.set_path(&format!("/api/v2/token/{method}"));
         let app_secret = app.app_secret.expose();
         let query = [("app_key", app.app_key.as_str()), ("app_secret", app_secret), secret, grant_type];
-        let answer = exchange(self.auth.get(url).query(&query)).await?;
+        let answer = exchange(self.http.get(url).query(&query)).await?;
         parse(answer.status, answer.retry_after, &answer.body)
             .map_err(|error| error.cleaned(&[app_secret, secret.1]))
     }
@@ -108,7 +104,7 @@ impl TikTok {
         let mut url = self.api_url.clone();
         url.set_path(SHOPS_PATH);
         let request = self
-            .api
+            .http
             .get(url)
             .query(&query)
             .header("x-tts-access-token", token.expose())
@@ -122,13 +118,13 @@ impl TikTok {
 }
 
 /// A redirect would hand the secrets to another origin; a hidden retry would redeem a token twice.
-fn client(url: &Url, timeout: Duration) -> Result<Client, ClientError> {
+fn client(https_only: bool, timeout: Duration) -> Result<Client, ClientError> {
     Client::builder()
         .user_agent(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")))
         .redirect(redirect::Policy::none())
         .referer(false)
         .retry(reqwest::retry::never())
-        .https_only(!is_loopback(url))
+        .https_only(https_only)
         .timeout(timeout)
         .connect_timeout(CONNECT_TIMEOUT.min(timeout))
         .pool_idle_timeout(IDLE_TIMEOUT)
