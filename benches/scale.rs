@@ -5,11 +5,15 @@
 
 #![allow(
     clippy::unwrap_used,
+    unreachable_pub,
     clippy::expect_used,
     clippy::print_stdout,
     clippy::cast_precision_loss,
     reason = "a measurement, not a program"
 )]
+
+#[path = "speed/process.rs"]
+mod process;
 
 use aws_config::Region;
 use aws_sdk_dynamodb::{
@@ -22,8 +26,7 @@ use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
 use std::{
     collections::HashMap,
-    fs,
-    process::{Child, Command, Stdio},
+    process::Child,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -89,21 +92,12 @@ async fn measure(rows: usize) {
 async fn run(settings: &[(&str, String)], events: Vec<String>) -> (Duration, f64, Value) {
     let mut api = RuntimeApi::start(Clock::system()).await.unwrap();
     let mut function = Function(
-        Command::new(env!("CARGO_BIN_EXE_tiktok-token-refresh"))
-            .env_clear()
+        process::command(env!("CARGO_BIN_EXE_tiktok-token-refresh"), TABLE)
             .env("AWS_LAMBDA_RUNTIME_API", api.address.to_string())
-            .env("AWS_LAMBDA_FUNCTION_NAME", "bench")
-            .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "256")
-            .env("AWS_LAMBDA_FUNCTION_VERSION", "1")
-            .env("AWS_REGION", "us-east-1")
-            .env("AWS_ACCESS_KEY_ID", "bench")
-            .env("AWS_SECRET_ACCESS_KEY", "bench")
-            .env("TABLE_NAME", TABLE)
             .env("TIKTOK_SHOP_APP_KEY", "app")
             .env("TIKTOK_SHOP_APP_SECRET", "bench")
             .env("LOG_LEVEL", "warn")
             .envs(settings.iter().map(|(name, value)| (*name, value.as_str())))
-            .stdout(Stdio::null())
             .spawn()
             .unwrap(),
     );
@@ -113,12 +107,10 @@ async fn run(settings: &[(&str, String)], events: Vec<String>) -> (Duration, f64
         last = api.invoke(&event).await.unwrap().expect("the function answers");
     }
     let took = began.elapsed();
-    let status = fs::read_to_string(format!("/proc/{}/status", function.0.id())).unwrap_or_default();
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib: f64 = peak.and_then(|peak| peak.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(f64::NAN);
+    let peak = process::peak_rss_mib(function.0.id());
     function.0.kill().unwrap();
     function.0.wait().unwrap();
-    (took, kib / 1024.0, last)
+    (took, peak, last)
 }
 
 struct Function(Child);

@@ -5,12 +5,13 @@
 //! shows that it runs.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a measurement, not a program")]
-#![allow(clippy::pedantic, clippy::type_complexity, unfulfilled_lint_expectations, reason = "the same")]
+#![allow(clippy::pedantic, clippy::type_complexity, reason = "the same")]
 #![allow(clippy::print_stdout, reason = "its tables")]
 #![allow(unreachable_pub, reason = "nothing is reachable in a bench")]
 
 mod floor;
 mod plot;
+mod process;
 mod program;
 mod report;
 mod stand_ins;
@@ -64,7 +65,6 @@ struct Starts {
 }
 
 /// Seconds that the provider's latency alone takes: rounds of refreshes side by side.
-#[expect(clippy::cast_precision_loss, reason = "small numbers")]
 fn ideal(due: usize, latency_ms: u64) -> f64 {
     due.div_ceil(CONCURRENCY) as f64 * Duration::from_millis(latency_ms).as_secs_f64()
 }
@@ -121,7 +121,6 @@ async fn case(plan: &Plan, latency_ms: u64, due: usize) -> Case {
     Case { latency_ms, due, function, floor, ideal: ideal(due, latency_ms), sequential }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "small numbers")]
 async fn sequential(latency_ms: u64, due: usize) -> Sequential {
     let enough = if latency_ms == 0 { 1_000 } else { 25 };
     let sample = if due <= 100 { due } else { due.min(enough) };

@@ -45,7 +45,6 @@ fn panel(cases: &[Case], area: &DrawingArea<SVGBackend<'_>, plotters::coord::Shi
         ("the ideal", IDEAL, |case| case.ideal),
     ];
     for (name, colour, seconds) in lines {
-        #[expect(clippy::cast_precision_loss, reason = "small numbers")]
         let points = cases.iter().map(|case| (case.due as f64, seconds(case)));
         let points: Vec<(f64, f64)> = points.filter(|(_, seconds)| *seconds > 0.0).collect();
         if points.is_empty() {

@@ -1,10 +1,10 @@
 //! One measured process: how it is started, what it took.
 
-use super::{floor, stand_ins::StandIns};
+use super::{floor, process, stand_ins::StandIns};
 use nix::{time::clock_getcpuclockid, unistd::Pid};
 use serde_json::{Value, json};
 use std::{
-    env, fs,
+    env,
     io::{BufRead, BufReader, Write},
     path::PathBuf,
     process::{Child, Command, Stdio},
@@ -47,32 +47,17 @@ impl Running {
         let clock = clock_getcpuclockid(Pid::from_raw(self.0.id().try_into().unwrap())).unwrap();
         clock.now().unwrap().into()
     }
-
-    fn peak_rss_mib(&self) -> f64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap();
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-        peak.trim().trim_end_matches(" kB").parse::<f64>().unwrap() / 1024.0
-    }
 }
 
 /// A program with what Lambda and the operator set.
 fn command(program: &str) -> Command {
-    let mut command = Command::new(program);
+    let mut command = process::command(program, super::TABLE);
     command
-        .env_clear()
-        .env("AWS_LAMBDA_FUNCTION_NAME", "bench")
-        .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "256")
-        .env("AWS_LAMBDA_FUNCTION_VERSION", "1")
-        .env("AWS_REGION", "us-east-1")
-        .env("AWS_ACCESS_KEY_ID", "bench")
-        .env("AWS_SECRET_ACCESS_KEY", "bench")
-        .env("TABLE_NAME", super::TABLE)
         .env("APP_CREDENTIALS_SECRET_ID", "apps")
         .env("MAX_CONCURRENCY", CONCURRENCY.to_string())
         .env("MAX_REQUESTS_PER_SECOND", "10000")
         .env("FAN_OUT_ABOVE", "1000000")
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
         .stderr(Stdio::null());
     command
 }
@@ -122,8 +107,7 @@ pub async fn floor(due: usize, latency: Duration, concurrency: usize) -> Took {
     measured.await.unwrap()
 }
 
-#[expect(clippy::cast_precision_loss, reason = "small numbers")]
-fn taken(process: &Running, wall: Duration, cpu_before: Duration, due: usize, stand_ins: &StandIns) -> Took {
+fn taken(measured: &Running, wall: Duration, cpu_before: Duration, due: usize, stand_ins: &StandIns) -> Took {
     let counted = &stand_ins.counted;
     let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
     let due = due as u64;
@@ -134,8 +118,8 @@ fn taken(process: &Running, wall: Duration, cpu_before: Duration, due: usize, st
     );
     Took {
         wall: wall.as_secs_f64(),
-        cpu: (process.cpu() - cpu_before).as_secs_f64(),
-        peak_rss_mib: process.peak_rss_mib(),
+        cpu: (measured.cpu() - cpu_before).as_secs_f64(),
+        peak_rss_mib: process::peak_rss_mib(measured.0.id()),
         scans: count(&counted.scans),
         bytes_written: count(&counted.bytes_written) / due,
     }

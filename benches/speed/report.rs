@@ -51,7 +51,7 @@ const NOTES: &str = "## How it is measured
 - The start is from starting the process to its first question for an event, with production's settings (the providers'
   https addresses, Secrets Manager); nothing is connected before an event comes. Hello is the smallest `lambda_runtime`
   function of the same build (`benches/speed/hello.rs`).
-- The build is the profile `bench`, without link-time optimisation: what is deployed is smaller and starts sooner.";
+- The build is the profile `bench`, without link-time optimisation.";
 
 /// The middle one, and the smallest and largest.
 struct Spread {
@@ -81,7 +81,6 @@ fn of(took: &[Took], what: impl Fn(&Took) -> f64) -> Spread {
 }
 
 impl Case {
-    #[expect(clippy::cast_precision_loss, reason = "small numbers")]
     fn due_f64(&self) -> f64 {
         self.due as f64
     }

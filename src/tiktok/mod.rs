@@ -51,6 +51,7 @@ impl TikTok {
     /// # Errors
     /// [`ClientError`] if TLS cannot be set up on this machine.
     pub fn new(auth_url: &Url, api_url: &Url, timeout: Duration) -> Result<Self, ClientError> {
+        // A second lock: the settings let plain HTTP through to this machine alone.
         let is_local = is_loopback(auth_url) || is_loopback(api_url);
         Ok(Self { http: client(!is_local, timeout)?, auth_url: auth_url.clone(), api_url: api_url.clone() })
     }
