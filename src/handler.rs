@@ -18,7 +18,7 @@ use crate::{
     settings::Settings,
     status,
     store::{Store, StoreError},
-    tiktok::{ApiError, ClientError, TikTok},
+    tiktok::{ApiError, TikTok},
     verify::{self, Fresh, TokenError, VerifyError},
     worker,
 };
@@ -78,38 +78,26 @@ impl InvocationError {
 }
 
 impl Function {
-    /// The function with clients made from `sdk`. Nothing is connected yet.
-    ///
-    /// # Errors
-    /// [`ClientError`] if this machine cannot do TLS.
-    pub fn new(settings: Settings, sdk: &SdkConfig, clock: Clock, emit: Emit) -> Result<Self, ClientError> {
+    /// The function with clients made from `sdk`. Nothing is connected yet, and no root certificate read.
+    pub fn new(settings: Settings, sdk: &SdkConfig, clock: Clock, emit: Emit) -> Self {
         let pace = Pace::with_call(settings.tiktok_timeout);
         Self::with_pace(settings, sdk, clock, emit, pace)
     }
 
     /// As [`Function::new`], with waits of one's own.
-    ///
-    /// # Errors
-    /// [`ClientError`] if this machine cannot do TLS.
-    pub fn with_pace(
-        settings: Settings,
-        sdk: &SdkConfig,
-        clock: Clock,
-        emit: Emit,
-        pace: Pace,
-    ) -> Result<Self, ClientError> {
+    pub fn with_pace(settings: Settings, sdk: &SdkConfig, clock: Clock, emit: Emit, pace: Pace) -> Self {
         let rate = settings.max_requests_per_second;
         // A small burst evens out late timers; a large one would double the rate of the first second.
         let burst = NonZeroU32::new(rate.get().div_ceil(10)).unwrap_or(NonZeroU32::MIN);
         let secrets = aws_sdk_secretsmanager::Client::new(sdk);
-        Ok(Self {
+        Self {
             services: Services {
                 store: Store::new(aws_sdk_dynamodb::Client::new(sdk), &settings.table_name),
                 tiktok: TikTok::new(
                     &settings.tiktok_auth_url,
                     &settings.tiktok_api_url,
                     settings.tiktok_timeout,
-                )?,
+                ),
                 credentials: Arc::new(Credentials::new(&settings.credentials, secrets, clock.clone())),
                 limiter: Arc::new(RateLimiter::keyed(Quota::per_second(rate).allow_burst(burst))),
                 queue: settings
@@ -125,7 +113,7 @@ impl Function {
                 pace,
                 emit,
             },
-        })
+        }
     }
 
     /// An access token of an integration that lives for more than 5 minutes: the stored one, or a new one, had by the

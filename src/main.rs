@@ -15,7 +15,7 @@ async fn main() -> Result<(), Error> {
     })?;
     tracing::subscriber::set_global_default(logging::subscriber(settings.log_level, io::stdout))?;
     let config = sdk::config().load().await;
-    let function = Function::new(settings, &config, Clock::system(), Arc::new(report))?;
+    let function = Function::new(settings, &config, Clock::system(), Arc::new(report));
     let function = &function;
     run(service_fn(move |event: LambdaEvent<Box<RawValue>>| async move {
         let deadline = DateTime::<Utc>::from(event.context.deadline());

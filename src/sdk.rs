@@ -2,7 +2,19 @@
 
 use aws_config::{BehaviorVersion, ConfigLoader, retry::RetryConfig, timeout::TimeoutConfig};
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
-use std::{error::Error, fmt, time::Duration};
+use aws_smithy_http_client::{
+    Connector,
+    proxy::ProxyConfig,
+    tls::{Provider, rustls_provider::CryptoMode},
+};
+use aws_smithy_runtime_api::client::http::{SharedHttpClient, SharedHttpConnector, http_client_fn};
+use std::{
+    collections::HashMap,
+    error::Error,
+    fmt,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 /// The SDK's configuration with time-outs, of which it has none by default, and the behaviour of a fixed version.
 pub fn config() -> ConfigLoader {
@@ -12,8 +24,28 @@ pub fn config() -> ConfigLoader {
         .operation_timeout(Duration::from_secs(10))
         .build();
     aws_config::defaults(BehaviorVersion::v2026_01_12())
+        .http_client(http_client())
         .timeout_config(timeouts)
         .retry_config(RetryConfig::standard().with_max_attempts(3))
+}
+
+/// The SDK's own HTTP client, but one for all services, and made with the first request: the SDK's makes each service's
+/// client read every root certificate of the machine at the start, and once more when it is first used.
+fn http_client() -> SharedHttpClient {
+    type Timeouts = [Option<Duration>; 2];
+    let made: Mutex<HashMap<Timeouts, SharedHttpConnector>> = Mutex::default();
+    http_client_fn(move |settings, components| {
+        let make = || {
+            let mut connector = Connector::builder()
+                .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
+                .connector_settings(settings.clone())
+                .proxy_config(ProxyConfig::from_env());
+            connector.set_sleep_impl(components.sleep_impl());
+            SharedHttpConnector::new(connector.build())
+        };
+        let mut made = made.lock().unwrap_or_else(PoisonError::into_inner);
+        made.entry([settings.connect_timeout(), settings.read_timeout()]).or_insert_with(make).clone()
+    })
 }
 
 /// What an SDK error comes down to. The error itself may print what was sent or stored, and stays in its adapter.

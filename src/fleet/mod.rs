@@ -234,14 +234,15 @@ impl Run<'_> {
         if self.request.dry_run {
             return Ok(self.survey().await.map(drop)?);
         }
-        let credentials = self.services.credentials.clone();
+        let (credentials, tiktok) = (self.services.credentials.clone(), self.services.tiktok.clone());
         let (apps, work) = match message {
             None => {
-                let (apps, work) = tokio::join!(credentials.apps(), self.survey());
+                let (apps, work, ()) = tokio::join!(credentials.apps(), self.survey(), tiktok.make_ready());
                 (apps?, work?)
             }
             Some(message) => {
-                let apps = credentials.apps().await?;
+                let (apps, ()) = tokio::join!(credentials.apps(), tiktok.make_ready());
+                let apps = apps?;
                 let known = |work: message::WorkKey| Work::Refresh(Candidate::of_key(work.key, work.app_key));
                 message.integrations.iter().for_each(|_| self.tally.due());
                 (apps, message.integrations.into_iter().map(known).collect())

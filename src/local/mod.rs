@@ -17,7 +17,6 @@ use crate::{
     secret::AppCredentials,
     settings::{Settings, SettingsError},
     store::row::{self, Item},
-    tiktok::ClientError,
 };
 use aws_config::{Region, SdkConfig};
 use aws_sdk_dynamodb::{Client, config::Credentials, error::DisplayErrorContext};
@@ -67,9 +66,6 @@ pub enum LocalError {
     /// The settings in the environment.
     #[error(transparent)]
     Settings(#[from] SettingsError),
-    /// The HTTP client.
-    #[error(transparent)]
-    Client(#[from] ClientError),
     /// The scheduled run.
     #[error("the scheduled run failed: {0}")]
     Run(#[from] InvocationError),
@@ -173,7 +169,7 @@ impl Stack {
                 tracing::error!("the metrics could not be written: {error}");
             }
         });
-        let function = Arc::new(Function::new(settings, &sdk, clock.clone(), emit)?);
+        let function = Arc::new(Function::new(settings, &sdk, clock.clone(), emit));
         let stack = Self { clock, dynamodb, table, function, rule };
         if dynamodb::create_table(&stack.table, TABLE).await.map_err(io("the table"))? {
             for item in samples::items(stack.clock.now(), &tiktok) {

@@ -19,7 +19,8 @@ use crate::{
 };
 use chrono::{DateTime, Utc};
 use reqwest::{Client, RequestBuilder, Response, header, redirect};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
+use tokio::sync::OnceCell;
 use url::Url;
 
 /// The largest answer that is read, in bytes. Real ones have about 1 KB.
@@ -34,26 +35,29 @@ const SHOPS_PATH: &str = "/authorization/202309/shops";
 /// A client of TikTok Shop's authorization host and open API.
 #[derive(Clone, Debug)]
 pub struct TikTok {
-    /// One for both hosts: each client that is made reads the machine's root certificates anew, at every cold start.
-    http: Client,
+    /// One for both hosts, made when it is first needed: making it reads the machine's root certificates, which is most
+    /// of a cold start, and many an invocation asks TikTok nothing.
+    http: Arc<OnceCell<Client>>,
     auth_url: Url,
     api_url: Url,
+    timeout: Duration,
 }
-
-/// The HTTP client could not be made: this machine's TLS set-up is broken.
-#[derive(Debug, thiserror::Error)]
-#[error("the HTTP client for TikTok could not be made: {0}")]
-pub struct ClientError(String);
 
 impl TikTok {
     /// A client whose every call takes at most `timeout`, from connecting to the last byte.
-    ///
-    /// # Errors
-    /// [`ClientError`] if TLS cannot be set up on this machine.
-    pub fn new(auth_url: &Url, api_url: &Url, timeout: Duration) -> Result<Self, ClientError> {
+    pub fn new(auth_url: &Url, api_url: &Url, timeout: Duration) -> Self {
+        Self { http: Arc::default(), auth_url: auth_url.clone(), api_url: api_url.clone(), timeout }
+    }
+
+    /// Does ahead what the first call would have to wait for. A failure is left to that call to tell.
+    pub async fn make_ready(&self) {
+        self.http().await.ok();
+    }
+
+    async fn http(&self) -> Result<&Client, CallError> {
         // A second lock: the settings let plain HTTP through to this machine alone.
-        let is_local = is_loopback(auth_url) || is_loopback(api_url);
-        Ok(Self { http: client(!is_local, timeout)?, auth_url: auth_url.clone(), api_url: api_url.clone() })
+        let is_local = is_loopback(&self.auth_url) || is_loopback(&self.api_url);
+        self.http.get_or_try_init(async || client(!is_local, self.timeout)).await
     }
 
     /// Redeems `sent` for a new pair: `GET /api/v2/token/refresh`. A POST would be answered with 404.
@@ -82,7 +86,7 @@ impl TikTok {
         url.set_path(&format!("/api/v2/token/{method}"));
         let app_secret = app.app_secret.expose();
         let query = [("app_key", app.app_key.as_str()), ("app_secret", app_secret), secret, grant_type];
-        let answer = exchange(self.http.get(url).query(&query)).await?;
+        let answer = exchange(self.http().await?.get(url).query(&query)).await?;
         parse(answer.status, answer.retry_after, &answer.body)
             .map_err(|error| error.cleaned(&[app_secret, secret.1]))
     }
@@ -105,7 +109,9 @@ impl TikTok {
         let mut url = self.api_url.clone();
         url.set_path(SHOPS_PATH);
         let request = self
-            .http
+            .http()
+            .await
+            .map_err(ApiError::of)?
             .get(url)
             .query(&query)
             .header("x-tts-access-token", token.expose())
@@ -119,7 +125,7 @@ impl TikTok {
 }
 
 /// A redirect would hand the secrets to another origin; a hidden retry would redeem a token twice.
-fn client(https_only: bool, timeout: Duration) -> Result<Client, ClientError> {
+fn client(https_only: bool, timeout: Duration) -> Result<Client, CallError> {
     Client::builder()
         .user_agent(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")))
         .redirect(redirect::Policy::none())
@@ -130,7 +136,9 @@ fn client(https_only: bool, timeout: Duration) -> Result<Client, ClientError> {
         .connect_timeout(CONNECT_TIMEOUT.min(timeout))
         .pool_idle_timeout(IDLE_TIMEOUT)
         .build()
-        .map_err(|error| ClientError(innermost(&error.without_url())))
+        .map_err(|error| CallError::NotConnected {
+            message: format!("the HTTP client could not be made ({})", innermost(&error.without_url())),
+        })
 }
 
 struct Answer {

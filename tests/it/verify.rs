@@ -161,8 +161,7 @@ async fn a_caller_in_rust_gets_a_valid_token_and_a_call_with_one() {
         &world.setting("TIKTOK_AUTH_URL").parse().unwrap(),
         &world.setting("TIKTOK_API_URL").parse().unwrap(),
         std::time::Duration::from_secs(20),
-    )
-    .unwrap();
+    );
     let key = key(&fresh);
     let shops = world.function.call_with_valid_token(&key, world.deadline(), async |app, token| {
         tiktok.get_authorized_shops(&app, &token, world.now()).await

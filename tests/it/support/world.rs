@@ -424,7 +424,7 @@ async fn function(
     let ear = emitted.clone();
     let emit = Arc::new(move |line: &str| ear.lock().unwrap().push(line.to_owned()));
     let sdk = sdk(&format!("http://{}", aws.address)).await;
-    Arc::new(Function::with_pace(settings, &sdk, clock.clone(), emit, pace).unwrap())
+    Arc::new(Function::with_pace(settings, &sdk, clock.clone(), emit, pace))
 }
 
 /// Invokes a function, and sees to it that neither its answer nor its error holds a secret.
