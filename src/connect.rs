@@ -85,7 +85,7 @@ pub async fn run(
     let named = request.app_key.as_deref().or(row.as_ref().and_then(|row| row.candidate.app_key.as_deref()));
     let app =
         apps.get(named).ok_or_else(|| ConnectError::UnknownApp(named.unwrap_or_default().to_owned()))?;
-    services.limiter.until_key_ready(&app.app_key).await;
+    services.limiter.until_ready(&app.app_key).await;
     let mut answer = services.tiktok.exchange(app, &request.auth_code).await;
     if let Err(CallError::Ambiguous { .. } | CallError::NotConnected { .. } | CallError::Busy { .. }) = answer
     {

@@ -99,7 +99,7 @@ impl Function {
                     settings.tiktok_timeout,
                 ),
                 credentials: Arc::new(Credentials::new(&settings.credentials, secrets, clock.clone())),
-                limiter: Arc::new(RateLimiter::keyed(Quota::per_second(rate).allow_burst(burst))),
+                limiter: Arc::new(RateLimiter::new(Quota::per_second(rate).allow_burst(burst))),
                 queue: settings
                     .work_queue_url
                     .as_ref()

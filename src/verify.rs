@@ -212,7 +212,7 @@ where
     };
     if let Some(token) = valid_token(refresher, &row).await? {
         let app = refresher.app(&row).ok_or_else(no_app)?;
-        refresher.limiter.until_key_ready(&app.app_key).await;
+        refresher.limiter.until_ready(&app.app_key).await;
         match call(app, token).await {
             Ok(value) => return Ok(Fresh { value, was_refreshed: false }),
             Err(ApiError::Token { .. }) => {}
@@ -221,7 +221,7 @@ where
     }
     let token = ensure_refreshed(refresher, row.clone(), marks).await?;
     let app = refresher.app(&row).ok_or_else(no_app)?;
-    refresher.limiter.until_key_ready(&app.app_key).await;
+    refresher.limiter.until_ready(&app.app_key).await;
     Ok(Fresh { value: call(app, token).await?, was_refreshed: true })
 }
 

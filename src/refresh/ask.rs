@@ -179,7 +179,7 @@ impl Refresher {
         rate_is_paid: bool,
     ) -> Result<Grant, CallError> {
         if !rate_is_paid {
-            self.limiter.until_key_ready(&app.app_key).await;
+            self.limiter.until_ready(&app.app_key).await;
         }
         if !self.has_time_for_a_call() {
             return Err(CallError::NotConnected { message: "the invocation's time runs out".into() });

@@ -5,9 +5,11 @@
 
 mod ask;
 mod mark;
+mod rate;
 mod save;
 
 pub use ask::{Pace, RetryBudget};
+pub use rate::RateLimiter;
 pub(crate) use save::{with_pair, with_seller};
 
 use crate::{
@@ -25,7 +27,6 @@ use crate::{
     tiktok::{CallError, TikTok},
 };
 use chrono::{DateTime, TimeDelta, Utc};
-use governor::DefaultKeyedRateLimiter;
 use std::{
     collections::HashSet,
     sync::{
@@ -38,9 +39,6 @@ use uuid::Uuid;
 
 /// How far the clocks of two workers may lie apart: a lease outlives its invocation by this.
 const CLOCK_SKEW: TimeDelta = TimeDelta::seconds(60);
-
-/// Calls in flight toward TikTok, by app.
-pub type RateLimiter = DefaultKeyedRateLimiter<String>;
 
 /// All that the refreshes of one run share.
 #[derive(Debug)]
@@ -175,7 +173,7 @@ impl Refresher {
         let Some(app) = self.app(&candidate) else {
             return Attempt::without_call(unknown_app(&candidate));
         };
-        self.limiter.until_key_ready(&app.app_key).await;
+        self.limiter.until_ready(&app.app_key).await;
         if !self.has_time_for_a_call() {
             return Attempt::without_call(out_of_time(&candidate));
         }

@@ -45,11 +45,12 @@ const ADAPTERS: [(&str, &[&str]); 7] = [
     ("logging", &["logging.rs"]),
 ];
 
-const PROTOCOL: [&str; 14] = [
+const PROTOCOL: [&str; 15] = [
     "refresh/mod.rs",
     "refresh/ask.rs",
     "refresh/save.rs",
     "refresh/mark.rs",
+    "refresh/rate.rs",
     "services.rs",
     "fleet/mod.rs",
     "fleet/survey.rs",
