@@ -7,7 +7,9 @@ use std::io::{self, Write};
 use std::sync::Arc;
 use tiktok_token_refresh::{clock::Clock, handler::Function, logging, sdk, settings::Settings};
 
-#[tokio::main]
+// One thread: the work is waiting, Lambda gives less than one processor below 1,769 MB, and threads that pass it round
+// cost a refresh nearly as much processor time again as the refresh itself (docs/SPEED.md).
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     let settings = Settings::from_env().inspect_err(|error| {
         // Before the log level is known: one line that says all.
