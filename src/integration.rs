@@ -118,8 +118,8 @@ pub struct Candidate {
     pub access_expires_at: Option<UnixTime>,
     /// When the refresh token expires, as stored.
     pub refresh_expires_at: Option<UnixTime>,
-    /// The lease on the row, alive or not.
-    pub lease: Option<Lease>,
+    /// The lease on the row, alive or not. Boxed, as it is rarely there and a run holds many rows.
+    pub lease: Option<Box<Lease>>,
     /// The last warning about the refresh token that was published.
     pub notice: Option<Notice>,
 }
@@ -344,7 +344,7 @@ impl Candidate {
 
     /// The lease that keeps others away at `now`, if there is one.
     pub fn live_lease(&self, now: DateTime<Utc>) -> Option<&Lease> {
-        self.lease.as_ref().filter(|lease| !lease.has_run_out(now))
+        self.lease.as_deref().filter(|lease| !lease.has_run_out(now))
     }
 
     /// The integration's state.
@@ -561,8 +561,8 @@ mod tests {
     #[test]
     fn a_lease_keeps_others_away_until_its_last_second() {
         let leased = |expires_at| {
-            let lease = Some(Lease { owner: "a".into(), expires_at: UnixTime::of(expires_at) });
-            Candidate { lease, ..row(TimeDelta::hours(1)) }
+            let lease = Box::new(Lease { owner: "a".into(), expires_at: UnixTime::of(expires_at) });
+            Candidate { lease: Some(lease), ..row(TimeDelta::hours(1)) }
         };
         assert!(leased(now() + TimeDelta::seconds(1)).live_lease(now()).is_some());
         assert!(leased(now()).live_lease(now()).is_none());

@@ -84,17 +84,18 @@ impl Tally {
     /// The listed integrations, what needs a person first, and how many were left out.
     fn into_list(self) -> (Vec<Report>, u64) {
         let mut list = Vec::new();
-        let mut bytes = 0;
         for mut reports in self.listed.into_values() {
-            reports.sort_by(|a, b| a.key.cmp(&b.key));
-            for report in reports {
-                bytes += json_len(&report);
-                if list.len() == MAX_LISTED || bytes > MAX_LISTED_BYTES {
-                    break;
-                }
-                list.push(report);
-            }
+            reports.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+            // The first list, mostly the only one, is not copied.
+            if list.is_empty() { list = reports } else { list.append(&mut reports) }
         }
+        let mut bytes = 0;
+        let fits = |report: &&Report| {
+            bytes += json_len(report);
+            bytes <= MAX_LISTED_BYTES
+        };
+        let fitting = list.iter().take(MAX_LISTED).take_while(fits).count();
+        list.truncate(fitting);
         let left_out = self.counts.examined - list.len() as u64;
         (list, left_out)
     }

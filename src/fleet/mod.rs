@@ -178,6 +178,29 @@ async fn conduct(
     done.map(|()| RefreshAnswer::new(run_id, request, started_at, took, tally))
 }
 
+/// What is left to do.
+#[derive(Debug, Default)]
+struct Todo {
+    /// The refreshes, the soonest expiry last. Kept as they were found: there may be many, and they are the most of what a
+    /// run holds.
+    due: Vec<Candidate>,
+    /// Everything else. A mark that is made comes first, the rest when nothing is due any more.
+    aside: VecDeque<Work>,
+}
+
+impl Todo {
+    fn next(&mut self) -> Option<Work> {
+        if let Some(Work::Mark(_)) = self.aside.front() {
+            return self.aside.pop_front();
+        }
+        if self.due.len() < self.due.capacity() / 8 * 7 {
+            // What has been done makes room for what is to be told of it.
+            self.due.shrink_to_fit();
+        }
+        self.due.pop().map(Work::Refresh).or_else(|| self.aside.pop_front())
+    }
+}
+
 /// One thing to do.
 #[derive(Debug)]
 enum Work {
@@ -235,21 +258,23 @@ impl Run<'_> {
             return Ok(self.survey().await.map(drop)?);
         }
         let (credentials, tiktok) = (self.services.credentials.clone(), self.services.tiktok.clone());
-        let (apps, work) = match message {
+        let (apps, todo) = match message {
             None => {
-                let (apps, work, ()) = tokio::join!(credentials.apps(), self.survey(), tiktok.make_ready());
-                (apps?, work?)
+                let (apps, todo, ()) = tokio::join!(credentials.apps(), self.survey(), tiktok.make_ready());
+                (apps?, todo?)
             }
             Some(message) => {
                 let (apps, ()) = tokio::join!(credentials.apps(), tiktok.make_ready());
                 let apps = apps?;
-                let known = |work: message::WorkKey| Work::Refresh(Candidate::of_key(work.key, work.app_key));
+                let known = |work: message::WorkKey| Candidate::of_key(work.key, work.app_key);
                 message.integrations.iter().for_each(|_| self.tally.due());
-                (apps, message.integrations.into_iter().map(known).collect())
+                // A message has the soonest expiry first.
+                let due = message.integrations.into_iter().rev().map(known).collect();
+                (apps, Todo { due, ..Todo::default() })
             }
         };
         let refresher = Arc::new(self.services.refresher(self.id, apps, deadline, &self.rule));
-        self.do_all(work, &refresher).await;
+        self.do_all(todo, &refresher).await;
         self.latency = std::mem::take(&mut *refresher.latency.lock().unwrap_or_else(PoisonError::into_inner));
         self.cut_off = refresher.cut_off.load(Ordering::Relaxed);
         self.unpublished = refresher.unpublished.load(Ordering::Relaxed);
@@ -263,13 +288,13 @@ impl Run<'_> {
 
     /// Does all of it. Every task that was begun is waited for: one that is dropped in mid-flight could take a seller's
     /// only token with it.
-    async fn do_all(&mut self, mut work: VecDeque<Work>, refresher: &Arc<Refresher>) {
+    async fn do_all(&mut self, mut todo: Todo, refresher: &Arc<Refresher>) {
         let mut running: JoinSet<(Done, Duration)> = JoinSet::new();
         let mut in_flight: HashMap<Id, IntegrationKey> = HashMap::new();
         let mut left = Vec::new();
         loop {
             while running.len() < self.services.settings.max_concurrency
-                && let Some(next) = work.pop_front()
+                && let Some(next) = todo.next()
             {
                 if let Some(next) = self.if_it_may_begin(next, refresher, &mut left) {
                     let key = next.key().clone();
@@ -280,10 +305,10 @@ impl Run<'_> {
             match running.join_next_with_id().await {
                 Some(Ok((id, (done, took)))) => {
                     in_flight.remove(&id);
-                    self.absorb(done, took, refresher, &mut work, &mut left);
+                    self.absorb(done, took, refresher, &mut todo.aside, &mut left);
                 }
                 Some(Err(panicked)) => self.lost(&panicked, in_flight.remove(&panicked.id())),
-                None if self.judge_the_pending(&mut work) => {}
+                None if self.judge_the_pending(&mut todo.aside) => {}
                 None => break,
             }
         }
@@ -321,7 +346,7 @@ impl Run<'_> {
         done: Done,
         took: Duration,
         refresher: &Refresher,
-        work: &mut VecDeque<Work>,
+        aside: &mut VecDeque<Work>,
         left: &mut Vec<Candidate>,
     ) {
         let (candidate, attempt) = match done {
@@ -338,7 +363,7 @@ impl Run<'_> {
                     app.breaker.saw(sign);
                     if sign == Sign::Granted {
                         // The key is proved: who was rejected was rejected rightly.
-                        app.pending.drain(..).for_each(|rejected| work.push_front(Work::Mark(rejected)));
+                        app.pending.drain(..).for_each(|rejected| aside.push_front(Work::Mark(rejected)));
                     } else {
                         app.said = report.message.clone().unwrap_or_default();
                     }
@@ -348,15 +373,15 @@ impl Run<'_> {
                     self.census.count(&candidate);
                 }
                 self.end_after(report, took);
-                work.extend(self.notice(candidate));
+                aside.extend(self.notice(candidate));
             }
-            Attempt::Rejected(rejected) if self.marks_at_once() => work.push_front(Work::Mark(*rejected)),
+            Attempt::Rejected(rejected) if self.marks_at_once() => aside.push_front(Work::Mark(*rejected)),
             Attempt::Rejected(rejected) => {
                 let app = self.apps.entry(app_key).or_default();
                 app.breaker.saw(Sign::Rejected);
                 app.said = rejected.said();
                 if app.breaker.key_is_proved() {
-                    work.push_front(Work::Mark(*rejected));
+                    aside.push_front(Work::Mark(*rejected));
                 } else {
                     app.pending.push(*rejected);
                 }
@@ -370,12 +395,12 @@ impl Run<'_> {
     }
 
     /// When nothing else is left to do: decides over the rows that were rejected without a success of their app.
-    fn judge_the_pending(&mut self, work: &mut VecDeque<Work>) -> bool {
+    fn judge_the_pending(&mut self, aside: &mut VecDeque<Work>) -> bool {
         for app in self.apps.values_mut() {
             let may_mark = app.breaker.may_mark_at_the_end();
-            work.extend(app.pending.drain(..).map(if may_mark { Work::Mark } else { Work::Spare }));
+            aside.extend(app.pending.drain(..).map(if may_mark { Work::Mark } else { Work::Spare }));
         }
-        !work.is_empty()
+        !aside.is_empty()
     }
 
     /// A task panicked: the other integrations go on, this one's lease runs out by itself.

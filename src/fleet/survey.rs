@@ -1,6 +1,6 @@
 //! Which rows there are, and what is to be done for each.
 
-use super::{Run, Work};
+use super::{Run, Todo, Work};
 use crate::{
     census::REFRESH_TOKEN_WARNING,
     event::Selection,
@@ -9,14 +9,14 @@ use crate::{
     store::StoreError,
 };
 use futures_util::StreamExt;
-use std::{collections::VecDeque, time::Duration};
+use std::{cmp::Reverse, collections::VecDeque, time::Duration};
 use tracing::warn;
 
 impl Run<'_> {
     /// Reads the rows and ends at once those that nothing is to be done for. The rest comes back, the soonest expiry
     /// first; unless there is so much of it that the queue is to spread it.
-    pub(super) async fn survey(&mut self) -> Result<VecDeque<Work>, StoreError> {
-        let (mut due, mut aside) = (Vec::new(), Vec::new());
+    pub(super) async fn survey(&mut self) -> Result<Todo, StoreError> {
+        let (mut due, mut aside) = (Vec::new(), VecDeque::new());
         let (mut found, mut is_fanned_out) = (false, false);
         let mut pages = self.services.store.candidates(&self.request.selection);
         while let Some(page) = pages.next().await {
@@ -40,14 +40,14 @@ impl Run<'_> {
         self.say_if_nothing_was_found(found);
         if is_fanned_out {
             self.hand_over(due).await;
-            return Ok(aside.into());
+            return Ok(Todo { aside, ..Todo::default() });
         }
         // An expiry that is absent comes first, as the token may be dead already.
-        due.sort_by_key(|candidate| candidate.access_expires_at);
-        Ok(due.into_iter().map(Work::Refresh).chain(aside).collect())
+        due.sort_unstable_by_key(|candidate| Reverse(candidate.access_expires_at));
+        Ok(Todo { due, aside })
     }
 
-    fn look_at(&mut self, candidate: Candidate, due: &mut Vec<Candidate>, aside: &mut Vec<Work>) {
+    fn look_at(&mut self, candidate: Candidate, due: &mut Vec<Candidate>, aside: &mut VecDeque<Work>) {
         self.warn_of_refresh_token(&candidate);
         match candidate.due(&self.rule) {
             Ok(why) => {
@@ -55,7 +55,7 @@ impl Run<'_> {
                 if self.request.dry_run { self.would_refresh(&candidate, why) } else { due.push(candidate) }
             }
             Err(Skip::RefreshTokenExpired) if candidate.status == Status::Active && !self.request.dry_run => {
-                aside.push(Work::MarkExpired(candidate));
+                aside.push_back(Work::MarkExpired(candidate));
             }
             Err(skip) => {
                 self.census.count(&candidate);

@@ -407,7 +407,7 @@ mod tests {
         let mut abandoned = row(1, TimeDelta::days(6));
         let ran_out = UnixTime::of(rule().now - TimeDelta::minutes(1));
         abandoned.candidate.lease =
-            Some(crate::integration::Lease { owner: "x".into(), expires_at: ran_out });
+            Some(Box::new(crate::integration::Lease { owner: "x".into(), expires_at: ran_out }));
         let mut twin = row(2, TimeDelta::days(6));
         twin.open_id = Some("1".into());
         let absurd = row(3, TimeDelta::days(90));

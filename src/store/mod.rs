@@ -259,7 +259,7 @@ impl Store {
 }
 
 fn owner_of(row: &Integration) -> Option<&str> {
-    row.candidate.lease.as_ref().map(|lease: &Lease| lease.owner.as_str())
+    row.candidate.lease.as_deref().map(|lease: &Lease| lease.owner.as_str())
 }
 
 /// The lease in it is our own: what was there before is not known any more.

@@ -45,7 +45,7 @@ pub(crate) fn candidate(item: &Item) -> Result<Candidate, Malformed> {
         app_key: row.text("app_key", "a string, or no such attribute")?.map(ToOwned::to_owned),
         access_expires_at: row.time("access_token_expires_at")?,
         refresh_expires_at: row.time("refresh_token_expires_at")?,
-        lease: row.time("lock_expires_at")?.map(|at| row.lease_until(at)),
+        lease: row.time("lock_expires_at")?.map(|at| Box::new(row.lease_until(at))),
         notice: row.notice(),
     })
 }
@@ -89,7 +89,7 @@ pub(crate) fn leniently(item: &Item) -> Integration {
             app_key: row.loose_text("app_key"),
             access_expires_at: row.loose_time("access_token_expires_at"),
             refresh_expires_at: row.loose_time("refresh_token_expires_at"),
-            lease: row.loose_time("lock_expires_at").map(|at| row.lease_until(at)),
+            lease: row.loose_time("lock_expires_at").map(|at| Box::new(row.lease_until(at))),
             notice: row.notice(),
         },
         access_token: row.loose_text("access_token").map(AccessToken::from),
