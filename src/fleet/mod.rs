@@ -298,7 +298,8 @@ impl Run<'_> {
             {
                 if let Some(next) = self.if_it_may_begin(next, refresher, &mut left) {
                     let key = next.key().clone();
-                    let task = running.spawn(perform(refresher.clone(), next));
+                    // Boxed, as tokio moves a task's future about, and this one has some 10 KB.
+                    let task = running.spawn(Box::pin(perform(refresher.clone(), next)));
                     in_flight.insert(task.id(), key);
                 }
             }

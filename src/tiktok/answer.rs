@@ -12,18 +12,17 @@ use std::{collections::HashMap, time::Duration};
 
 /// A JSON object of which each value is read by itself, so that what is odd beside a token does not spoil it: a key
 /// that is there twice, half a surrogate pair, a number beyond all bounds.
-type Fields = HashMap<String, Box<RawValue>>;
+type Fields<'a> = HashMap<String, &'a RawValue>;
 
 /// An answer's `data`, if it is a success. Business errors come with HTTP 200 and a code.
 ///
 /// # Errors
 /// The failure that status, code and message mean.
-fn open(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Result<Fields, CallError> {
+fn open(status: u16, retry_after: Option<Duration>, body: &str) -> Result<Fields<'_>, CallError> {
     let is_success = (200..300).contains(&status);
     let ambiguous = |message: String| Err(CallError::Ambiguous { message });
-    let body = String::from_utf8_lossy(body);
     let body = body.trim_start_matches('\u{feff}');
-    let Ok(answer) = serde_json::from_str::<Fields>(body) else {
+    let Ok(answer) = serde_json::from_str::<Fields<'_>>(body) else {
         return if is_success {
             ambiguous(format!("{status} with a body that is not {}", what_was_expected(body)))
         } else {
@@ -53,12 +52,13 @@ fn what_was_expected(body: &str) -> &'static str {
 /// # Errors
 /// The failure that status, code and message mean; [`CallError::Ambiguous`] for a success that holds no token.
 pub fn parse(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Result<Grant, CallError> {
-    let data = open(status, retry_after, body)?;
+    let body = String::from_utf8_lossy(body);
+    let data = open(status, retry_after, &body)?;
     let text = |key: &str| data.get(key).and_then(|value| string(value)).filter(|text| !text.is_empty());
     let expiry = |key: &str| data.get(key).and_then(|value| integer(value)).map(UnixTime);
     let access_token = text("access_token")
         .ok_or_else(|| CallError::Ambiguous { message: "a success without an access token".into() })?;
-    let scopes: Option<Vec<Box<RawValue>>> =
+    let scopes: Option<Vec<&RawValue>> =
         data.get("granted_scopes").and_then(|list| serde_json::from_str(list.get()).ok());
     Ok(Grant {
         access_token: access_token.into(),
@@ -99,7 +99,8 @@ pub(super) fn parse_shops(
     retry_after: Option<Duration>,
     body: &[u8],
 ) -> Result<Vec<Shop>, CallError> {
-    let data = open(status, retry_after, body)?;
+    let body = String::from_utf8_lossy(body);
+    let data = open(status, retry_after, &body)?;
     let shops = data.get("shops").and_then(|shops| serde_json::from_str(shops.get()).ok());
     shops.ok_or_else(|| CallError::Ambiguous { message: "a success without a list of shops".into() })
 }
@@ -117,7 +118,8 @@ fn integer(value: &RawValue) -> Option<i64> {
 }
 
 fn string(value: &RawValue) -> Option<String> {
-    serde_json::from_str(value.get()).ok()
+    // A number is none, and serde's error for it would cost more than all the rest of the answer.
+    value.get().starts_with('"').then(|| serde_json::from_str(value.get()).ok())?
 }
 
 /// A message's words, whatever JSON they come as.
