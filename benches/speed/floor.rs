@@ -31,18 +31,19 @@ const SAVE: &str = "SET #s0 = :s0, #s1 = :s1, #s2 = :s2, #s3 = :s3, #s4 = :s4, #
 const IF_UNCHANGED: &str = "attribute_exists(#key) AND #c0 = :c0 AND #c1 = :c1 AND #c2 = :c2";
 const NOW: &str = "1795399200";
 
-#[tokio::main]
+#[tokio::main(flavor = "current_thread")]
 pub async fn run() {
     #[expect(clippy::disallowed_methods, reason = "a program of its own, without settings")]
     let set = |name: &str| env::var(name).unwrap();
     let (rows, concurrency): (usize, usize) =
         (set("ROWS").parse().unwrap(), set("MAX_CONCURRENCY").parse().unwrap());
     let dynamodb = Client::new(&tiktok_token_refresh::sdk::config().load().await);
-    let http = reqwest::Client::new();
     let url = format!("{}/api/v2/token/refresh", set("TIKTOK_AUTH_URL"));
     let next = Arc::new(AtomicUsize::new(0));
     println!("ready");
     io::stdin().lock().read_line(&mut String::new()).unwrap();
+    // Not before: what a client reads of the machine belongs to the run that needs it.
+    let http = reqwest::Client::new();
     let mut workers = JoinSet::new();
     for _ in 0..concurrency {
         let (dynamodb, http, url, next) = (dynamodb.clone(), http.clone(), url.clone(), next.clone());

@@ -16,7 +16,7 @@ mod program;
 mod report;
 mod stand_ins;
 
-use program::{CONCURRENCY, Took};
+use program::{CONCURRENCY, Run, Took};
 use std::{env, fs, path::Path, time::Duration};
 
 const TABLE: &str = "integrations";
@@ -27,11 +27,23 @@ struct Plan {
     due: &'static [usize],
     repetitions: usize,
     starts: usize,
+    /// Integrations whose night is priced.
+    integrations: usize,
 }
 
-const FULL: Plan =
-    Plan { latencies_ms: &[0, 50, 200], due: &[100, 1_000, 10_000], repetitions: 3, starts: 21 };
-const QUICK: Plan = Plan { latencies_ms: &[0, 50], due: &[100, 1_000], repetitions: 1, starts: 5 };
+const FULL: Plan = Plan {
+    latencies_ms: &[0, 50, 200],
+    due: &[100, 1_000, 10_000],
+    repetitions: 3,
+    starts: 21,
+    integrations: 1_000,
+};
+const QUICK: Plan =
+    Plan { latencies_ms: &[0, 50], due: &[100, 1_000], repetitions: 1, starts: 5, integrations: 100 };
+/// Calls a second: what the template gives one worker, and the function's own default.
+const PACES: [u32; 2] = [10, 50];
+/// How long TikTok takes for an answer, as `infra/README.md` reckons.
+const USUAL_LATENCY: Duration = Duration::from_millis(300);
 
 impl Plan {
     /// A run of minutes is repeated by its own length.
@@ -55,6 +67,12 @@ struct Sequential {
     wall: f64,
     /// How many refreshes were measured.
     sample: usize,
+}
+
+/// A night at the pace of production: a fifth of the integrations is due.
+struct Night {
+    run: Run,
+    took: Took,
 }
 
 /// Seconds from the start of a process to its first question for an event.
@@ -90,7 +108,8 @@ async fn measure(is_quick: bool) {
             cases.push(case(&plan, latency_ms, due).await);
         }
     }
-    let report = report::markdown(&cases, &starts);
+    let nights = nights(&plan).await;
+    let report = report::markdown(&cases, &starts, &nights);
     println!("{report}");
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
     let folder = if is_quick { Path::new(env!("CARGO_TARGET_TMPDIR")) } else { &folder };
@@ -110,11 +129,22 @@ async fn starts(plan: &Plan) -> Starts {
     starts
 }
 
+async fn nights(plan: &Plan) -> Vec<Night> {
+    let mut nights = Vec::new();
+    for rate in PACES {
+        eprintln!("a night of {} integrations at {rate}/s", plan.integrations);
+        let (rows, due) = (plan.integrations, plan.integrations / 5);
+        let run = Run { rows, due, latency: USUAL_LATENCY, rate };
+        nights.push(Night { run, took: program::function(run).await });
+    }
+    nights
+}
+
 async fn case(plan: &Plan, latency_ms: u64, due: usize) -> Case {
     let latency = Duration::from_millis(latency_ms);
     let (mut function, mut floor) = (Vec::new(), Vec::new());
     for _ in 0..plan.repetitions(latency_ms, due) {
-        function.push(program::function(due, latency).await);
+        function.push(program::function(Run { rows: due, due, latency, rate: 10_000 }).await);
         floor.push(program::floor(due, latency, CONCURRENCY).await);
     }
     let sequential = sequential(latency_ms, due).await;

@@ -18,11 +18,23 @@ const FUNCTION: &str = env!("CARGO_BIN_EXE_tiktok-token-refresh");
 /// As many refreshes in flight as the function's default.
 pub const CONCURRENCY: usize = 32;
 
+/// A run of the function: so many rows, so many of them due, and a TikTok Shop that answers after `latency` and is asked so
+/// many times a second at most.
+#[derive(Clone, Copy)]
+pub struct Run {
+    pub rows: usize,
+    pub due: usize,
+    pub latency: Duration,
+    pub rate: u32,
+}
+
 /// What a process took for its refreshes, without its start.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Took {
     pub wall: f64,
     pub cpu: f64,
+    /// What its start had taken before.
+    pub cpu_of_start: f64,
     pub peak_rss_mib: f64,
     pub scans: u64,
     pub bytes_written: u64,
@@ -55,7 +67,6 @@ fn command(program: &str) -> Command {
     command
         .env("APP_CREDENTIALS_SECRET_ID", "apps")
         .env("MAX_CONCURRENCY", CONCURRENCY.to_string())
-        .env("MAX_REQUESTS_PER_SECOND", "10000")
         .env("FAN_OUT_ABOVE", "1000000")
         .stdin(Stdio::null())
         .stderr(Stdio::null());
@@ -66,12 +77,14 @@ fn reaching(command: &mut Command, stand_ins: &StandIns) {
     command.env("AWS_ENDPOINT_URL", &stand_ins.aws_url).env("TIKTOK_AUTH_URL", &stand_ins.tiktok_url);
 }
 
-/// Lets the function's real binary refresh `due` integrations.
-pub async fn function(due: usize, latency: Duration) -> Took {
-    let stand_ins = StandIns::start(due, latency, Clock::system().now().timestamp()).await;
+/// Lets the function's real binary refresh what is due.
+pub async fn function(run: Run) -> Took {
+    let Run { rows, due, latency, rate } = run;
+    let stand_ins = StandIns::start(rows, due, latency, Clock::system().now().timestamp()).await;
     let mut api = RuntimeApi::start(Clock::system()).await.unwrap();
     let mut command = command(FUNCTION);
     reaching(&mut command, &stand_ins);
+    command.env("MAX_REQUESTS_PER_SECOND", rate.to_string());
     let function = Running::start(command.env("AWS_LAMBDA_RUNTIME_API", api.address.to_string()));
     // It has started when it answers something that asks nobody.
     api.invoke(&json!({"describe": true}).to_string()).await.unwrap().unwrap();
@@ -85,7 +98,7 @@ pub async fn function(due: usize, latency: Duration) -> Took {
 
 /// Lets the floor make the exchanges of `due` refreshes, so many at a time.
 pub async fn floor(due: usize, latency: Duration, concurrency: usize) -> Took {
-    let stand_ins = StandIns::start(due, latency, Clock::system().now().timestamp()).await;
+    let stand_ins = StandIns::start(due, due, latency, Clock::system().now().timestamp()).await;
     let mut command = command(env::current_exe().unwrap().to_str().unwrap());
     reaching(&mut command, &stand_ins);
     command.arg(floor::ARGUMENT).env("ROWS", due.to_string()).env("MAX_CONCURRENCY", concurrency.to_string());
@@ -119,6 +132,7 @@ fn taken(measured: &Running, wall: Duration, cpu_before: Duration, due: usize, s
     Took {
         wall: wall.as_secs_f64(),
         cpu: (measured.cpu() - cpu_before).as_secs_f64(),
+        cpu_of_start: cpu_before.as_secs_f64(),
         peak_rss_mib: process::peak_rss_mib(measured.0.id()),
         scans: count(&counted.scans),
         bytes_written: count(&counted.bytes_written) / due,

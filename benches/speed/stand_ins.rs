@@ -55,10 +55,10 @@ struct TikTok {
 }
 
 impl StandIns {
-    /// Serves a table of `due` rows that are all due, and a TikTok Shop that answers after `latency`.
-    pub async fn start(due: usize, latency: Duration, now: i64) -> Self {
+    /// Serves a table of `rows`, the first `due` of them due, and a TikTok Shop that answers after `latency`.
+    pub async fn start(rows: usize, due: usize, latency: Duration, now: i64) -> Self {
         let counted = Arc::new(Counted::default());
-        let aws = Aws { pages: pages(due, now), row: row(now), counted: counted.clone() };
+        let aws = Aws { pages: pages(rows, due, now), row: row(now), counted: counted.clone() };
         let tiktok = TikTok { latency, answer: answer(now).into(), counted: counted.clone() };
         Self {
             aws_url: serve(Router::new().fallback(aws_answers).with_state(Arc::new(aws))).await,
@@ -130,17 +130,18 @@ impl Aws {
     }
 }
 
-fn pages(due: usize, now: i64) -> Vec<Vec<Bytes>> {
+fn pages(rows: usize, due: usize, now: i64) -> Vec<Vec<Bytes>> {
     const SEGMENTS: usize = 4;
     let row = |n: usize| {
+        let expires_at = if n < due { now + 3600 } else { now + 5 * DAY };
         json!({
             "team_id": {"S": format!("team-{}", n / 10)}, "integration_id": {"S": n.to_string()},
-            "status": {"S": "active"}, "access_token_expires_at": {"N": (now + 3600).to_string()},
+            "status": {"S": "active"}, "access_token_expires_at": {"N": expires_at.to_string()},
             "refresh_token_expires_at": {"N": (now + 300 * DAY).to_string()},
         })
     };
     let segment = |segment: usize| {
-        let rows: Vec<Value> = (segment..due).step_by(SEGMENTS).map(row).collect();
+        let rows: Vec<Value> = (segment..rows).step_by(SEGMENTS).map(row).collect();
         let count = rows.len().div_ceil(ROWS_OF_A_PAGE).max(1);
         let page = |page: usize| {
             let rows: Vec<_> = rows.iter().skip(page * ROWS_OF_A_PAGE).take(ROWS_OF_A_PAGE).collect();
