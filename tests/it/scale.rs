@@ -22,6 +22,9 @@ const WORKERS: u64 = 4;
 const SHARE: u64 = 40;
 const SEGMENTS: u64 = 4;
 const PAGE: f64 = 0.08;
+/// Seconds of a processor for each row that is looked at, and the share of one that 128 MB have.
+const ROW: f64 = 3e-6;
+const PROCESSOR: f64 = 128.0 / 1769.0;
 
 fn defaults() -> Settings {
     let set = |name: &str| matches!(name, "TABLE_NAME" | "APP_CREDENTIALS_SECRET_ID").then(|| "x".to_owned());
@@ -119,6 +122,7 @@ fn the_table_of_times_is_what_the_code_does() {
     for rows in SIZES {
         let due = due(rows);
         let survey = (rows as f64 * 1.6 / 1000.0 / SEGMENTS as f64).ceil() * PAGE;
+        let survey = survey.max(rows as f64 * ROW / PROCESSOR);
         let once = alone(due, rate);
         let once =
             if once > in_one_invocation as f64 { "in parts".into() } else { format!("{} s", whole(once)) };
@@ -150,7 +154,7 @@ fn the_table_of_costs_is_its_arithmetic() {
         let writes = nights * due * 4.0 * 0.625e-6;
         let is_spread = due > 5000.0;
         let seconds = if is_spread { by_queue(rows / 5, 1, SHARE) } else { alone(rows / 5, SHARE) };
-        let lambda = nights * seconds * 0.25 * 0.000_013_3;
+        let lambda = nights * seconds * 0.125 * 0.000_013_3;
         // A message is sent (a tenth of a request), received and deleted.
         let sqs = if is_spread { nights * due / 50.0 * 2.1 * 0.4e-6 } else { 0.0 };
         let month = reads + writes + lambda + sqs;
