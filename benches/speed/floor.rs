@@ -26,9 +26,11 @@ const IF_FREE: &str = "#status = :active AND attribute_type(refresh_token, :stri
     :zero) AND (attribute_not_exists(lock_expires_at) OR lock_expires_at <= :now) AND \
     (attribute_not_exists(access_token) OR access_token = :empty OR attribute_not_exists(access_token_expires_at) OR \
     access_token_expires_at <= :due OR access_token_expires_at > :believed)";
-const SAVE: &str = "SET #s0 = :s0, #s1 = :s1, #s2 = :s2, #s3 = :s3, #s4 = :s4, #s5 = :s5, #s6 = :s6, #s7 = :s7, \
-    #s8 = :s8 REMOVE #r0, #r1, #r2, #r3, #r4, #r5 ";
-const IF_UNCHANGED: &str = "attribute_exists(#key) AND #c0 = :c0 AND #c1 = :c1 AND #c2 = :c2";
+const SAVE: &str = "SET access_token = :s0, last_refreshed_at = :s1, access_token_expires_at = :s2, refresh_token = :s3, \
+    refresh_token_expires_at = :s4, open_id = :s5, seller_name = :s6, seller_base_region = :s7, granted_scopes = :s8 \
+    REMOVE lock_owner, lock_expires_at, error_code, error_message, error_at, consecutive_failures ";
+const IF_UNCHANGED: &str =
+    "attribute_exists(team_id) AND refresh_token = :c0 AND access_token = :c1 AND #status = :c2";
 const NOW: &str = "1795399200";
 
 #[tokio::main(flavor = "current_thread")]
@@ -99,35 +101,26 @@ fn lease(update: UpdateItemFluentBuilder) -> UpdateItemFluentBuilder {
 fn save(update: UpdateItemFluentBuilder) -> UpdateItemFluentBuilder {
     let scopes = ["seller.authorization.info", "seller.order.info"].map(s).to_vec();
     let sets = [
-        ("access_token", s(token())),
-        ("last_refreshed_at", n(NOW)),
-        ("access_token_expires_at", n(NOW)),
-        ("refresh_token", s(token())),
-        ("refresh_token_expires_at", n(NOW)),
-        ("open_id", s("7495")),
-        ("seller_name", s("Bánh Mì 25")),
-        ("seller_base_region", s("VN")),
-        ("granted_scopes", AttributeValue::L(scopes)),
+        s(token()),
+        n(NOW),
+        n(NOW),
+        s(token()),
+        n(NOW),
+        s("7495"),
+        s("Bánh Mì 25"),
+        s("VN"),
+        AttributeValue::L(scopes),
     ];
-    let removes =
-        ["lock_owner", "lock_expires_at", "error_code", "error_message", "error_at", "consecutive_failures"];
-    let conditions = [("refresh_token", s(token())), ("access_token", s(token())), ("status", s("active"))];
+    let conditions = [s(token()), s(token()), s("active")];
     let mut update = update
         .update_expression(SAVE)
         .condition_expression(IF_UNCHANGED)
-        .expression_attribute_names("#key", "team_id");
-    for (at, (name, value)) in sets.into_iter().enumerate() {
-        update = update
-            .expression_attribute_names(format!("#s{at}"), name)
-            .expression_attribute_values(format!(":s{at}"), value);
+        .expression_attribute_names("#status", "status");
+    for (at, value) in sets.into_iter().enumerate() {
+        update = update.expression_attribute_values(format!(":s{at}"), value);
     }
-    for (at, name) in removes.into_iter().enumerate() {
-        update = update.expression_attribute_names(format!("#r{at}"), name);
-    }
-    for (at, (name, value)) in conditions.into_iter().enumerate() {
-        update = update
-            .expression_attribute_names(format!("#c{at}"), name)
-            .expression_attribute_values(format!(":c{at}"), value);
+    for (at, value) in conditions.into_iter().enumerate() {
+        update = update.expression_attribute_values(format!(":c{at}"), value);
     }
     update
 }

@@ -96,7 +96,7 @@ impl Store {
         let write = self
             .update(key)
             .update_expression("SET lock_owner = :me, lock_expires_at = :until")
-            .expression_attribute_names("#status", "status")
+            .expression_attribute_names(STATUS, "status")
             .expression_attribute_values(":me", text(claim.attempt_id))
             .expression_attribute_values(":until", number(claim.expires_at.0))
             .expression_attribute_values(":string", text("S"))
@@ -152,7 +152,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`]; whether the change was written is then unknown.
     pub async fn change(&self, key: &IntegrationKey, change: Change) -> Conditional {
-        self.write(key, change, "attribute_exists(#key)").await
+        self.write(key, change, "attribute_exists(team_id)").await
     }
 
     /// Writes a change as a new row, if there is none of this key.
@@ -160,39 +160,37 @@ impl Store {
     /// # Errors
     /// [`StoreError`]; whether the row was written is then unknown.
     pub async fn create(&self, key: &IntegrationKey, change: Change) -> Conditional {
-        self.write(key, change, "attribute_not_exists(#key)").await
+        self.write(key, change, "attribute_not_exists(team_id)").await
     }
 
     async fn write(&self, key: &IntegrationKey, change: Change, presence: &str) -> Conditional {
-        let mut write = self.update(key).expression_attribute_names("#key", "team_id");
+        let mut write = self.update(key);
         let mut sets = Vec::new();
         for (n, (name, value)) in change.set.into_iter().enumerate() {
-            sets.push(format!("#s{n} = :s{n}"));
-            write = write
-                .expression_attribute_names(format!("#s{n}"), name)
-                .expression_attribute_values(format!(":s{n}"), value);
+            sets.push(format!("{} = :s{n}", in_expression(name)));
+            write = write.expression_attribute_values(format!(":s{n}"), value);
         }
-        let mut removes = Vec::new();
-        for (n, name) in change.remove.into_iter().enumerate() {
-            removes.push(format!("#r{n}"));
-            write = write.expression_attribute_names(format!("#r{n}"), name);
-        }
-        let clauses = [("SET", sets), ("REMOVE", removes)].map(|(verb, parts)| match parts.as_slice() {
-            [] => String::new(),
-            parts => format!("{verb} {} ", parts.join(", ")),
-        });
+        let removes: Vec<&str> = change.remove.into_iter().map(in_expression).collect();
+        let clauses = [("SET", sets.join(", ")), ("REMOVE", removes.join(", "))];
+        let update = clauses.into_iter().filter(|(_, parts)| !parts.is_empty());
+        let update: String = update.map(|(verb, parts)| format!("{verb} {parts} ")).collect();
         let mut conditions = vec![presence.to_owned()];
         for (n, (name, value)) in change.conditions.into_iter().enumerate() {
-            write = write.expression_attribute_names(format!("#c{n}"), name);
+            let name = in_expression(name);
             conditions.push(match value {
                 Some(value) => {
                     write = write.expression_attribute_values(format!(":c{n}"), value);
-                    format!("#c{n} = :c{n}")
+                    format!("{name} = :c{n}")
                 }
-                None => format!("attribute_not_exists(#c{n})"),
+                None => format!("attribute_not_exists({name})"),
             });
         }
-        let write = write.update_expression(clauses.concat()).condition_expression(conditions.join(" AND "));
+        let condition = conditions.join(" AND ");
+        // DynamoDB refuses a stand-in that is not used.
+        if update.contains(STATUS) || condition.contains(STATUS) {
+            write = write.expression_attribute_names(STATUS, "status");
+        }
+        let write = write.update_expression(update).condition_expression(condition);
         match write.send().await {
             Ok(_) => Ok(Ok(())),
             Err(error) => Ok(Err(match self.failed_condition(&error)? {
@@ -256,6 +254,14 @@ impl Store {
             _ => Err(StoreError::of(Said::by(error), &self.table)),
         }
     }
+}
+
+/// What stands for `status` in an expression: alone among our names it is one of DynamoDB's own words.
+/// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/ReservedWords.html>
+const STATUS: &str = "#status";
+
+fn in_expression(name: &'static str) -> &'static str {
+    if name == "status" { STATUS } else { name }
 }
 
 fn owner_of(row: &Integration) -> Option<&str> {

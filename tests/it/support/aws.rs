@@ -280,7 +280,7 @@ fn step(target: &str, body: &[u8]) -> Option<Step> {
         "SendMessage" | "SendMessageBatch" => Some(Step::Queue),
         "PutEvents" => Some(Step::Announce),
         "UpdateItem" if body.contains("SET lock_owner = :me") => Some(Step::Acquire),
-        "UpdateItem" if body.contains("\"last_refreshed_at\"") => Some(Step::Save),
+        "UpdateItem" if body.contains("last_refreshed_at = :") => Some(Step::Save),
         "UpdateItem" => Some(Step::Settle),
         _ => None,
     }
