@@ -33,7 +33,7 @@ pub fn config() -> ConfigLoader {
 /// client read every root certificate of the machine at the start, and once more when it is first used.
 fn http_client() -> SharedHttpClient {
     type Timeouts = [Option<Duration>; 2];
-    let made: Mutex<HashMap<Timeouts, SharedHttpConnector>> = Mutex::default();
+    let connectors: Mutex<HashMap<Timeouts, SharedHttpConnector>> = Mutex::default();
     http_client_fn(move |settings, components| {
         let make = || {
             let mut connector = Connector::builder()
@@ -43,8 +43,8 @@ fn http_client() -> SharedHttpClient {
             connector.set_sleep_impl(components.sleep_impl());
             SharedHttpConnector::new(connector.build())
         };
-        let mut made = made.lock().unwrap_or_else(PoisonError::into_inner);
-        made.entry([settings.connect_timeout(), settings.read_timeout()]).or_insert_with(make).clone()
+        let mut connectors = connectors.lock().unwrap_or_else(PoisonError::into_inner);
+        connectors.entry([settings.connect_timeout(), settings.read_timeout()]).or_insert_with(make).clone()
     })
 }
 

@@ -171,9 +171,9 @@ impl Store {
             write = write.expression_attribute_values(format!(":s{n}"), value);
         }
         let removes: Vec<&str> = change.remove.into_iter().map(in_expression).collect();
-        let clauses = [("SET", sets.join(", ")), ("REMOVE", removes.join(", "))];
-        let update = clauses.into_iter().filter(|(_, parts)| !parts.is_empty());
-        let update: String = update.map(|(verb, parts)| format!("{verb} {parts} ")).collect();
+        let clauses = [("SET", sets.join(", ")), ("REMOVE", removes.join(", "))]
+            .map(|(verb, parts)| if parts.is_empty() { String::new() } else { format!("{verb} {parts} ") });
+        let update = clauses.concat();
         let mut conditions = vec![presence.to_owned()];
         for (n, (name, value)) in change.conditions.into_iter().enumerate() {
             let name = in_expression(name);
