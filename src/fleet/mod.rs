@@ -4,6 +4,7 @@
 mod hand_over;
 mod log;
 mod survey;
+mod todo;
 
 use crate::{
     answer::{Counts, RefreshAnswer, Tally},
@@ -25,6 +26,7 @@ use std::{
     sync::{Arc, PoisonError, atomic::Ordering},
     time::{Duration, Instant},
 };
+use todo::Todo;
 use tokio::task::{Id, JoinError, JoinSet};
 use tracing::{error, info, warn};
 use uuid::Uuid;
@@ -176,29 +178,6 @@ async fn conduct(
     }
     let tally = run.tally;
     done.map(|()| RefreshAnswer::new(run_id, request, started_at, took, tally))
-}
-
-/// What is left to do.
-#[derive(Debug, Default)]
-struct Todo {
-    /// The refreshes, the soonest expiry last. Kept as they were found: there may be many, and they are the most of what a
-    /// run holds.
-    due: Vec<Candidate>,
-    /// Everything else. A mark that is made comes first, the rest when nothing is due any more.
-    aside: VecDeque<Work>,
-}
-
-impl Todo {
-    fn next(&mut self) -> Option<Work> {
-        if let Some(Work::Mark(_)) = self.aside.front() {
-            return self.aside.pop_front();
-        }
-        if self.due.len() < self.due.capacity() / 8 * 7 {
-            // What has been done makes room for what is to be told of it.
-            self.due.shrink_to_fit();
-        }
-        self.due.pop().map(Work::Refresh).or_else(|| self.aside.pop_front())
-    }
 }
 
 /// One thing to do.

@@ -1,6 +1,6 @@
 //! Which rows there are, and what is to be done for each.
 
-use super::{Run, Todo, Work};
+use super::{Run, Work, todo::Todo};
 use crate::{
     census::REFRESH_TOKEN_WARNING,
     event::Selection,

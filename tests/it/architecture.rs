@@ -45,7 +45,7 @@ const ADAPTERS: [(&str, &[&str]); 7] = [
     ("logging", &["logging.rs"]),
 ];
 
-const PROTOCOL: [&str; 15] = [
+const PROTOCOL: [&str; 16] = [
     "refresh/mod.rs",
     "refresh/ask.rs",
     "refresh/save.rs",
@@ -54,6 +54,7 @@ const PROTOCOL: [&str; 15] = [
     "services.rs",
     "fleet/mod.rs",
     "fleet/survey.rs",
+    "fleet/todo.rs",
     "fleet/hand_over.rs",
     "fleet/log.rs",
     "worker.rs",

@@ -1,0 +1,51 @@
+//! In which order a run does what is left to do.
+
+use super::Work;
+use crate::integration::Candidate;
+use std::collections::VecDeque;
+
+/// What is left to do.
+#[derive(Debug, Default)]
+pub(super) struct Todo {
+    /// The refreshes, the soonest expiry last. Kept as they were found: there may be many, and they are the most of what a
+    /// run holds.
+    pub(super) due: Vec<Candidate>,
+    /// Everything else. A mark that is made comes first, the rest when nothing is due any more.
+    pub(super) aside: VecDeque<Work>,
+}
+
+impl Todo {
+    pub(super) fn next(&mut self) -> Option<Work> {
+        if let Some(Work::Mark(_)) = self.aside.front() {
+            return self.aside.pop_front();
+        }
+        if self.due.len() < self.due.capacity() / 8 * 7 {
+            // What has been done makes room for what is to be told of it.
+            self.due.shrink_to_fit();
+        }
+        self.due.pop().map(Work::Refresh).or_else(|| self.aside.pop_front())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::integration::IntegrationKey;
+
+    fn row(id: usize) -> Candidate {
+        Candidate::of_key(IntegrationKey { team_id: "1".into(), integration_id: id.to_string() }, None)
+    }
+
+    #[test]
+    fn what_is_due_comes_first_and_leaves_no_room_behind() {
+        let mut todo = Todo {
+            due: (0..100).rev().map(row).collect(),
+            aside: VecDeque::from([Work::MarkExpired(row(100))]),
+        };
+        for id in 0..=100 {
+            assert!(todo.due.capacity() <= todo.due.len() * 8 / 7 + 16, "{id}: {}", todo.due.capacity());
+            assert_eq!(todo.next().unwrap().key().integration_id, id.to_string());
+        }
+        assert!(todo.next().is_none());
+    }
+}
