@@ -71,7 +71,12 @@ fn tally(answer: &mut CleanupAnswer, run_id: &str, cleaned: Cleaned) {
         Cleaned::Skipped => answer.counts.skipped += 1,
         Cleaned::Marked(row) => {
             let key = row.key;
-            info!(run_id, team_id = key.team_id, integration_id = key.integration_id, "marked as expired");
+            info!(
+                run_id,
+                team_id = key.team_id.as_str(),
+                integration_id = key.integration_id.as_str(),
+                "marked as expired"
+            );
             answer.counts.marked += 1;
             answer.list(key, "marked", None);
         }
@@ -81,7 +86,12 @@ fn tally(answer: &mut CleanupAnswer, run_id: &str, cleaned: Cleaned) {
         }
         Cleaned::Failed(row, error) => {
             let key = row.key;
-            error!(run_id, team_id = key.team_id, integration_id = key.integration_id, "not marked: {error}");
+            error!(
+                run_id,
+                team_id = key.team_id.as_str(),
+                integration_id = key.integration_id.as_str(),
+                "not marked: {error}"
+            );
             answer.counts.failed += 1;
             answer.list(key, "failed", Some(error.to_string()));
         }
@@ -89,8 +99,8 @@ fn tally(answer: &mut CleanupAnswer, run_id: &str, cleaned: Cleaned) {
             let key = malformed.key.clone();
             error!(
                 run_id,
-                team_id = key.team_id,
-                integration_id = key.integration_id,
+                team_id = key.team_id.as_str(),
+                integration_id = key.integration_id.as_str(),
                 "not marked: {malformed}"
             );
             answer.counts.failed += 1;

@@ -94,11 +94,15 @@ pub async fn run(
     }
     let grant = answer.map_err(ConnectError::Exchange)?;
     let outcome = store(services, request, row, &grant, deadline).await.inspect_err(|error| {
-        error!(team_id = key.team_id, integration_id = key.integration_id, "not connected: {error}");
+        error!(
+            team_id = key.team_id.as_str(),
+            integration_id = key.integration_id.as_str(),
+            "not connected: {error}"
+        );
     })?;
     info!(
-        team_id = key.team_id,
-        integration_id = key.integration_id,
+        team_id = key.team_id.as_str(),
+        integration_id = key.integration_id.as_str(),
         outcome,
         new_expires_at = grant.access_expires_at.map(|at| at.0),
         "TikTok Shop integration connected",
@@ -211,8 +215,8 @@ async fn write(
     .when(|_| services.clock.now() < last_second)
     .notify(|error, _| {
         warn!(
-            team_id = key.team_id,
-            integration_id = key.integration_id,
+            team_id = key.team_id.as_str(),
+            integration_id = key.integration_id.as_str(),
             "TikTok's new pair is not saved yet, trying again: {error}",
         );
     })
@@ -224,8 +228,8 @@ async fn announce_recovery(services: &Services, request: &ConnectRequest, grant:
     let (key, name, now) = (&request.key, grant.seller.name.as_deref(), services.clock.now());
     if let Err(error) = bus.announce(announce::Change::Recovered, key, name, "connected", now).await {
         error!(
-            team_id = key.team_id,
-            integration_id = key.integration_id,
+            team_id = key.team_id.as_str(),
+            integration_id = key.integration_id.as_str(),
             "a change of state could not be published: {error}",
         );
     }

@@ -6,6 +6,7 @@
 
 use crate::secret::{AccessToken, RefreshToken};
 use chrono::{DateTime, TimeDelta, Utc};
+use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -17,13 +18,14 @@ pub const EXPIRING_SOON_WITHIN: TimeDelta = TimeDelta::minutes(30);
 /// absolute time to "now" write dates decades away.
 pub const BELIEVABLE_AHEAD: TimeDelta = TimeDelta::days(30);
 
-/// Which integration: the table's two keys.
+/// Which integration: the table's two keys. Compact, as a run holds many: an id of up to 24 bytes takes no memory of its
+/// own.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct IntegrationKey {
     /// Partition key: whose integration it is.
-    pub team_id: String,
+    pub team_id: CompactString,
     /// Sort key: which of the team's integrations.
-    pub integration_id: String,
+    pub integration_id: CompactString,
 }
 
 impl fmt::Display for IntegrationKey {
@@ -64,7 +66,7 @@ pub enum Status {
     /// Marked by this function's clean-up: the refresh token has expired.
     Expired,
     /// Whatever the user wrote. Such rows are left alone.
-    Other(String),
+    Other(CompactString),
 }
 
 impl Status {
@@ -74,7 +76,7 @@ impl Status {
             "active" => Self::Active,
             "error" => Self::Error,
             "expired" => Self::Expired,
-            other => Self::Other(other.to_owned()),
+            other => Self::Other(other.into()),
         }
     }
 
@@ -113,15 +115,15 @@ pub struct Candidate {
     /// The row's status.
     pub status: Status,
     /// Which app's credentials; none means the default app.
-    pub app_key: Option<String>,
+    pub app_key: Option<CompactString>,
     /// When the access token expires, as stored.
     pub access_expires_at: Option<UnixTime>,
     /// When the refresh token expires, as stored.
     pub refresh_expires_at: Option<UnixTime>,
     /// The lease on the row, alive or not. Boxed, as it is rarely there and a run holds many rows.
     pub lease: Option<Box<Lease>>,
-    /// The last warning about the refresh token that was published.
-    pub notice: Option<Notice>,
+    /// The last warning about the refresh token that was published. Boxed for the same reason.
+    pub notice: Option<Box<Notice>>,
 }
 
 /// How many days before its expiry a refresh token is warned of, the nearest first.
@@ -138,7 +140,7 @@ pub struct Notice {
 
 impl Notice {
     /// The text that the table holds.
-    pub fn to_text(self) -> String {
+    pub fn to_text(&self) -> String {
         format!("{}:{}", self.expires_at.0, self.days)
     }
 
@@ -221,7 +223,7 @@ pub enum Skip {
     /// The access token lives long enough.
     NotDue,
     /// The user gave the row a status of their own.
-    UserStatus(String),
+    UserStatus(CompactString),
     /// The row is marked `error` or `expired`.
     Marked(Status),
     /// The refresh token's expiry has passed.
@@ -274,7 +276,7 @@ impl Health {
 
 impl Candidate {
     /// An integration of which only the key is known; the row itself says the rest when its lease is taken.
-    pub fn of_key(key: IntegrationKey, app_key: Option<String>) -> Self {
+    pub fn of_key(key: IntegrationKey, app_key: Option<CompactString>) -> Self {
         Self {
             key,
             status: Status::Active,
@@ -338,7 +340,8 @@ impl Candidate {
         }
         let within = |days: &&i64| expires_at.is_by(now + TimeDelta::days(**days));
         let days = *NOTICE_DAYS.iter().find(within)?;
-        let told = self.notice.is_some_and(|told| told.expires_at == expires_at && told.days <= days);
+        let told =
+            self.notice.as_deref().is_some_and(|told| told.expires_at == expires_at && told.days <= days);
         (!told).then_some(Notice { days, expires_at })
     }
 
@@ -532,7 +535,7 @@ mod tests {
     fn a_refresh_token_is_warned_of_once_at_each_of_four_borders() {
         let expiring = |in_days: i64, told: Option<i64>| {
             let expires_at = UnixTime::of(now() + TimeDelta::days(in_days));
-            let notice = told.map(|days| Notice { days, expires_at });
+            let notice = told.map(|days| Box::new(Notice { days, expires_at }));
             let row = Candidate { refresh_expires_at: Some(expires_at), notice, ..row(AHEAD) };
             row.notice_due(now()).map(|notice| notice.days)
         };
@@ -545,7 +548,7 @@ mod tests {
         assert_eq!(expiring(1, None), Some(1), "the nearest border alone");
         assert_eq!(expiring(-1, None), None, "that is another event");
         let expires_at = UnixTime::of(now() + TimeDelta::days(20));
-        let earlier = Some(Notice { days: 1, expires_at: UnixTime::of(now()) });
+        let earlier = Some(Box::new(Notice { days: 1, expires_at: UnixTime::of(now()) }));
         let renewed = Candidate { refresh_expires_at: Some(expires_at), notice: earlier, ..row(AHEAD) };
         assert_eq!(
             renewed.notice_due(now()),

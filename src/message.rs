@@ -6,6 +6,7 @@ use crate::{
     integration::{IntegrationKey, Status, UnixTime},
     secret::{AccessToken, RefreshToken},
 };
+use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -43,7 +44,7 @@ pub struct WorkKey {
     pub key: IntegrationKey,
     /// Which app; none means the default app.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub app_key: Option<String>,
+    pub app_key: Option<CompactString>,
 }
 
 /// A pair that TikTok granted and that the table would not take: all that the save needs.
@@ -131,15 +132,15 @@ pub fn parse(text: &str) -> Result<Message, BadMessage> {
 /// The key of a message that could not be read as a whole, if at least that can.
 pub fn key_of(text: &str) -> Option<IntegrationKey> {
     let json: serde_json::Value = serde_json::from_str(text).ok()?;
-    let id = |name: &str| json["rescue"][name].as_str().map(ToOwned::to_owned);
+    let id = |name: &str| json["rescue"][name].as_str().map(CompactString::from);
     Some(IntegrationKey { team_id: id("team_id")?, integration_id: id("integration_id")? })
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RescueText {
-    team_id: String,
-    integration_id: String,
+    team_id: CompactString,
+    integration_id: CompactString,
     status: String,
     open_id: Option<String>,
     access_token: Option<AccessToken>,

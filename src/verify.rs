@@ -263,7 +263,7 @@ async fn stored_token(refresher: &Refresher, row: &Candidate) -> Result<Option<A
 }
 
 fn tally(answer: &mut VerifyAnswer, run_id: &str, report: VerifyReport) {
-    let (team_id, integration_id) = (&report.key.team_id, &report.key.integration_id);
+    let (team_id, integration_id) = (report.key.team_id.as_str(), report.key.integration_id.as_str());
     let (outcome, reason) = (report.outcome, report.reason.as_deref());
     match &report.message {
         Some(why) if outcome == "failed" => {

@@ -52,8 +52,8 @@ async fn save(services: &Services, rescue: Rescue, deadline: DateTime<Utc>) -> b
         Ok(report) => {
             info!(
                 run_id,
-                team_id = key.team_id,
-                integration_id = key.integration_id,
+                team_id = key.team_id.as_str(),
+                integration_id = key.integration_id.as_str(),
                 outcome = report.outcome.as_str(),
                 reason = report.reason,
                 "a pair that waited in the queue was put away",
@@ -64,8 +64,8 @@ async fn save(services: &Services, rescue: Rescue, deadline: DateTime<Utc>) -> b
             let why = report.message.unwrap_or_default();
             error!(
                 run_id,
-                team_id = key.team_id,
-                integration_id = key.integration_id,
+                team_id = key.team_id.as_str(),
+                integration_id = key.integration_id.as_str(),
                 "a pair goes on waiting in the queue: {why}",
             );
             false

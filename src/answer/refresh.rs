@@ -181,7 +181,7 @@ mod tests {
     ];
 
     fn key(id: usize) -> IntegrationKey {
-        IntegrationKey { team_id: "1".into(), integration_id: id.to_string() }
+        IntegrationKey { team_id: "1".into(), integration_id: id.to_string().into() }
     }
 
     fn answer(tally: Tally) -> RefreshAnswer {
@@ -236,7 +236,10 @@ mod tests {
     fn the_list_stays_well_below_lambdas_limit_whatever_the_rows_hold() {
         let mut tally = Tally::default();
         for id in 0..12_000 {
-            let key = IntegrationKey { team_id: "\u{1}".repeat(2000), integration_id: id.to_string() };
+            let key = IntegrationKey {
+                team_id: "\u{1}".repeat(2000).into(),
+                integration_id: id.to_string().into(),
+            };
             tally.ended(Report::new(key, Outcome::Failed).because("x", "y".repeat(9999)));
         }
         let answer = answer(tally);

@@ -124,7 +124,10 @@ mod tests {
     #[test]
     fn the_list_stays_well_below_lambdas_limit_and_keeps_the_failures() {
         let mut answer = VerifyAnswer::new("r".into(), &Selection::All);
-        let key = |id: usize| IntegrationKey { team_id: "t".repeat(2000), integration_id: id.to_string() };
+        let key = |id: usize| IntegrationKey {
+            team_id: "t".repeat(2000).into(),
+            integration_id: id.to_string().into(),
+        };
         for id in 0..4_000 {
             answer.add(VerifyReport::valid(key(id), false, std::iter::once("7495".into())));
         }

@@ -232,8 +232,8 @@ fn connect(event: ConnectEvent) -> Result<Request, BadEvent> {
     let missing = |name: &str, what: &str| BadEvent(format!("{name}: is missing, expected {what}"));
     let id = "a string or an integer";
     let key = IntegrationKey {
-        team_id: event.team_id.0.ok_or_else(|| missing("team_id", id))?,
-        integration_id: event.integration_id.0.ok_or_else(|| missing("integration_id", id))?,
+        team_id: event.team_id.0.ok_or_else(|| missing("team_id", id))?.into(),
+        integration_id: event.integration_id.0.ok_or_else(|| missing("integration_id", id))?.into(),
     };
     Ok(Request::Connect(ConnectRequest {
         key,
@@ -278,6 +278,7 @@ fn selection(
         (None, None) => Ok(Selection::All),
         (Some(team_id), None) => Ok(Selection::Team(team_id)),
         (Some(team_id), Some(integration_id)) => {
+            let (team_id, integration_id) = (team_id.into(), integration_id.into());
             Ok(Selection::One(IntegrationKey { team_id, integration_id }))
         }
         (None, Some(_)) => Err(BadEvent(

@@ -10,8 +10,8 @@ pub(super) fn ended(run_id: &str, report: &Report, took: Duration) {
         ($level:ident, $($message:tt)+) => {
             $level!(
                 run_id,
-                team_id = report.key.team_id,
-                integration_id = report.key.integration_id,
+                team_id = report.key.team_id.as_str(),
+                integration_id = report.key.integration_id.as_str(),
                 outcome = report.outcome.as_str(),
                 reason = report.reason,
                 tiktok_code = report.tiktok_code,

@@ -91,8 +91,8 @@ impl Run<'_> {
         if soon && candidate.status == Status::Active && !candidate.refresh_token_expired(self.rule.now) {
             warn!(
                 run_id = self.id,
-                team_id = candidate.key.team_id,
-                integration_id = candidate.key.integration_id,
+                team_id = candidate.key.team_id.as_str(),
+                integration_id = candidate.key.integration_id.as_str(),
                 refresh_token_expires_at = at.0,
                 "the refresh token expires within 7 days: the seller must connect again before",
             );

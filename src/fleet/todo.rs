@@ -33,7 +33,7 @@ mod tests {
     use crate::integration::IntegrationKey;
 
     fn row(id: usize) -> Candidate {
-        Candidate::of_key(IntegrationKey { team_id: "1".into(), integration_id: id.to_string() }, None)
+        Candidate::of_key(IntegrationKey { team_id: "1".into(), integration_id: id.to_string().into() }, None)
     }
 
     #[test]

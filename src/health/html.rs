@@ -514,7 +514,8 @@ mod tests {
     fn whatever_the_data_holds_is_only_text() {
         let nasty = format!("{NASTY}\"'&\u{0}");
         let mut hostile = listed(Health::CannotRefresh, 3_600);
-        hostile.key = IntegrationKey { team_id: nasty.clone(), integration_id: nasty.clone() };
+        hostile.key =
+            IntegrationKey { team_id: nasty.as_str().into(), integration_id: nasty.as_str().into() };
         hostile.seller_name = Some(nasty.clone());
         hostile.status.clone_from(&nasty);
         hostile.error_message = Some(nasty.clone());

@@ -329,7 +329,7 @@ mod tests {
     }
 
     fn row(id: usize, access_in: TimeDelta) -> Row {
-        let key = IntegrationKey { team_id: "1".into(), integration_id: id.to_string() };
+        let key = IntegrationKey { team_id: "1".into(), integration_id: id.to_string().into() };
         let at = |delta| Some(UnixTime::of(rule().now + delta));
         Row {
             candidate: Candidate {

@@ -63,8 +63,8 @@ impl StatusReport {
         let expiry = |at: Option<UnixTime>| at.map_or_else(|| "-".into(), |at| relative(at, now));
         for row in &self.integrations {
             table.add_row([
-                row.key.team_id.clone(),
-                row.key.integration_id.clone(),
+                row.key.team_id.to_string(),
+                row.key.integration_id.to_string(),
                 row.seller_name.clone().unwrap_or_default(),
                 row.state.as_str().to_owned(),
                 row.status.clone(),

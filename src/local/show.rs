@@ -18,8 +18,8 @@ pub(super) fn rows(items: &[Item], rule: &Rule) -> Table {
         let candidate = row::candidate(item);
         let expires = item.get("access_token_expires_at").and_then(|value| value.as_n().ok());
         table.add_row([
-            key.team_id,
-            key.integration_id,
+            key.team_id.to_string(),
+            key.integration_id.to_string(),
             text(item, "seller_name"),
             text(item, "status"),
             tail(&text(item, "access_token")),

@@ -88,8 +88,8 @@ impl Refresher {
         let key = leased.key();
         warn!(
             run_id = self.run_id,
-            team_id = key.team_id,
-            integration_id = key.integration_id,
+            team_id = key.team_id.as_str(),
+            integration_id = key.integration_id.as_str(),
             "TikTok's answer was lost, asking once more",
         );
         match self.ask(&app, &leased.sent, false).await {
@@ -161,8 +161,8 @@ impl Refresher {
                 let key = leased.key();
                 warn!(
                     run_id = self.run_id,
-                    team_id = key.team_id,
-                    integration_id = key.integration_id,
+                    team_id = key.team_id.as_str(),
+                    integration_id = key.integration_id.as_str(),
                     reason = error.reason(),
                     wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
                     "asking TikTok again: {error}",

@@ -104,7 +104,7 @@ impl Refresher {
 
     /// Warns of a refresh token that will expire, once: whoever notes the warning in the row publishes it.
     pub async fn warn_of(&self, candidate: Candidate, notice: Notice) {
-        let told = candidate.notice.map(Notice::to_text);
+        let told = candidate.notice.as_deref().map(Notice::to_text);
         let change = Change::default()
             .set_text("refresh_token_notice", notice.to_text())
             .only_if("refresh_token_notice", told.as_deref())
@@ -118,8 +118,8 @@ impl Refresher {
             Ok(Err(_)) => {}
             Err(error) => warn!(
                 run_id = self.run_id,
-                team_id = key.team_id,
-                integration_id = key.integration_id,
+                team_id = key.team_id.as_str(),
+                integration_id = key.integration_id.as_str(),
                 "could not note that the refresh token expires soon: {error}",
             ),
         }
@@ -135,8 +135,8 @@ impl Refresher {
             self.unpublished.fetch_add(1, Ordering::Relaxed);
             error!(
                 run_id = self.run_id,
-                team_id = key.team_id,
-                integration_id = key.integration_id,
+                team_id = key.team_id.as_str(),
+                integration_id = key.integration_id.as_str(),
                 "a change of state could not be published: {error}",
             );
         }

@@ -236,8 +236,8 @@ impl Refresher {
                         self.cut_off.fetch_add(1, Ordering::Relaxed);
                         warn!(
                             run_id = self.run_id,
-                            team_id = key.team_id,
-                            integration_id = key.integration_id,
+                            team_id = key.team_id.as_str(),
+                            integration_id = key.integration_id.as_str(),
                             "an earlier attempt at this integration was cut off",
                         );
                     }
@@ -296,14 +296,14 @@ impl Refresher {
             Ok(Ok(())) => {}
             Ok(Err(_)) => warn!(
                 run_id = self.run_id,
-                team_id = key.team_id,
-                integration_id = key.integration_id,
+                team_id = key.team_id.as_str(),
+                integration_id = key.integration_id.as_str(),
                 "did not {to}: the lease is somebody else's by now",
             ),
             Err(error) => error!(
                 run_id = self.run_id,
-                team_id = key.team_id,
-                integration_id = key.integration_id,
+                team_id = key.team_id.as_str(),
+                integration_id = key.integration_id.as_str(),
                 "could not {to}, so the row stays locked until its lease runs out: {error}",
             ),
         }

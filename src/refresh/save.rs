@@ -120,8 +120,8 @@ impl Refresher {
             };
             warn!(
                 run_id = self.run_id,
-                team_id = key.team_id,
-                integration_id = key.integration_id,
+                team_id = key.team_id.as_str(),
+                integration_id = key.integration_id.as_str(),
                 "TikTok's new pair is not saved yet, trying again: {error}",
             );
             let is_last = self.clock.now() >= self.deadline - TimeDelta::seconds(1);
@@ -151,14 +151,14 @@ impl Refresher {
         match &sent {
             Ok(()) => warn!(
                 run_id = self.run_id,
-                team_id = key.team_id,
-                integration_id = key.integration_id,
+                team_id = key.team_id.as_str(),
+                integration_id = key.integration_id.as_str(),
                 "TikTok's new pair is in the queue until the table takes it",
             ),
             Err(error) => error!(
                 run_id = self.run_id,
-                team_id = key.team_id,
-                integration_id = key.integration_id,
+                team_id = key.team_id.as_str(),
+                integration_id = key.integration_id.as_str(),
                 "TikTok's new pair could not be put into the queue: {error}",
             ),
         }

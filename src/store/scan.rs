@@ -79,7 +79,9 @@ impl Store {
         let parts: Vec<Part> = match selection {
             Selection::All => (0..SEGMENTS).map(Part::Segment).collect(),
             Selection::Team(team_id) => vec![Part::Team(team_id.clone(), None)],
-            Selection::One(key) => vec![Part::Team(key.team_id.clone(), Some(key.integration_id.clone()))],
+            Selection::One(key) => {
+                vec![Part::Team(key.team_id.to_string(), Some(key.integration_id.to_string()))]
+            }
         };
         let pages = |part| Box::pin(self.clone().pages(part, view.clone()));
         stream::select_all(parts.into_iter().map(pages).collect::<Vec<_>>())

@@ -37,8 +37,8 @@ async fn a_failed_condition_does_not_print_the_row_that_comes_with_it() {
     let shop = world.integration().expiring_in(hours(1)).insert().await;
     let store = Store::new(world.table.clone(), super::support::world::TABLE);
     let key = tiktok_token_refresh::integration::IntegrationKey {
-        team_id: shop.team_id.clone(),
-        integration_id: shop.integration_id.clone(),
+        team_id: shop.team_id.as_str().into(),
+        integration_id: shop.integration_id.as_str().into(),
     };
     let change = Change::default().set_text("status", "x").only_if("status", Some("never"));
     let conflict = store.change(&key, change).await.unwrap().unwrap_err();

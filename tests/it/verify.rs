@@ -171,7 +171,7 @@ async fn a_caller_in_rust_gets_a_valid_token_and_a_call_with_one() {
 }
 
 fn key(shop: &world::Shop) -> tiktok_token_refresh::integration::IntegrationKey {
-    let (team_id, integration_id) = (shop.team_id.clone(), shop.integration_id.clone());
+    let (team_id, integration_id) = (shop.team_id.as_str().into(), shop.integration_id.as_str().into());
     tiktok_token_refresh::integration::IntegrationKey { team_id, integration_id }
 }
 
