@@ -44,11 +44,11 @@ struct Cached {
 
 /// All apps of the secret; the first is the default.
 #[derive(Debug, Default)]
-pub struct Apps(Vec<AppCredentials>);
+pub struct Apps(Vec<Arc<AppCredentials>>);
 
 impl Apps {
     /// The credentials for a row that names `app_key`, or for one that names none.
-    pub fn get(&self, app_key: Option<&str>) -> Option<&AppCredentials> {
+    pub fn get(&self, app_key: Option<&str>) -> Option<&Arc<AppCredentials>> {
         match app_key {
             None => self.0.first(),
             Some(key) => self.0.iter().find(|app| app.app_key == key),
@@ -57,9 +57,9 @@ impl Apps {
 
     /// The same apps, with other credentials for one of them.
     #[must_use]
-    pub fn with(&self, newer: &AppCredentials) -> Self {
+    pub fn with(&self, newer: &Arc<AppCredentials>) -> Self {
         let replace =
-            |app: &AppCredentials| if app.app_key == newer.app_key { newer.clone() } else { app.clone() };
+            |app: &Arc<AppCredentials>| Arc::clone(if app.app_key == newer.app_key { newer } else { app });
         Self(self.0.iter().map(replace).collect())
     }
 }
@@ -110,7 +110,9 @@ impl Credentials {
     pub fn new(from: &CredentialsFrom, client: Client, clock: Clock) -> Self {
         let source = match from {
             CredentialsFrom::Secret(id) => Source::Secret { client, id: id.clone() },
-            CredentialsFrom::Environment(app) => Source::Environment(Arc::new(Apps(vec![app.clone()]))),
+            CredentialsFrom::Environment(app) => {
+                Source::Environment(Arc::new(Apps(vec![Arc::new(app.clone())])))
+            }
         };
         Self { source, clock, cache: Mutex::new(None) }
     }
@@ -142,7 +144,10 @@ impl Credentials {
     ///
     /// # Errors
     /// [`CredentialsError`] if the current version cannot be read. The other two need not be there.
-    pub async fn others(&self, refused: &AppCredentials) -> Result<Vec<AppCredentials>, CredentialsError> {
+    pub async fn others(
+        &self,
+        refused: &AppCredentials,
+    ) -> Result<Vec<Arc<AppCredentials>>, CredentialsError> {
         let Source::Secret { client, id } = &self.source else { return Ok(Vec::new()) };
         let current = Arc::new(read(client, id, CURRENT).await?);
         *self.cache.lock().await = Some(Cached { apps: current.clone(), read_at: self.clock.now() });
@@ -153,10 +158,10 @@ impl Credentials {
                 Err(error) => debug!("no {stage} version of the secret: {error}"),
             }
         }
-        let mut others: Vec<AppCredentials> = Vec::new();
+        let mut others: Vec<Arc<AppCredentials>> = Vec::new();
         for app in versions.iter().filter_map(|apps| apps.get(Some(&refused.app_key))) {
             let known = |other: &AppCredentials| other.app_secret.is_same_as(&app.app_secret);
-            if !known(refused) && !others.iter().any(known) {
+            if !known(refused) && !others.iter().any(|other| known(other)) {
                 others.push(app.clone());
             }
         }
@@ -204,7 +209,8 @@ fn parse(text: &str) -> Result<Apps, &'static str> {
     if apps.iter().any(|app| app.app_key.is_empty() || app.app_secret.expose().is_empty()) {
         return Err("has an empty app_key or app_secret");
     }
-    let credentials = |app: App| AppCredentials { app_key: app.app_key, app_secret: app.app_secret };
+    let credentials =
+        |app: App| Arc::new(AppCredentials { app_key: app.app_key, app_secret: app.app_secret });
     Ok(Apps(apps.into_iter().map(credentials).collect()))
 }
 

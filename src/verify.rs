@@ -213,7 +213,7 @@ where
     if let Some(token) = valid_token(refresher, &row).await? {
         let app = refresher.app(&row).ok_or_else(no_app)?;
         refresher.limiter.until_ready(&app.app_key).await;
-        match call(app, token).await {
+        match call((*app).clone(), token).await {
             Ok(value) => return Ok(Fresh { value, was_refreshed: false }),
             Err(ApiError::Token { .. }) => {}
             Err(error) => return Err(error.into()),
@@ -222,7 +222,7 @@ where
     let token = ensure_refreshed(refresher, row.clone(), marks).await?;
     let app = refresher.app(&row).ok_or_else(no_app)?;
     refresher.limiter.until_ready(&app.app_key).await;
-    Ok(Fresh { value: call(app, token).await?, was_refreshed: true })
+    Ok(Fresh { value: call((*app).clone(), token).await?, was_refreshed: true })
 }
 
 /// Refreshes an integration's token by the protocol, and answers the new one. In a task of its own: whoever waits for it
@@ -237,7 +237,7 @@ async fn ensure_refreshed(
 ) -> Result<AccessToken, TokenError> {
     let (task_refresher, candidate) = (refresher.clone(), row.clone());
     let refresh = tokio::spawn(async move {
-        match task_refresher.refresh(candidate).await {
+        match task_refresher.refresh(&candidate).await {
             Attempt::Done { report, .. } => report,
             Attempt::Rejected(rejected) if marks => task_refresher.mark(*rejected).await,
             Attempt::Rejected(rejected) => task_refresher.spare(*rejected).await,

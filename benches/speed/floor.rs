@@ -28,7 +28,7 @@ const IF_FREE: &str = "#status = :active AND attribute_type(refresh_token, :stri
     access_token_expires_at <= :due OR access_token_expires_at > :believed)";
 const SAVE: &str = "SET access_token = :s0, last_refreshed_at = :s1, access_token_expires_at = :s2, refresh_token = :s3, \
     refresh_token_expires_at = :s4, open_id = :s5, seller_name = :s6, seller_base_region = :s7, granted_scopes = :s8 \
-    REMOVE lock_owner, lock_expires_at, error_code, error_message, error_at, consecutive_failures ";
+    REMOVE lock_owner, lock_expires_at, error_code, error_message, error_at, consecutive_failures";
 const IF_UNCHANGED: &str =
     "attribute_exists(team_id) AND refresh_token = :c0 AND access_token = :c1 AND #status = :c2";
 const NOW: &str = "1795399200";

@@ -21,13 +21,15 @@ use crate::{
     store::StoreError,
 };
 use chrono::{DateTime, Utc};
+use futures_util::FutureExt;
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, VecDeque},
+    panic::AssertUnwindSafe,
     sync::{Arc, PoisonError, atomic::Ordering},
     time::{Duration, Instant},
 };
 use todo::Todo;
-use tokio::task::{Id, JoinError, JoinSet};
+use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
@@ -195,6 +197,8 @@ enum Work {
 enum Done {
     Attempted(Candidate, Attempt),
     Reported(Report),
+    /// It panicked: the other integrations go on, this one's lease runs out by itself.
+    Lost(IntegrationKey),
     Warned,
 }
 
@@ -269,25 +273,19 @@ impl Run<'_> {
     /// only token with it.
     async fn do_all(&mut self, mut todo: Todo, refresher: &Arc<Refresher>) {
         let mut running: JoinSet<(Done, Duration)> = JoinSet::new();
-        let mut in_flight: HashMap<Id, IntegrationKey> = HashMap::new();
         let mut left = Vec::new();
         loop {
             while running.len() < self.services.settings.max_concurrency
                 && let Some(next) = todo.next()
             {
                 if let Some(next) = self.if_it_may_begin(next, refresher, &mut left) {
-                    let key = next.key().clone();
                     // Boxed, as tokio moves a task's future about, and this one has some 10 KB.
-                    let task = running.spawn(Box::pin(perform(refresher.clone(), next)));
-                    in_flight.insert(task.id(), key);
+                    running.spawn(Box::pin(perform(refresher.clone(), next)));
                 }
             }
-            match running.join_next_with_id().await {
-                Some(Ok((id, (done, took)))) => {
-                    in_flight.remove(&id);
-                    self.absorb(done, took, refresher, &mut todo.aside, &mut left);
-                }
-                Some(Err(panicked)) => self.lost(&panicked, in_flight.remove(&panicked.id())),
+            match running.join_next().await {
+                Some(Ok((done, took))) => self.absorb(done, took, refresher, &mut todo.aside, &mut left),
+                Some(Err(error)) => error!(run_id = self.id, "a task was lost: {error}"),
                 None if self.judge_the_pending(&mut todo.aside) => {}
                 None => break,
             }
@@ -332,14 +330,20 @@ impl Run<'_> {
         let (candidate, attempt) = match done {
             Done::Warned => return,
             Done::Reported(report) => return self.end_after(report, took),
+            Done::Lost(key) => {
+                let words = "a bug in this function stopped this integration's refresh";
+                let report = Report::new(key, Outcome::Failed).because("internal_error", words);
+                return self.end_after(report, took);
+            }
             Done::Attempted(candidate, attempt) => (candidate, attempt),
         };
-        let app_key = refresher.app(&candidate).map(|app| app.app_key).unwrap_or_default();
+        let app = refresher.app(&candidate);
+        let app_key = app.as_deref().map(|app| app.app_key.as_str()).unwrap_or_default();
         match attempt {
             Attempt::Done { report, .. } if report.outcome == Outcome::Deferred => left.push(candidate),
             Attempt::Done { report, sign, stored } => {
                 if let Some(sign) = sign {
-                    let app = self.apps.entry(app_key).or_default();
+                    let app = self.apps.entry(app_key.to_owned()).or_default();
                     app.breaker.saw(sign);
                     if sign == Sign::Granted {
                         // The key is proved: who was rejected was rejected rightly.
@@ -357,7 +361,7 @@ impl Run<'_> {
             }
             Attempt::Rejected(rejected) if self.marks_at_once() => aside.push_front(Work::Mark(*rejected)),
             Attempt::Rejected(rejected) => {
-                let app = self.apps.entry(app_key).or_default();
+                let app = self.apps.entry(app_key.to_owned()).or_default();
                 app.breaker.saw(Sign::Rejected);
                 app.said = rejected.said();
                 if app.breaker.key_is_proved() {
@@ -383,15 +387,6 @@ impl Run<'_> {
         !aside.is_empty()
     }
 
-    /// A task panicked: the other integrations go on, this one's lease runs out by itself.
-    fn lost(&mut self, error: &JoinError, key: Option<IntegrationKey>) {
-        let Some(key) = key else { return error!(run_id = self.id, "a task was lost: {error}") };
-        let report = Report::new(key, Outcome::Failed);
-        self.end(
-            report.because("internal_error", "a bug in this function stopped this integration's refresh"),
-        );
-    }
-
     fn end(&mut self, report: Report) {
         self.end_after(report, Duration::ZERO);
     }
@@ -414,10 +409,20 @@ impl Work {
     }
 }
 
+/// Does one thing, and says how long it took. A panic ends with it.
 async fn perform(refresher: Arc<Refresher>, work: Work) -> (Done, Duration) {
     let began = Instant::now();
-    let done = match work {
-        Work::Refresh(candidate) => Done::Attempted(candidate.clone(), refresher.refresh(candidate).await),
+    let key = work.key().clone();
+    let done = AssertUnwindSafe(done(&refresher, work)).catch_unwind().await;
+    (done.unwrap_or(Done::Lost(key)), began.elapsed())
+}
+
+async fn done(refresher: &Refresher, work: Work) -> Done {
+    match work {
+        Work::Refresh(candidate) => {
+            let attempt = refresher.refresh(&candidate).await;
+            Done::Attempted(candidate, attempt)
+        }
         Work::MarkExpired(candidate) => Done::Reported(refresher.mark_expired(candidate).await),
         Work::Mark(rejected) => Done::Reported(refresher.mark(rejected).await),
         Work::Spare(rejected) => Done::Reported(refresher.spare(rejected).await),
@@ -425,6 +430,5 @@ async fn perform(refresher: Arc<Refresher>, work: Work) -> (Done, Duration) {
             refresher.warn_of(candidate, notice).await;
             Done::Warned
         }
-    };
-    (done, began.elapsed())
+    }
 }

@@ -76,7 +76,7 @@ impl RetryBudget {
 impl Refresher {
     /// Asks TikTok: patiently while it cannot have acted, with newer credentials when it refuses the app, and once
     /// more when an answer was lost. The first request's share of the rate has been taken already.
-    pub(super) async fn call(&self, leased: Leased, mut app: AppCredentials) -> Called {
+    pub(super) async fn call(&self, leased: Leased, mut app: Arc<AppCredentials>) -> Called {
         let mut answer = self.ask_patiently(&app, &leased, true).await;
         if let Err(CallError::Misconfigured { .. }) = answer
             && let Some((other, its_answer)) = self.ask_with_others(&app, &leased).await
@@ -108,7 +108,7 @@ impl Refresher {
         &self,
         refused: &AppCredentials,
         leased: &Leased,
-    ) -> Option<(AppCredentials, Result<Grant, CallError>)> {
+    ) -> Option<(Arc<AppCredentials>, Result<Grant, CallError>)> {
         // Held while asking: the other refreshes that were refused wait for what comes of it.
         let mut tried = self.others_tried.lock().await;
         let in_use = self.app(&leased.row.candidate)?;

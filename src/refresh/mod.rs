@@ -169,15 +169,15 @@ impl Leased {
 impl Refresher {
     /// Refreshes one integration. Never cancel this once it has begun: between TikTok's answer and the save the
     /// only live token is in its hands.
-    pub async fn refresh(&self, candidate: Candidate) -> Attempt {
-        let Some(app) = self.app(&candidate) else {
-            return Attempt::without_call(unknown_app(&candidate));
+    pub async fn refresh(&self, candidate: &Candidate) -> Attempt {
+        let Some(app) = self.app(candidate) else {
+            return Attempt::without_call(unknown_app(candidate));
         };
         self.limiter.until_ready(&app.app_key).await;
         if !self.has_time_for_a_call() {
-            return Attempt::without_call(out_of_time(&candidate));
+            return Attempt::without_call(out_of_time(candidate));
         }
-        let leased = match self.acquire(&candidate).await {
+        let leased = match self.acquire(candidate).await {
             Ok(Ok(leased)) => leased,
             // The candidate may be a mere key, or old: the row itself says that it is to be marked.
             Ok(Err(expired)) => return Attempt::without_call(self.mark_expired(*expired).await),
@@ -198,13 +198,13 @@ impl Refresher {
             }
         };
         match self.call(leased, app).await {
-            Called::Granted(leased, grant) => self.save(leased, grant).await,
+            Called::Granted(leased, grant) => self.save(leased, &grant).await,
             Called::Refused(leased, error) => self.settle(leased, error).await,
         }
     }
 
     /// The credentials to use for a row, if the secret holds the app that it names.
-    pub fn app(&self, row: &Candidate) -> Option<AppCredentials> {
+    pub fn app(&self, row: &Candidate) -> Option<Arc<AppCredentials>> {
         self.apps.read().unwrap_or_else(PoisonError::into_inner).get(row.app_key.as_deref()).cloned()
     }
 

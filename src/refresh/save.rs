@@ -40,9 +40,9 @@ enum Ending {
 
 impl Refresher {
     /// Saves a grant, before anything else looks at it.
-    pub(super) async fn save(&self, leased: Leased, grant: Grant) -> Attempt {
-        let ending = self.put_away(&leased, &grant, None).await;
-        self.told(&leased, &grant, ending).await
+    pub(super) async fn save(&self, leased: Leased, grant: &Grant) -> Attempt {
+        let ending = self.put_away(&leased, grant, None).await;
+        self.told(leased, grant, ending).await
     }
 
     /// Saves a pair that comes back from the queue, by the same rule. The queue goes on holding it if that fails.
@@ -68,7 +68,7 @@ impl Refresher {
         };
         let ending = self.put_away(&leased, &rescue.grant, Some(Instant::now())).await;
         let is_saved = !matches!(ending, Ending::Rescued | Ending::Unsaved(_));
-        match self.told(&leased, &rescue.grant, ending).await {
+        match self.told(leased, &rescue.grant, ending).await {
             Attempt::Done { report, .. } if is_saved => Ok(report),
             Attempt::Done { report, .. } => Err(report),
             Attempt::Rejected(rejected) => Err(Report::new(rejected.key().clone(), Outcome::Failed)),
@@ -78,31 +78,31 @@ impl Refresher {
     /// Puts a pair where it cannot be lost: into the row; or, when the table would not take it for a while, also into
     /// the queue. `rescued` is since when the queue has it.
     async fn put_away(&self, leased: &Leased, grant: &Grant, mut rescued: Option<Instant>) -> Ending {
-        let mut seen = leased.row.clone();
+        let mut changed: Option<Box<Integration>> = None;
         for _ in 0..SAVE_ROUNDS {
-            let change = saving(grant, leased, &seen, self.clock.now());
-            match self.write_until_the_end(leased, grant, change, &mut rescued).await {
+            let seen = changed.as_deref().unwrap_or(&leased.row);
+            match self.write_until_the_end(leased, grant, seen, &mut rescued).await {
                 Err(_) if rescued.is_some() => return Ending::Rescued,
                 Err(error) => return Ending::Unsaved(error.to_string()),
-                Ok(Ok(())) => return Ending::Stored(seen.candidate.status),
+                Ok(Ok(())) => return Ending::Stored(seen.candidate.status.clone()),
                 Ok(Err(Conflict::Deleted)) => return Ending::Deleted,
                 Ok(Err(Conflict::Changed(stored))) => match judge(&stored, leased, grant, &self.rule()) {
-                    Judgement::OursIsStored => return Ending::Stored(seen.candidate.status),
+                    Judgement::OursIsStored => return Ending::Stored(seen.candidate.status.clone()),
                     Judgement::TheirsIsLater => return Ending::Superseded(stored),
-                    Judgement::WriteAgain => seen = stored,
+                    Judgement::WriteAgain => changed = Some(stored),
                 },
             }
         }
         Ending::Unsaved("the row changed again and again meanwhile".into())
     }
 
-    /// Writes a change, again and again until the invocation's last second: a token in hand has nothing to lose. Once
-    /// the queue has the pair, a while longer is enough.
+    /// Writes a pair over the row as it was `seen`, again and again until the invocation's last second: a token in hand
+    /// has nothing to lose. Once the queue has the pair, a while longer is enough.
     async fn write_until_the_end(
         &self,
         leased: &Leased,
         grant: &Grant,
-        change: Change,
+        seen: &Integration,
         rescued: &mut Option<Instant>,
     ) -> Conditional {
         let key = leased.key();
@@ -112,9 +112,10 @@ impl Refresher {
             .with_jitter()
             .without_max_times();
         let began = Instant::now();
+        let now = self.clock.now();
         let mut waits = backoff.build();
         loop {
-            let error = match self.store.change(key, change.clone()).await {
+            let error = match self.store.change(key, saving(grant, leased, seen, now)).await {
                 Ok(written) => return Ok(written),
                 Err(error) => error,
             };
@@ -166,10 +167,10 @@ impl Refresher {
     }
 
     /// Tells what became of a pair, to the caller and to the user's platform.
-    async fn told(&self, leased: &Leased, grant: &Grant, ending: Ending) -> Attempt {
+    async fn told(&self, leased: Leased, grant: &Grant, ending: Ending) -> Attempt {
         let (report, stored) = match ending {
             Ending::Stored(before) => {
-                let mismatch = is_another_seller(grant, leased);
+                let mismatch = is_another_seller(grant, &leased);
                 if mismatch && before != Status::Error {
                     self.announce(announce::Change::CannotRefresh, leased.key(), MISMATCH.0).await;
                 } else if !mismatch && before == Status::Error {
@@ -180,13 +181,13 @@ impl Refresher {
                 } else {
                     leased.report(Outcome::Refreshed)
                 };
-                let row = &leased.row.candidate;
+                let row = leased.row.candidate;
                 let stored = Candidate {
                     status: if mismatch { Status::Error } else { Status::Active },
                     access_expires_at: grant.access_expires_at,
                     refresh_expires_at: grant.refresh_expires_at.or(row.refresh_expires_at),
                     lease: None,
-                    ..row.clone()
+                    ..row
                 };
                 (report.expiring(stored.access_expires_at), Some(Box::new(stored)))
             }

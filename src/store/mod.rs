@@ -26,6 +26,7 @@ use aws_sdk_dynamodb::{
     types::{ReturnValue, ReturnValuesOnConditionCheckFailure},
 };
 use row::Item;
+use std::collections::HashMap;
 
 /// The table of integrations.
 #[derive(Clone, Debug)]
@@ -93,34 +94,35 @@ impl Store {
              OR attribute_not_exists(access_token_expires_at) \
              OR access_token_expires_at <= :due OR access_token_expires_at > :believed)";
         let not_again = "(attribute_not_exists(last_refreshed_at) OR last_refreshed_at < :since)";
+        // Made large enough at once: a map that grows under each value costs more than all of them.
+        let mut values = HashMap::with_capacity(10);
+        let mut put = |stand_in: &str, value| values.insert(stand_in.to_owned(), value);
+        put(":me", text(claim.attempt_id));
+        put(":until", number(claim.expires_at.0));
+        put(":string", text("S"));
+        put(":empty", text(""));
+        put(":zero", number(0));
+        put(":now", number(rule.now.timestamp()));
+        put(":active", text(Status::Active.as_str()));
+        let mut condition = if rule.force {
+            put(":error", text(Status::Error.as_str()));
+            format!("#status IN (:active, :error) AND {usable} AND {free}")
+        } else {
+            put(":due", number(rule.due_until().0));
+            put(":believed", number(rule.believed_until().0));
+            format!("#status = :active AND {usable} AND {free} AND {due}")
+        };
+        if let Some(since) = rule.unless_refreshed_since {
+            put(":since", number(since.0));
+            condition.extend([" AND ", not_again]);
+        }
         let write = self
             .update(key)
             .update_expression("SET lock_owner = :me, lock_expires_at = :until")
+            .condition_expression(condition)
             .expression_attribute_names(STATUS, "status")
-            .expression_attribute_values(":me", text(claim.attempt_id))
-            .expression_attribute_values(":until", number(claim.expires_at.0))
-            .expression_attribute_values(":string", text("S"))
-            .expression_attribute_values(":empty", text(""))
-            .expression_attribute_values(":zero", number(0))
-            .expression_attribute_values(":now", number(rule.now.timestamp()))
-            .expression_attribute_values(":active", text(Status::Active.as_str()))
+            .set_expression_attribute_values(Some(values))
             .return_values(ReturnValue::AllOld);
-        let write = if rule.force {
-            write
-                .condition_expression(format!("#status IN (:active, :error) AND {usable} AND {free}"))
-                .expression_attribute_values(":error", text(Status::Error.as_str()))
-        } else {
-            write
-                .condition_expression(format!("#status = :active AND {usable} AND {free} AND {due}"))
-                .expression_attribute_values(":due", number(rule.due_until().0))
-                .expression_attribute_values(":believed", number(rule.believed_until().0))
-        };
-        let write = match (rule.unless_refreshed_since, write.get_condition_expression().clone()) {
-            (Some(since), Some(condition)) => write
-                .condition_expression(format!("{condition} AND {not_again}"))
-                .expression_attribute_values(":since", number(since.0)),
-            _ => write,
-        };
         let before = match write.send().await {
             Ok(output) => output.attributes,
             Err(error) => match self.failed_condition(&error)? {
@@ -165,28 +167,31 @@ impl Store {
 
     async fn write(&self, key: &IntegrationKey, change: Change, presence: &str) -> Conditional {
         let mut write = self.update(key);
-        let mut sets = Vec::new();
+        let mut values = HashMap::with_capacity(change.set.len() + change.conditions.len());
+        let mut update = String::with_capacity(512);
         for (n, (name, value)) in change.set.into_iter().enumerate() {
-            sets.push(format!("{} = :s{n}", in_expression(name)));
-            write = write.expression_attribute_values(format!(":s{n}"), value);
+            let stand_in = format!(":s{n}");
+            let parts = [if n == 0 { "SET " } else { ", " }, in_expression(name), " = ", &stand_in];
+            update.extend(parts);
+            values.insert(stand_in, value);
         }
-        let removes: Vec<&str> = change.remove.into_iter().map(in_expression).collect();
-        let clauses = [("SET", sets.join(", ")), ("REMOVE", removes.join(", "))]
-            .map(|(verb, parts)| if parts.is_empty() { String::new() } else { format!("{verb} {parts} ") });
-        let update = clauses.concat();
-        let mut conditions = vec![presence.to_owned()];
+        let verb = if update.is_empty() { "REMOVE " } else { " REMOVE " };
+        for (n, name) in change.remove.into_iter().enumerate() {
+            update.extend([if n == 0 { verb } else { ", " }, in_expression(name)]);
+        }
+        let mut condition = presence.to_owned();
         for (n, (name, value)) in change.conditions.into_iter().enumerate() {
             let name = in_expression(name);
-            conditions.push(match value {
-                Some(value) => {
-                    write = write.expression_attribute_values(format!(":c{n}"), value);
-                    format!("{name} = :c{n}")
-                }
-                None => format!("attribute_not_exists({name})"),
-            });
+            if let Some(value) = value {
+                let stand_in = format!(":c{n}");
+                condition.extend([" AND ", name, " = ", &stand_in]);
+                values.insert(stand_in, value);
+            } else {
+                condition.extend([" AND attribute_not_exists(", name, ")"]);
+            }
         }
-        let condition = conditions.join(" AND ");
-        // DynamoDB refuses a stand-in that is not used.
+        // DynamoDB refuses a map without a value, and a stand-in that is not used.
+        write = write.set_expression_attribute_values((!values.is_empty()).then_some(values));
         if update.contains(STATUS) || condition.contains(STATUS) {
             write = write.expression_attribute_names(STATUS, "status");
         }
