@@ -19,9 +19,11 @@ use std::{
 };
 use tokio::net::TcpListener;
 
-/// As many rows of 1.6 KB as the page of a scan holds, which is 1 MB.
-const ROWS_OF_A_PAGE: usize = 650;
+/// As many rows as the function asks for at a time.
+const ROWS_OF_A_PAGE: usize = 250;
 const DAY: i64 = 24 * 3600;
+/// tokio's timer counts milliseconds and rounds up, so that an answer would come later by this on average.
+const ROUNDED_UP: Duration = Duration::from_millis(1);
 
 /// Where the stand-ins are, and what came to them.
 pub struct StandIns {
@@ -98,7 +100,7 @@ async fn aws_answers(State(aws): State<Arc<Aws>>, headers: HeaderMap, body: Byte
 async fn tiktok_answers(State(tiktok): State<Arc<TikTok>>) -> Response {
     tiktok.counted.calls.fetch_add(1, Ordering::Relaxed);
     if !tiktok.latency.is_zero() {
-        tokio::time::sleep(tiktok.latency).await;
+        tokio::time::sleep(tiktok.latency - ROUNDED_UP).await;
     }
     ([("content-type", "application/json")], tiktok.answer.clone()).into_response()
 }
@@ -125,6 +127,7 @@ impl Aws {
         let request: Value = serde_json::from_slice(request).unwrap();
         let segment = usize::try_from(request["Segment"].as_u64().unwrap()).unwrap();
         assert_eq!(request["TotalSegments"], self.pages.len());
+        assert_eq!(request["Limit"], ROWS_OF_A_PAGE);
         let page = request["ExclusiveStartKey"]["integration_id"]["S"].as_str();
         self.pages[segment][page.map_or(0, |page| page.parse().unwrap())].clone()
     }

@@ -4,6 +4,9 @@ use super::Work;
 use crate::integration::Candidate;
 use std::collections::VecDeque;
 
+/// How many refreshes that were begun may keep their room.
+const ROOM: usize = 256;
+
 /// What is left to do.
 #[derive(Debug, Default)]
 pub(super) struct Todo {
@@ -19,7 +22,7 @@ impl Todo {
         if let Some(Work::Mark(_)) = self.aside.front() {
             return self.aside.pop_front();
         }
-        if self.due.len() < self.due.capacity() / 8 * 7 {
+        if self.due.capacity() - self.due.len() >= ROOM {
             // What has been done makes room for what is to be told of it.
             self.due.shrink_to_fit();
         }
@@ -39,11 +42,11 @@ mod tests {
     #[test]
     fn what_is_due_comes_first_and_leaves_no_room_behind() {
         let mut todo = Todo {
-            due: (0..100).rev().map(row).collect(),
-            aside: VecDeque::from([Work::MarkExpired(row(100))]),
+            due: (0..1_000).rev().map(row).collect(),
+            aside: VecDeque::from([Work::MarkExpired(row(1_000))]),
         };
-        for id in 0..=100 {
-            assert!(todo.due.capacity() <= todo.due.len() * 8 / 7 + 16, "{id}: {}", todo.due.capacity());
+        for id in 0..=1_000 {
+            assert!(todo.due.capacity() <= todo.due.len() + ROOM, "{id}: {}", todo.due.capacity());
             assert_eq!(todo.next().unwrap().key().integration_id, id.to_string());
         }
         assert!(todo.next().is_none());

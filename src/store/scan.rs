@@ -17,6 +17,9 @@ use std::{collections::HashMap, time::Duration};
 
 /// How many parts of the table are read side by side.
 const SEGMENTS: i32 = 4;
+/// How many rows are asked for at a time. DynamoDB's own page of 1 MB holds the more rows the smaller they are, and what a
+/// run holds at its peak would grow with that.
+const ROWS_OF_A_PAGE: i32 = 250;
 /// What decides, and nothing else: no token is read before a lease is held.
 const PROJECTION: &str = "team_id, integration_id, #status, app_key, access_token_expires_at, \
                           refresh_token_expires_at, lock_owner, lock_expires_at, refresh_token_notice";
@@ -50,7 +53,9 @@ impl Store {
         selection: &Selection,
     ) -> impl Stream<Item = Result<Page<Candidate>, StoreError>> + Send + Unpin {
         let view = View { projection: PROJECTION.into(), filter: None };
-        self.items(selection, &view).map(|page| Ok(page?.iter().map(row::candidate).collect()))
+        // By value, so that an item makes room for the row that is read from it.
+        self.items(selection, &view)
+            .map(|page| Ok(page?.into_iter().map(|item| row::candidate(&item)).collect()))
     }
 
     /// The rows of a selection that have just these tokens, with what the status report tells of them. A filter finds
@@ -115,8 +120,8 @@ impl Store {
         let empty = view.filter.as_ref().map(|_| HashMap::from([(":empty".to_owned(), text(""))]));
         let (items, next) = match part {
             Part::Segment(segment) => {
-                let scan =
-                    self.client.scan().table_name(&self.table).segment(*segment).total_segments(SEGMENTS);
+                let scan = self.client.scan().table_name(&self.table).limit(ROWS_OF_A_PAGE);
+                let scan = scan.segment(*segment).total_segments(SEGMENTS);
                 let scan =
                     scan.projection_expression(&view.projection).set_filter_expression(view.filter.clone());
                 let scan = scan.expression_attribute_names("#status", "status");
@@ -126,7 +131,8 @@ impl Store {
                 (page.items, page.last_evaluated_key)
             }
             Part::Team(team_id, integration_id) => {
-                let query = self.client.query().table_name(&self.table).consistent_read(true);
+                let query = self.client.query().table_name(&self.table).limit(ROWS_OF_A_PAGE);
+                let query = query.consistent_read(true);
                 let query =
                     query.projection_expression(&view.projection).set_filter_expression(view.filter.clone());
                 let query = query.expression_attribute_names("#status", "status");

@@ -9,7 +9,7 @@ async fn pages(world: &World) -> usize {
     for segment in 0..4 {
         let mut start = None;
         loop {
-            let scan = world.table.scan().table_name(TABLE).segment(segment).total_segments(4);
+            let scan = world.table.scan().table_name(TABLE).segment(segment).total_segments(4).limit(250);
             let page = scan.set_exclusive_start_key(start).send().await.unwrap();
             pages += 1;
             start = page.last_evaluated_key.filter(|key| !key.is_empty());
@@ -53,6 +53,18 @@ async fn a_survey_is_one_request_for_each_page_of_each_segment() {
     // Nothing was due: the secret, and not one write.
     assert_eq!(world.aws.requests(), pages + 1);
     assert_eq!(world.tiktok.all_calls(), 0);
+}
+
+#[tokio::test]
+async fn a_page_has_so_many_rows_at_most_however_small_they_are() {
+    let world = World::new().await;
+    for _ in 0..1_100 {
+        world.integration().insert().await;
+    }
+    let pages = pages(&world).await;
+    assert!(pages > 4, "a segment has more than 250 rows");
+    world.refresh_all().await;
+    assert_eq!(world.aws.count(Step::Scan), pages);
 }
 
 #[tokio::test]

@@ -21,7 +21,8 @@ const REFRESH: Duration = Duration::from_millis(320);
 const WORKERS: u64 = 4;
 const SHARE: u64 = 40;
 const SEGMENTS: u64 = 4;
-const PAGE: f64 = 0.08;
+const ROWS_OF_A_PAGE: u64 = 250;
+const PAGE: f64 = 0.04;
 /// Seconds of a processor for each row that is looked at, and the share of one that 128 MB have.
 const ROW: f64 = 3e-6;
 const PROCESSOR: f64 = 128.0 / 1769.0;
@@ -121,7 +122,7 @@ fn the_table_of_times_is_what_the_code_does() {
     let rate = u64::from(settings.max_requests_per_second.get());
     for rows in SIZES {
         let due = due(rows);
-        let survey = (rows as f64 * 1.6 / 1000.0 / SEGMENTS as f64).ceil() * PAGE;
+        let survey = rows.div_ceil(ROWS_OF_A_PAGE).div_ceil(SEGMENTS) as f64 * PAGE;
         let survey = survey.max(rows as f64 * ROW / PROCESSOR);
         let once = alone(due, rate);
         let once =
