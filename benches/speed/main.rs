@@ -34,7 +34,7 @@ struct Plan {
 const FULL: Plan = Plan {
     latencies_ms: &[0, 50, 200],
     due: &[100, 1_000, 10_000],
-    repetitions: 3,
+    repetitions: 9,
     starts: 21,
     integrations: 1_000,
 };
@@ -46,9 +46,13 @@ const PACES: [u32; 2] = [10, 50];
 const USUAL_LATENCY: Duration = Duration::from_millis(300);
 
 impl Plan {
-    /// A run of minutes is repeated by its own length.
+    /// A run of minutes is repeated by its own length, and one of seconds needs less of it than a shorter one.
     fn repetitions(&self, latency_ms: u64, due: usize) -> usize {
-        if ideal(due, latency_ms) > 60.0 { 1 } else { self.repetitions }
+        match ideal(due, latency_ms) {
+            long if long > 60.0 => 1,
+            seconds if seconds > 5.0 => self.repetitions.div_ceil(3),
+            _ => self.repetitions,
+        }
     }
 }
 
