@@ -413,11 +413,11 @@ impl Work {
 async fn perform(refresher: Arc<Refresher>, work: Work) -> (Done, Duration) {
     let began = Instant::now();
     let key = work.key().clone();
-    let done = AssertUnwindSafe(done(&refresher, work)).catch_unwind().await;
+    let done = AssertUnwindSafe(carry_out(&refresher, work)).catch_unwind().await;
     (done.unwrap_or(Done::Lost(key)), began.elapsed())
 }
 
-async fn done(refresher: &Refresher, work: Work) -> Done {
+async fn carry_out(refresher: &Refresher, work: Work) -> Done {
     match work {
         Work::Refresh(candidate) => {
             let attempt = refresher.refresh(&candidate).await;
