@@ -57,7 +57,8 @@ const NOTES: &str = "## How it is measured
   over plain HTTP, so that their cost does not hide ours; DynamoDB's own latency and TLS are therefore not in these
   numbers, neither ours nor the floor's.
 - Function and floor take turns, a process of its own each time. Numbers are medians; the smallest and the largest stand
-  in brackets where there were several. CPU is user and system time of the process.
+  in brackets where there were several. A ratio to the floor is the median of each run's to the floor's next one. CPU is
+  user and system time of the process.
 - The start is from starting the process to its first question for an event, with production's settings (the providers'
   https addresses, Secrets Manager); nothing is connected before an event comes. Hello is the smallest `lambda_runtime`
   function of the same build (`benches/speed/hello.rs`).
@@ -124,7 +125,13 @@ impl Case {
     }
 
     fn wall_to_floor(&self) -> f64 {
-        self.wall() / self.floor_wall()
+        self.to_floor(|took| took.wall)
+    }
+
+    /// Of the floor's run that came next: the machine may have become slower in between two others.
+    fn to_floor(&self, what: impl Fn(&Took) -> f64) -> f64 {
+        let pairs = self.function.iter().zip(&self.floor);
+        Spread::of(pairs.map(|(function, floor)| what(function) / what(floor))).median
     }
 
     fn wall_to_ideal(&self) -> Option<f64> {
@@ -136,7 +143,7 @@ impl Case {
     }
 
     fn cpu_to_floor(&self) -> f64 {
-        self.cpu_ms(&self.function).median / self.cpu_ms(&self.floor).median
+        self.to_floor(|took| took.cpu)
     }
 }
 
