@@ -94,7 +94,7 @@ impl Store {
              OR attribute_not_exists(access_token_expires_at) \
              OR access_token_expires_at <= :due OR access_token_expires_at > :believed)";
         let not_again = "(attribute_not_exists(last_refreshed_at) OR last_refreshed_at < :since)";
-        // Made large enough at once: a map that grows under each value costs more than all of them.
+        // Made large enough at once: the SDK's builder lets it grow under the values.
         let mut values = HashMap::with_capacity(10);
         let mut put = |stand_in: &str, value| values.insert(stand_in.to_owned(), value);
         put(":me", text(claim.attempt_id));

@@ -28,7 +28,8 @@ const PROJECTION: &str = "team_id, integration_id, #status, app_key, access_toke
 const REPORTED: &str =
     "open_id, seller_name, last_refreshed_at, error_code, error_message, error_at, consecutive_failures";
 
-/// One page of the table: rows, and what is wrong with those that cannot be read.
+/// One page of the table: rows, and what is wrong with those that cannot be read. Made of its items by value, so that each
+/// makes room for the row that is read from it.
 pub type Page<T> = Vec<Result<T, Malformed>>;
 
 /// What is read of each row, and of which rows.
@@ -53,7 +54,6 @@ impl Store {
         selection: &Selection,
     ) -> impl Stream<Item = Result<Page<Candidate>, StoreError>> + Send + Unpin {
         let view = View { projection: PROJECTION.into(), filter: None };
-        // By value, so that an item makes room for the row that is read from it.
         self.items(selection, &view)
             .map(|page| Ok(page?.into_iter().map(|item| row::candidate(&item)).collect()))
     }
@@ -73,7 +73,8 @@ impl Store {
             Tokens::NoRefreshToken => no_refresh.to_owned(),
         };
         let view = View { projection: format!("{PROJECTION}, {REPORTED}"), filter: Some(filter) };
-        self.items(selection, &view).map(|page| Ok(page?.iter().map(row::health_row).collect()))
+        self.items(selection, &view)
+            .map(|page| Ok(page?.into_iter().map(|item| row::health_row(&item)).collect()))
     }
 
     fn items(

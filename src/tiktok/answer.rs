@@ -19,7 +19,7 @@ use std::{
 type Fields<'a> = BTreeMap<Key<'a>, &'a RawValue>;
 
 /// A key, copied only where it is escaped.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[derive(PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
 
 impl Borrow<str> for Key<'_> {
