@@ -3,6 +3,7 @@
 use crate::integration::{Candidate, IntegrationKey, Skip, UnixTime};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use std::io;
 
 /// How many integrations an answer lists at most, and how many of one kind are kept in memory for it.
 pub(crate) const MAX_LISTED: usize = 5_000;
@@ -11,7 +12,22 @@ pub(crate) const MAX_LISTED_BYTES: usize = 4_000_000;
 
 /// How many bytes of an answer something takes in a list.
 pub(crate) fn json_len(listed: &impl Serialize) -> usize {
-    serde_json::to_string(listed).map_or(0, |json| json.len() + 1)
+    let mut len = Len(0);
+    serde_json::to_writer(&mut len, listed).map_or(0, |()| len.0 + 1)
+}
+
+/// Counts what is written.
+struct Len(usize);
+
+impl io::Write for Len {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// How long a message may be, in characters.
