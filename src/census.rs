@@ -46,7 +46,7 @@ impl Census {
         }
         if candidate
             .refresh_expires_at
-            .is_some_and(|at| at.0 > 0 && at.is_by(self.rule.now + REFRESH_TOKEN_WARNING))
+            .is_some_and(|at| at.0 > 0 && at.is_within(REFRESH_TOKEN_WARNING, self.rule.now))
         {
             self.gauges.refresh_tokens_expiring_in_7_days += 1;
         }

@@ -45,9 +45,19 @@ impl UnixTime {
         Self(time.timestamp())
     }
 
+    /// The second that lies `span` after `time`, both by their whole seconds.
+    pub fn after(time: DateTime<Utc>, span: TimeDelta) -> Self {
+        Self(time.timestamp().saturating_add(span.num_seconds()))
+    }
+
     /// Whether this moment is at or before `time`.
     pub fn is_by(self, time: DateTime<Utc>) -> bool {
         self <= Self::of(time)
+    }
+
+    /// Whether this moment has passed by `now`, or is at most `span` ahead.
+    pub fn is_within(self, span: TimeDelta, now: DateTime<Utc>) -> bool {
+        self <= Self::after(now, span)
     }
 
     /// Seconds from `now` until this moment; negative when it has passed.
@@ -186,12 +196,12 @@ pub struct Rule {
 impl Rule {
     /// The last second of expiry that counts as due.
     pub fn due_until(&self) -> UnixTime {
-        UnixTime::of(self.now + self.refresh_ahead)
+        UnixTime::after(self.now, self.refresh_ahead)
     }
 
     /// The last second of expiry that is believed.
     pub fn believed_until(&self) -> UnixTime {
-        UnixTime::of(self.now + BELIEVABLE_AHEAD)
+        UnixTime::after(self.now, BELIEVABLE_AHEAD)
     }
 }
 
@@ -292,8 +302,8 @@ impl Candidate {
     pub fn access_state(&self, now: DateTime<Utc>) -> AccessState {
         match self.access_expires_at {
             None => AccessState::Expired,
-            Some(at) if at.is_by(now + EXPIRED_WITHIN) => AccessState::Expired,
-            Some(at) if at.is_by(now + EXPIRING_SOON_WITHIN) => AccessState::ExpiringSoon,
+            Some(at) if at.is_within(EXPIRED_WITHIN, now) => AccessState::Expired,
+            Some(at) if at.is_within(EXPIRING_SOON_WITHIN, now) => AccessState::ExpiringSoon,
             Some(_) => AccessState::Ok,
         }
     }
@@ -338,7 +348,7 @@ impl Candidate {
         if self.status != Status::Active || self.refresh_token_expired(now) {
             return None;
         }
-        let within = |days: &&i64| expires_at.is_by(now + TimeDelta::days(**days));
+        let within = |days: &&i64| expires_at.is_within(TimeDelta::days(**days), now);
         let days = *NOTICE_DAYS.iter().find(within)?;
         let told =
             self.notice.as_deref().is_some_and(|told| told.expires_at == expires_at && told.days <= days);

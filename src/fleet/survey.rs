@@ -87,7 +87,7 @@ impl Run<'_> {
 
     fn warn_of_refresh_token(&self, candidate: &Candidate) {
         let Some(at) = candidate.refresh_expires_at else { return };
-        let soon = at.is_by(self.rule.now + REFRESH_TOKEN_WARNING);
+        let soon = at.is_within(REFRESH_TOKEN_WARNING, self.rule.now);
         if soon && candidate.status == Status::Active && !candidate.refresh_token_expired(self.rule.now) {
             warn!(
                 run_id = self.id,

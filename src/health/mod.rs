@@ -236,7 +236,7 @@ impl Examination {
             (14, &mut counts.within_14_days),
             (30, &mut counts.within_30_days),
         ] {
-            *count += u64::from(at.is_by(self.rule.now + TimeDelta::days(days)));
+            *count += u64::from(at.is_within(TimeDelta::days(days), self.rule.now));
         }
     }
 
