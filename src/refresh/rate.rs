@@ -37,8 +37,12 @@ impl RateLimiter {
 
     fn line(&self, app_key: &str) -> Arc<Line> {
         let mut apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
-        let line = || Arc::new(Line::new(DefaultDirectRateLimiter::direct(self.quota)));
-        apps.entry(app_key.to_owned()).or_insert_with(line).clone()
+        if let Some(line) = apps.get(app_key) {
+            return line.clone();
+        }
+        let line = Arc::new(Line::new(DefaultDirectRateLimiter::direct(self.quota)));
+        apps.insert(app_key.to_owned(), line.clone());
+        line
     }
 }
 

@@ -171,13 +171,15 @@ impl Store {
         let mut update = String::with_capacity(512);
         for (n, (name, value)) in change.set.into_iter().enumerate() {
             let stand_in = format!(":s{n}");
-            let parts = [if n == 0 { "SET " } else { ", " }, in_expression(name), " = ", &stand_in];
-            update.extend(parts);
+            for part in [if n == 0 { "SET " } else { ", " }, in_expression(name), " = ", &stand_in] {
+                update.push_str(part);
+            }
             values.insert(stand_in, value);
         }
         let verb = if update.is_empty() { "REMOVE " } else { " REMOVE " };
         for (n, name) in change.remove.into_iter().enumerate() {
-            update.extend([if n == 0 { verb } else { ", " }, in_expression(name)]);
+            update.push_str(if n == 0 { verb } else { ", " });
+            update.push_str(in_expression(name));
         }
         let mut condition = presence.to_owned();
         for (n, (name, value)) in change.conditions.into_iter().enumerate() {
