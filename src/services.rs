@@ -75,6 +75,7 @@ impl Services {
             pace: self.pace,
             budget: RetryBudget::default(),
             latency: Mutex::default(),
+            attempts: AtomicU64::new(0),
             cut_off: AtomicU64::new(0),
             others_tried: tokio::sync::Mutex::new(HashSet::new()),
             queue: self.queue.clone(),

@@ -35,7 +35,6 @@ use std::{
     },
 };
 use tracing::{error, warn};
-use uuid::Uuid;
 
 /// How far the clocks of two workers may lie apart: a lease outlives its invocation by this.
 const CLOCK_SKEW: TimeDelta = TimeDelta::seconds(60);
@@ -69,6 +68,8 @@ pub struct Refresher {
     pub budget: RetryBudget,
     /// How long TikTok took.
     pub latency: Mutex<Latency>,
+    /// How many leases this run asked for: with its id, what tells them apart.
+    pub attempts: AtomicU64,
     /// How many rows were found with the lease of an attempt that was cut off.
     pub cut_off: AtomicU64,
     /// The apps whose other credentials were tried in this run.
@@ -219,7 +220,7 @@ impl Refresher {
     }
 
     async fn acquire(&self, candidate: &Candidate) -> Result<Result<Leased, Box<Candidate>>, Report> {
-        let attempt_id = Uuid::new_v4().to_string();
+        let attempt_id = format!("{}-{}", self.run_id, self.attempts.fetch_add(1, Ordering::Relaxed));
         let expires_at = UnixTime::of(self.deadline + CLOCK_SKEW);
         let key = &candidate.key;
         let report = |outcome| Report::new(key.clone(), outcome).expiring(candidate.access_expires_at);
