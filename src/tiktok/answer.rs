@@ -66,13 +66,68 @@ fn what_was_expected(body: &str) -> &'static str {
     if serde_json::from_str::<IgnoredAny>(body).is_ok() { "a JSON object" } else { "whole JSON" }
 }
 
+/// An answer as TikTok gives it on every good day. Whatever is odd about another makes it no such answer.
+#[derive(Deserialize)]
+struct Usual<'a> {
+    code: i64,
+    #[serde(borrow)]
+    data: &'a RawValue,
+}
+
+/// What the usual answer grants.
+#[derive(Deserialize)]
+struct UsualGrant {
+    access_token: String,
+    access_token_expire_in: i64,
+    refresh_token: String,
+    refresh_token_expire_in: i64,
+    open_id: String,
+    seller_name: String,
+    seller_base_region: String,
+    granted_scopes: Option<Vec<String>>,
+}
+
+/// The grant of the usual answer, in a third of the time that it takes to read it field by field.
+fn usual_grant(status: u16, body: &str) -> Option<Grant> {
+    // To serde a list would do for a struct.
+    let is_object = |json: &str| json.starts_with('{');
+    let answer: Usual<'_> = serde_json::from_str(body).ok().filter(|_| is_object(body))?;
+    if status != 200 || answer.code != 0 || !is_object(answer.data.get()) {
+        return None;
+    }
+    let grant: UsualGrant = serde_json::from_str(answer.data.get()).ok()?;
+    let texts = [
+        &grant.access_token,
+        &grant.refresh_token,
+        &grant.open_id,
+        &grant.seller_name,
+        &grant.seller_base_region,
+    ];
+    texts.iter().all(|text| !text.is_empty()).then(|| Grant {
+        access_token: grant.access_token.into(),
+        access_expires_at: Some(UnixTime(grant.access_token_expire_in)),
+        refresh_token: Some(grant.refresh_token.into()),
+        refresh_expires_at: Some(UnixTime(grant.refresh_token_expire_in)),
+        seller: Seller {
+            open_id: Some(grant.open_id),
+            name: Some(grant.seller_name),
+            base_region: Some(grant.seller_base_region),
+            granted_scopes: grant.granted_scopes,
+        },
+    })
+}
+
 /// Reads the answer to a token refresh or exchange.
 ///
 /// # Errors
 /// The failure that status, code and message mean; [`CallError::Ambiguous`] for a success that holds no token.
 pub fn parse(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Result<Grant, CallError> {
     let body = text_of(body);
-    let data = open(status, retry_after, &body)?;
+    usual_grant(status, &body).map_or_else(|| grant(status, retry_after, &body), Ok)
+}
+
+fn grant(status: u16, retry_after: Option<Duration>, body: &str) -> Result<Grant, CallError> {
+    let data = open(status, retry_after, body)?;
     let text = |key: &str| data.get(key).and_then(|value| string(value)).filter(|text| !text.is_empty());
     let expiry = |key: &str| data.get(key).and_then(|value| integer(value)).map(UnixTime);
     let access_token = text("access_token")
@@ -241,6 +296,26 @@ mod tests {
     }
 
     #[test]
+    fn the_usual_answer_is_read_in_one_pass_and_no_other_is() {
+        let is_usual = |body: &Value| usual_grant(200, &body.to_string()).is_some();
+        assert!(is_usual(&granted()));
+        assert!(is_usual(&with("granted_scopes", json!(null))));
+        for odd in [
+            with("access_token", json!("")),
+            with("refresh_token", json!(null)),
+            with("open_id", json!("")),
+            with("access_token_expire_in", json!("17")),
+            with("granted_scopes", json!([7])),
+            json!({"code": 1, "data": granted()["data"]}),
+            json!([0, granted()["data"]]),
+            json!({"code": 0, "data": ["TTP_a", 17, "TTR_r", 18, "o", "n", "VN", []]}),
+        ] {
+            assert!(!is_usual(&odd), "{odd}");
+        }
+        assert!(usual_grant(500, &granted().to_string()).is_none());
+    }
+
+    #[test]
     fn an_error_comes_with_http_200_and_a_code() {
         let body =
             json!({"code": 36_004_005, "message": "can not find related auth record", "request_id": "r"});
@@ -277,6 +352,29 @@ mod tests {
         #[test]
         fn no_body_panics_or_leaks(status in 100u16..600, body in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = parse(status, None, &body);
+        }
+
+        #[test]
+        fn an_answer_read_in_one_pass_says_what_it_says_field_by_field(
+            status in prop_oneof![Just(200), 100u16..600],
+            key in "code|access_token|access_token_expire_in|refresh_token|open_id|seller_name|granted_scopes|more",
+            number: i64,
+            text in "\\PC{0,8}",
+        ) {
+            for value in [json!(number), json!(0), json!(text), json!([text]), json!(null), json!({ "x": number })] {
+                let mut body = with(&key, value.clone());
+                if key == "code" {
+                    body["code"] = value;
+                }
+                let body = body.to_string();
+                if let Some(at_once) = usual_grant(status, &body) {
+                    let by_field = grant(status, None, &body).unwrap();
+                    prop_assert_eq!(at_once.access_token.expose(), by_field.access_token.expose());
+                    let refresh_tokens = [&at_once, &by_field].map(|grant| grant.refresh_token.clone().unwrap());
+                    prop_assert!(refresh_tokens[0].is_same_as(&refresh_tokens[1]));
+                    prop_assert_eq!(format!("{at_once:?}"), format!("{by_field:?}"));
+                }
+            }
         }
 
         #[test]
