@@ -1,6 +1,7 @@
 //! Many integrations: the whole table or a part of it, soonest expiry first, within bounds of concurrency, rate and
 //! time. Only keys and expiries of what is due are held.
 
+mod crew;
 mod hand_over;
 mod log;
 mod survey;
@@ -21,15 +22,13 @@ use crate::{
     store::StoreError,
 };
 use chrono::{DateTime, Utc};
-use futures_util::FutureExt;
+use crew::Crew;
 use std::{
     collections::{BTreeMap, VecDeque},
-    panic::AssertUnwindSafe,
     sync::{Arc, PoisonError, atomic::Ordering},
     time::{Duration, Instant},
 };
 use todo::Todo;
-use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
@@ -269,23 +268,21 @@ impl Run<'_> {
         if failed.is_empty() { Ok(()) } else { Err(RunError::Apps(failed, self.tally.counts())) }
     }
 
-    /// Does all of it. Every task that was begun is waited for: one that is dropped in mid-flight could take a seller's
-    /// only token with it.
+    /// Does all of it. What was begun is waited for: a refresh that is dropped in mid-flight could take a seller's only token
+    /// with it.
     async fn do_all(&mut self, mut todo: Todo, refresher: &Arc<Refresher>) {
-        let mut running: JoinSet<(Done, Duration)> = JoinSet::new();
+        let mut crew = Crew::new(refresher.clone(), self.services.settings.max_concurrency);
         let mut left = Vec::new();
         loop {
-            while running.len() < self.services.settings.max_concurrency
+            while crew.has_a_hand_free()
                 && let Some(next) = todo.next()
             {
                 if let Some(next) = self.if_it_may_begin(next, refresher, &mut left) {
-                    // Boxed, as tokio moves a task's future about, and this one has some 10 KB.
-                    running.spawn(Box::pin(perform(refresher.clone(), next)));
+                    crew.begin(next);
                 }
             }
-            match running.join_next().await {
-                Some(Ok((done, took))) => self.absorb(done, took, refresher, &mut todo.aside, &mut left),
-                Some(Err(error)) => error!(run_id = self.id, "a task was lost: {error}"),
+            match crew.next_done().await {
+                Some((done, took)) => self.absorb(done, took, refresher, &mut todo.aside, &mut left),
                 None if self.judge_the_pending(&mut todo.aside) => {}
                 None => break,
             }
@@ -405,30 +402,6 @@ impl Work {
                 &candidate.key
             }
             Self::Mark(rejected) | Self::Spare(rejected) => rejected.key(),
-        }
-    }
-}
-
-/// Does one thing, and says how long it took. A panic ends with it.
-async fn perform(refresher: Arc<Refresher>, work: Work) -> (Done, Duration) {
-    let began = Instant::now();
-    let key = work.key().clone();
-    let done = AssertUnwindSafe(carry_out(&refresher, work)).catch_unwind().await;
-    (done.unwrap_or(Done::Lost(key)), began.elapsed())
-}
-
-async fn carry_out(refresher: &Refresher, work: Work) -> Done {
-    match work {
-        Work::Refresh(candidate) => {
-            let attempt = refresher.refresh(&candidate).await;
-            Done::Attempted(candidate, attempt)
-        }
-        Work::MarkExpired(candidate) => Done::Reported(refresher.mark_expired(candidate).await),
-        Work::Mark(rejected) => Done::Reported(refresher.mark(rejected).await),
-        Work::Spare(rejected) => Done::Reported(refresher.spare(rejected).await),
-        Work::Warn(candidate, notice) => {
-            refresher.warn_of(candidate, notice).await;
-            Done::Warned
         }
     }
 }
