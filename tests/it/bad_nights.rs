@@ -85,6 +85,19 @@ async fn a_save_whose_answer_is_lost_is_recognised_as_done() {
 }
 
 #[tokio::test]
+async fn a_save_whose_answer_stops_in_the_middle_is_asked_for_again_by_the_sdk() {
+    let world = rotating().await;
+    let shop = world.integration().expiring_in(hours(1)).insert().await;
+    world.aws.fault(Step::Save, 1, Fault::Stall);
+    let answer = world.refresh_all().await;
+    assert_eq!(answer["counts"]["refreshed"], 1);
+    assert_eq!(world.stored_pair(&shop).await, world.granted_pair(&shop));
+    assert_eq!(world.aws.count(Step::Save), 2);
+    let said = logs::lines_with("integration_id", &shop.integration_id);
+    assert!(!said.iter().any(|line| line["message"].as_str().unwrap().contains("not saved yet")), "{said:?}");
+}
+
+#[tokio::test]
 async fn a_lease_whose_answer_is_lost_is_recognised_as_ours() {
     let world = World::new().await;
     let shop = world.integration().expiring_in(hours(1)).insert().await;

@@ -8,6 +8,7 @@ use axum::{
     http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
 };
+use futures_util::StreamExt;
 use serde_json::{Value, json};
 use std::{
     collections::HashMap,
@@ -48,6 +49,8 @@ pub enum Fault {
     Drop,
     /// It is carried out, and its answer is cut in the middle.
     Cut,
+    /// It is carried out, and its answer stops in the middle and never ends.
+    Stall,
     /// It is carried out late.
     Delay(Duration),
     /// It is carried out twice, and the second answer is given.
@@ -301,6 +304,7 @@ async fn answer(State(aws): State<Aws>, headers: HeaderMap, body: Bytes) -> Resp
             | Fault::HoldAnswer(_)
             | Fault::RefuseEntries(_)
             | Fault::Cut
+            | Fault::Stall
             | Fault::Duplicate,
         )
         | None => {}
@@ -348,6 +352,12 @@ async fn answer(State(aws): State<Aws>, headers: HeaderMap, body: Bytes) -> Resp
     match fault {
         Some(Fault::LoseAnswer) => error(500, "InternalServerError"),
         Some(Fault::Cut) => cut_off(body[..body.len() / 2].to_vec()),
+        Some(Fault::Stall) => {
+            let beginning = Ok::<_, std::io::Error>(body.slice(..body.len() / 2));
+            let never = futures_util::stream::pending();
+            let parts = futures_util::stream::iter([beginning]).chain(never);
+            (status, headers, Body::from_stream(parts)).into_response()
+        }
         Some(Fault::HoldAnswer(gate)) => {
             gate.pass().await;
             (status, headers, body).into_response()
