@@ -13,6 +13,7 @@ use tokio::{
     sync::{mpsc, oneshot},
     task::JoinSet,
 };
+use tracing::error;
 
 /// The tasks of a run.
 pub(super) struct Crew {
@@ -55,13 +56,22 @@ impl Crew {
 
     /// What is done next, and how long it took; none if nothing is in flight.
     pub(super) async fn next_done(&mut self) -> Option<(Done, Duration)> {
-        if self.in_flight == 0 {
-            return None;
+        while self.in_flight > 0 {
+            let told = tokio::select! {
+                told = self.told.recv() => told,
+                // No task ends before its crew, but by a panic outside of what it does.
+                Some(_) = self.tasks.join_next() => {
+                    error!("a task was lost, and what it did is unknown");
+                    None
+                }
+            };
+            self.in_flight -= 1;
+            if let Some((done, took, task)) = told {
+                self.free.push(task);
+                return Some((done, took));
+            }
         }
-        let (done, took, task) = self.told.recv().await?;
-        self.in_flight -= 1;
-        self.free.push(task);
-        Some((done, took))
+        None
     }
 }
 
