@@ -55,7 +55,7 @@ pub async fn run() {
                 if row >= rows {
                     break;
                 }
-                lease(update(&dynamodb, row)).send().await.unwrap();
+                lease(update(&dynamodb, row), row).send().await.unwrap();
                 let query = [
                     ("app_key", "29a39d"),
                     ("app_secret", "bench"),
@@ -81,12 +81,12 @@ fn update(dynamodb: &Client, row: usize) -> UpdateItemFluentBuilder {
         .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
 }
 
-fn lease(update: UpdateItemFluentBuilder) -> UpdateItemFluentBuilder {
+fn lease(update: UpdateItemFluentBuilder, row: usize) -> UpdateItemFluentBuilder {
     update
         .update_expression(LEASE)
         .condition_expression(IF_FREE)
         .expression_attribute_names("#status", "status")
-        .expression_attribute_values(":me", s("bf740066-3b4d-4407-a3c1-680d5819d158"))
+        .expression_attribute_values(":me", s(&format!("bf740066-3b4d-4407-a3c1-680d5819d158-{row}")))
         .expression_attribute_values(":until", n(NOW))
         .expression_attribute_values(":string", s("S"))
         .expression_attribute_values(":empty", s(""))

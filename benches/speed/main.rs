@@ -40,17 +40,21 @@ const FULL: Plan = Plan {
 };
 const QUICK: Plan =
     Plan { latencies_ms: &[0, 50], due: &[100, 1_000], repetitions: 1, starts: 5, integrations: 100 };
+/// About how many seconds of a processor a refresh takes.
+const OWN_TIME: f64 = 0.0002;
 /// Calls a second: what the template gives one worker, and the function's own default.
 const PACES: [u32; 2] = [10, 50];
 /// How long TikTok takes for an answer, as `infra/README.md` reckons.
 const USUAL_LATENCY: Duration = Duration::from_millis(300);
 
 impl Plan {
-    /// A run of minutes is repeated by its own length, and one of seconds needs less of it than a shorter one.
+    /// A run of minutes is repeated by its own length, one of seconds needs less of it than a shorter one, and the shortest
+    /// most: a millisecond of something else is a part of it.
     fn repetitions(&self, latency_ms: u64, due: usize) -> usize {
-        match ideal(due, latency_ms) {
+        match ideal(due, latency_ms) + due as f64 * OWN_TIME {
             long if long > 60.0 => 1,
             seconds if seconds > 5.0 => self.repetitions.div_ceil(3),
+            short if short < 0.5 => self.repetitions * 3,
             _ => self.repetitions,
         }
     }

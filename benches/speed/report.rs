@@ -67,17 +67,19 @@ const NOTES: &str = "## How it is measured
 ## What is ours
 
 By instructions (`valgrind --tool=callgrind`, 1,500 due at 0 ms; without the hashing, for which valgrind knows no processor's
-own instructions) a refresh takes some 8 % more than the floor's: 2.4 % for reading TikTok's answer field by field, so that
-an odd one does not spoil the token beside it, 2 % for the line in the log, 1 % for the loop over many, 1 % for reading the row
-and writing the pair down, and the survey. Building the two writes is cheaper than the floor's, as their maps are made large
-enough at once. What a refresh takes beyond that is caches: in a model of one with 1 MB it misses 3,000 times, the floor 1,900
-times, as more code runs between two writes and a row, a report and a task come and go with each. Workers that live for
-the whole run instead of tasks were no faster, nor was level 3 for this crate and the parsers.
-The allocator is a fifth of the processor time of both; another one (mimalloc) was no faster and took 7 to 17 MiB more.
+own instructions) a refresh takes 7 % more than the floor's: 2.4 % for its row in the survey, 2 % for its line in the log, 1.3 %
+for reading TikTok's answer, 0.5 % for reading the row, and 0.8 % for all the rest. Building the two writes is cheaper than the
+floor's, as their maps are made large enough at once. By time it is rather 10 %, as more code and data pass through the caches
+between two exchanges; a profile by time (`perf`, `cpu-clock`) shows no place of it that takes more than half a percent but the
+allocator, which is a fifth of the processor time of both. Another allocator (mimalloc) was no faster and took 7 to 17 MiB
+more; neither were smaller futures, glibc's settings for its caches, level 3 for this crate and the parsers, or looking for
+what has arrived less often. Looking more often, or tokio's other scheduler with one thread, made a refresh dearer by 25 to 40 %:
+what has arrived is better done in one go, step by step.
 
 - **One thread.** With tokio's threads instead a refresh took 0.43 ms of processor time, not 0.24 (1,000 due at 0 ms, side by
   side, an earlier build): the work is handed from one to the other.
-- **Time at 0 ms** is processor time and nothing else, so that its goal of 1.10 asks for more there than the goal of CPU.
+- **Time at 0 ms** is processor time and nothing else, so that its goal of 1.10 asks for more there than the goal of CPU. A
+  run's own exchanges (the secret, the scan) take 1.2 ms, which is a twentieth of a run with 100 due.
 - **Time against the ideal** is farthest with few rows: 32 answers come in the same millisecond, and one processor, which
   the stand-ins share, does the next 32 writes. The floor is nearly as far away.
 - **Peak memory** grows by some 250 bytes for each row that is due: its key and expiries (144), its place in the answer (128,
