@@ -72,7 +72,7 @@ for reading TikTok's answer, 0.5 % for reading the row, and 0.8 % for all the re
 floor's, as their maps are made large enough at once. By time it is rather 10 %, as more code and data pass through the caches
 between two exchanges; a profile by time (`perf`, `cpu-clock`) shows no place of it that takes more than half a percent but the
 allocator, which is a fifth of the processor time of both. Another allocator (mimalloc) was no faster and took 7 to 17 MiB
-more; neither were smaller futures, glibc's settings for its caches, level 3 for this crate and the parsers, or looking for
+more; nor were smaller futures, glibc's settings for its caches, level 3 for this crate and the parsers, or looking for
 what has arrived less often. Looking more often, or tokio's other scheduler with one thread, made a refresh dearer by 25 to 40 %:
 what has arrived is better done in one go, step by step.
 

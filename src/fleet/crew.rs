@@ -19,7 +19,6 @@ use tracing::error;
 pub(super) struct Crew {
     refresher: Arc<Refresher>,
     most: usize,
-    in_flight: usize,
     /// They end with the crew.
     tasks: JoinSet<()>,
     /// Those that wait for work.
@@ -35,16 +34,20 @@ impl Crew {
     /// A crew that does `most` things at a time.
     pub(super) fn new(refresher: Arc<Refresher>, most: usize) -> Self {
         let (tell, told) = mpsc::unbounded_channel();
-        Self { refresher, most, in_flight: 0, tasks: JoinSet::new(), free: Vec::new(), tell, told }
+        Self { refresher, most, tasks: JoinSet::new(), free: Vec::new(), tell, told }
     }
 
     pub(super) fn has_a_hand_free(&self) -> bool {
-        self.in_flight < self.most
+        self.in_flight() < self.most
+    }
+
+    /// How many tasks have not told yet what they did.
+    fn in_flight(&self) -> usize {
+        self.tasks.len().saturating_sub(self.free.len())
     }
 
     /// Has something done.
     pub(super) fn begin(&mut self, work: Work) {
-        self.in_flight += 1;
         let refused = match self.free.pop() {
             Some(task) => task.send(work),
             None => Err(work),
@@ -56,19 +59,16 @@ impl Crew {
 
     /// What is done next, and how long it took; none if nothing is in flight.
     pub(super) async fn next_done(&mut self) -> Option<(Done, Duration)> {
-        while self.in_flight > 0 {
-            let told = tokio::select! {
-                told = self.told.recv() => told,
+        while self.in_flight() > 0 {
+            tokio::select! {
+                Some((done, took, task)) = self.told.recv() => {
+                    self.free.push(task);
+                    return Some((done, took));
+                }
                 // No task ends before its crew, but by a panic outside of what it does.
                 Some(_) = self.tasks.join_next() => {
-                    error!("a task was lost, and what it did is unknown");
-                    None
+                    error!(run_id = self.refresher.run_id, "a task was lost, and what it did is unknown");
                 }
-            };
-            self.in_flight -= 1;
-            if let Some((done, took, task)) = told {
-                self.free.push(task);
-                return Some((done, took));
             }
         }
         None
