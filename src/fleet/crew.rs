@@ -2,18 +2,16 @@
 //! for some 10 KB and give them back each time, and find them somewhere else.
 
 use super::{Done, Work};
-use crate::refresh::Refresher;
-use futures_util::FutureExt;
+use crate::{integration::IntegrationKey, refresh::Refresher};
 use std::{
-    panic::AssertUnwindSafe,
+    collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
 use tokio::{
     sync::{mpsc, oneshot},
-    task::JoinSet,
+    task::{Id, JoinSet, id},
 };
-use tracing::error;
 
 /// The tasks of a run.
 pub(super) struct Crew {
@@ -22,52 +20,56 @@ pub(super) struct Crew {
     /// They end with the crew.
     tasks: JoinSet<()>,
     /// Those that wait for work.
-    free: Vec<oneshot::Sender<Work>>,
+    free: Vec<(Id, oneshot::Sender<Work>)>,
+    /// What the others work at, and since when.
+    in_flight: HashMap<Id, (IntegrationKey, Instant)>,
     tell: mpsc::UnboundedSender<Told>,
     told: mpsc::UnboundedReceiver<Told>,
 }
 
-/// What a task has done, how long it took, and where it waits for more.
-type Told = (Done, Duration, oneshot::Sender<Work>);
+/// A task, what it has done, and where it waits for more.
+type Told = (Id, Done, oneshot::Sender<Work>);
 
 impl Crew {
     /// A crew that does `most` things at a time.
     pub(super) fn new(refresher: Arc<Refresher>, most: usize) -> Self {
         let (tell, told) = mpsc::unbounded_channel();
-        Self { refresher, most, tasks: JoinSet::new(), free: Vec::new(), tell, told }
+        let (tasks, free, in_flight) = (JoinSet::new(), Vec::new(), HashMap::new());
+        Self { refresher, most, tasks, free, in_flight, tell, told }
     }
 
     pub(super) fn has_a_hand_free(&self) -> bool {
-        self.in_flight() < self.most
-    }
-
-    /// How many tasks have not told yet what they did.
-    fn in_flight(&self) -> usize {
-        self.tasks.len().saturating_sub(self.free.len())
+        self.in_flight.len() < self.most
     }
 
     /// Has something done.
     pub(super) fn begin(&mut self, work: Work) {
+        let what = (work.key().clone(), Instant::now());
         let refused = match self.free.pop() {
-            Some(task) => task.send(work),
+            Some((task, give)) => give.send(work).map(|()| task),
             None => Err(work),
         };
-        if let Err(work) = refused {
-            self.tasks.spawn(Box::pin(serve(self.refresher.clone(), work, self.tell.clone())));
-        }
+        let task = refused.unwrap_or_else(|work| {
+            self.tasks.spawn(Box::pin(serve(self.refresher.clone(), work, self.tell.clone()))).id()
+        });
+        self.in_flight.insert(task, what);
     }
 
     /// What is done next, and how long it took; none if nothing is in flight.
     pub(super) async fn next_done(&mut self) -> Option<(Done, Duration)> {
-        while self.in_flight() > 0 {
+        while !self.in_flight.is_empty() {
             tokio::select! {
-                Some((done, took, task)) = self.told.recv() => {
-                    self.free.push(task);
-                    return Some((done, took));
+                Some((task, done, give)) = self.told.recv() => {
+                    self.free.push((task, give));
+                    if let Some((_, began)) = self.in_flight.remove(&task) {
+                        return Some((done, began.elapsed()));
+                    }
                 }
-                // No task ends before its crew, but by a panic outside of what it does.
-                Some(_) = self.tasks.join_next() => {
-                    error!(run_id = self.refresher.run_id, "a task was lost, and what it did is unknown");
+                // No task ends before its crew, but by a panic.
+                Some(Err(ended)) = self.tasks.join_next_with_id() => {
+                    if let Some((key, began)) = self.in_flight.remove(&ended.id()) {
+                        return Some((Done::Lost(key), began.elapsed()));
+                    }
                 }
             }
         }
@@ -77,9 +79,9 @@ impl Crew {
 
 async fn serve(refresher: Arc<Refresher>, mut work: Work, tell: mpsc::UnboundedSender<Told>) {
     loop {
-        let (done, took) = perform(&refresher, work).await;
+        let done = carry_out(&refresher, work).await;
         let (give, more) = oneshot::channel();
-        if tell.send((done, took, give)).is_err() {
+        if tell.send((id(), done, give)).is_err() {
             break;
         }
         match more.await {
@@ -87,14 +89,6 @@ async fn serve(refresher: Arc<Refresher>, mut work: Work, tell: mpsc::UnboundedS
             Err(_) => break,
         }
     }
-}
-
-/// Does one thing, and says how long it took. A panic ends with it.
-async fn perform(refresher: &Refresher, work: Work) -> (Done, Duration) {
-    let began = Instant::now();
-    let key = work.key().clone();
-    let done = AssertUnwindSafe(carry_out(refresher, work)).catch_unwind().await;
-    (done.unwrap_or(Done::Lost(key)), began.elapsed())
 }
 
 async fn carry_out(refresher: &Refresher, work: Work) -> Done {
