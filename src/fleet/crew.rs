@@ -10,8 +10,12 @@ use std::{
 };
 use tokio::{
     sync::{mpsc, oneshot},
-    task::{Id, JoinSet, id},
+    task::{Id, JoinSet, id, yield_now},
 };
+
+/// How many tasks are added at once. Fewer make a run with 100 due shorter at a real latency, and longer at none
+/// (docs/SPEED.md).
+const BEGUN_TOGETHER: usize = 4;
 
 /// The tasks of a run.
 pub(super) struct Crew {
@@ -42,16 +46,23 @@ impl Crew {
         self.in_flight.len() < self.most
     }
 
-    /// Has something done.
-    pub(super) fn begin(&mut self, work: Work) {
+    /// Has something done. A crew grows by a few tasks at a time, between which the others take a step: begun all at once,
+    /// they would keep in step, and all wait for TikTok together and then for the processor.
+    pub(super) async fn begin(&mut self, work: Work) {
         let what = (work.key().clone(), Instant::now());
         let refused = match self.free.pop() {
             Some((task, give)) => give.send(work).map(|()| task),
             None => Err(work),
         };
-        let task = refused.unwrap_or_else(|work| {
-            self.tasks.spawn(Box::pin(serve(self.refresher.clone(), work, self.tell.clone()))).id()
-        });
+        let task = match refused {
+            Ok(task) => task,
+            Err(work) => {
+                if self.tasks.len().is_multiple_of(BEGUN_TOGETHER) {
+                    yield_now().await;
+                }
+                self.tasks.spawn(Box::pin(serve(self.refresher.clone(), work, self.tell.clone()))).id()
+            }
+        };
         self.in_flight.insert(task, what);
     }
 

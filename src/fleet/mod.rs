@@ -278,7 +278,7 @@ impl Run<'_> {
                 && let Some(next) = todo.next()
             {
                 if let Some(next) = self.if_it_may_begin(next, refresher, &mut left) {
-                    crew.begin(next);
+                    crew.begin(next).await;
                 }
             }
             match crew.next_done().await {
