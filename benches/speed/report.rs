@@ -69,7 +69,7 @@ const NOTES: &str = "## How it is measured
 By instructions (`valgrind --tool=callgrind`, 1,500 due at 0 ms; without the hashing, for which valgrind knows no processor's
 own instructions) a refresh takes 7 % more than the floor's: 2.4 % for its row in the survey, 2 % for its line in the log, 1.3 %
 for reading TikTok's answer, 0.5 % for reading the row, and 0.8 % for all the rest. Building the two writes is cheaper than the
-floor's, as their maps are made large enough at once. By time it is rather 10 %, as more code and data pass through the caches
+floor's, as their maps are made large enough at once. By time it is 12 to 15 %, as more code and data pass through the caches
 between two exchanges; a profile by time (`perf`, `cpu-clock`) shows no place of it that takes more than half a percent but the
 allocator, which is a fifth of the processor time of both. Another allocator (mimalloc) was no faster and took 7 to 17 MiB
 more; nor were smaller futures, glibc's settings for its caches, level 3 for this crate and the parsers, or looking for
@@ -86,7 +86,7 @@ what has arrived is better done in one go, step by step.
   with 100 due at 50 ms, not 0.223; 0.234 all at once, side by side), and 2 ms farther from the floor at no latency.
 - **Peak memory** grows by some 250 bytes for each row that is due: its key and expiries (144), its place in the answer (128,
   of at most 5,000), and once the SDK's buffers for pages of a scan, which are therefore of 250 rows (pages of 200
-  changed nothing). With 10,000 due that is 2.4 MiB beyond 12, on the edge of the goal. With a queue no more than
+  changed nothing). With 10,000 due that is 2.4 to 2.7 MiB beyond 12, a little more than the goal allows. With a queue no more than
   `FAN_OUT_ABOVE` rows are held.";
 
 /// The middle one, and the smallest and largest.
