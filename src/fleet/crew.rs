@@ -2,7 +2,7 @@
 //! for some 10 KB and give them back each time, and find them somewhere else.
 
 use super::{Done, Work};
-use crate::{integration::IntegrationKey, refresh::Refresher};
+use crate::refresh::Refresher;
 use std::{
     collections::HashMap,
     sync::Arc,
@@ -25,8 +25,8 @@ pub(super) struct Crew {
     tasks: JoinSet<()>,
     /// Those that wait for work.
     free: Vec<(Id, oneshot::Sender<Work>)>,
-    /// What the others work at, and since when.
-    in_flight: HashMap<Id, (IntegrationKey, Instant)>,
+    /// What comes of the others' work if they panic, and since when they are at it.
+    in_flight: HashMap<Id, (Done, Instant)>,
     tell: mpsc::UnboundedSender<Told>,
     told: mpsc::UnboundedReceiver<Told>,
 }
@@ -49,7 +49,7 @@ impl Crew {
     /// Has something done. A crew grows by a few tasks at a time, between which the others take a step: begun all at once,
     /// they would keep in step, and all wait for TikTok together and then for the processor.
     pub(super) async fn begin(&mut self, work: Work) {
-        let what = (work.key().clone(), Instant::now());
+        let what = (work.if_lost(), Instant::now());
         let refused = match self.free.pop() {
             Some((task, give)) => give.send(work).map(|()| task),
             None => Err(work),
@@ -78,8 +78,8 @@ impl Crew {
                 }
                 // No task ends before its crew, but by a panic.
                 Some(Err(ended)) = self.tasks.join_next_with_id() => {
-                    if let Some((key, began)) = self.in_flight.remove(&ended.id()) {
-                        return Some((Done::Lost(key), began.elapsed()));
+                    if let Some((lost, began)) = self.in_flight.remove(&ended.id()) {
+                        return Some((lost, began.elapsed()));
                     }
                 }
             }

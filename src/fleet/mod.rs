@@ -198,6 +198,8 @@ enum Done {
     Reported(Report),
     /// It panicked: the other integrations go on, this one's lease runs out by itself.
     Lost(IntegrationKey),
+    /// The same of a warning, whose integration had ended before.
+    WarningLost(IntegrationKey),
     Warned,
 }
 
@@ -326,6 +328,9 @@ impl Run<'_> {
     ) {
         let (candidate, attempt) = match done {
             Done::Warned => return,
+            Done::WarningLost(key) => {
+                return refresher.could_not_publish(&key, "a bug in this function stopped it");
+            }
             Done::Reported(report) => return self.end_after(report, took),
             Done::Lost(key) => {
                 let words = "a bug in this function stopped this integration's refresh";
@@ -396,6 +401,12 @@ impl Run<'_> {
 }
 
 impl Work {
+    /// What comes of it if its task panics.
+    fn if_lost(&self) -> Done {
+        let key = self.key().clone();
+        if matches!(self, Self::Warn(..)) { Done::WarningLost(key) } else { Done::Lost(key) }
+    }
+
     fn key(&self) -> &IntegrationKey {
         match self {
             Self::Refresh(candidate) | Self::MarkExpired(candidate) | Self::Warn(candidate, _) => {

@@ -7,7 +7,7 @@ use crate::{
     report::{CHANGED, DELETED, EXPIRED, Outcome, Report, skipped},
     store::{Change, Conflict},
 };
-use std::sync::atomic::Ordering;
+use std::{fmt::Display, sync::atomic::Ordering};
 use tracing::{error, warn};
 
 impl Refresher {
@@ -132,13 +132,18 @@ impl Refresher {
         let seller_name = self.store.seller_name(key).await.unwrap_or_default();
         if let Err(error) = bus.announce(change, key, seller_name.as_deref(), reason, self.clock.now()).await
         {
-            self.unpublished.fetch_add(1, Ordering::Relaxed);
-            error!(
-                run_id = self.run_id,
-                team_id = key.team_id.as_str(),
-                integration_id = key.integration_id.as_str(),
-                "a change of state could not be published: {error}",
-            );
+            self.could_not_publish(key, error);
         }
+    }
+
+    /// Logs and counts a change of state that nobody was told of.
+    pub fn could_not_publish(&self, key: &IntegrationKey, error: impl Display) {
+        self.unpublished.fetch_add(1, Ordering::Relaxed);
+        error!(
+            run_id = self.run_id,
+            team_id = key.team_id.as_str(),
+            integration_id = key.integration_id.as_str(),
+            "a change of state could not be published: {error}",
+        );
     }
 }

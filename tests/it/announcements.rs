@@ -51,6 +51,26 @@ async fn an_expired_authorization_and_another_sellers_answer_are_announced() {
 }
 
 #[tokio::test]
+async fn a_panic_in_a_warning_does_not_give_the_integration_a_second_outcome() {
+    let world = World::with(&[BUS]).await;
+    world.integration().expiring_in(days(7)).refreshable_for(days(20)).insert().await;
+    world.panic_in_the_next_task();
+    let answer = world.refresh_all().await;
+    let counts = &answer["counts"];
+    assert_eq!(
+        (&counts["examined"], &counts["skipped_not_due"], &counts["failed"]),
+        (&json!(1), &json!(1), &json!(0))
+    );
+    assert!(announced(&world, EXPIRING).is_empty(), "the task panicked");
+    let lines = logs::lines_with("run_id", answer["run_id"].as_str().unwrap());
+    let said = |line: &&Value| {
+        line["message"].as_str().unwrap().starts_with("a change of state could not be published")
+    };
+    assert_eq!(lines.iter().find(said).unwrap()["level"], "ERROR");
+    assert_eq!(lines.last().unwrap()["unpublished"], 1);
+}
+
+#[tokio::test]
 async fn overlapping_runs_announce_a_change_once() {
     let world = World::with(&[BUS]).await;
     for _ in 0..20 {
