@@ -2,8 +2,8 @@
 
 use crate::integration::{Candidate, IntegrationKey, Skip, UnixTime};
 use chrono::{DateTime, Utc};
-use serde::Serialize;
-use std::io;
+use serde::{Serialize, Serializer};
+use std::{io, ops::Deref};
 
 /// How many integrations an answer lists at most, and how many of one kind are kept in memory for it.
 pub(crate) const MAX_LISTED: usize = 5_000;
@@ -82,34 +82,71 @@ pub struct Report {
     pub key: IntegrationKey,
     /// How it ended.
     pub outcome: Outcome,
+    /// Why it ended so.
+    #[serde(flatten)]
+    pub why: Why,
+    /// When the stored access token expires.
+    pub access_token_expires_at: Option<UnixTime>,
+}
+
+/// Why an integration ended as it did. A run holds many reports, and those of what went well have nothing to say here.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Why(Option<Box<Reason>>);
+
+/// What there is to say of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Reason {
     /// Why, as a word a program can tell apart.
     pub reason: Option<&'static str>,
     /// TikTok's code, where TikTok refused.
     pub tiktok_code: Option<i64>,
     /// Why, for a person.
     pub message: Option<String>,
-    /// When the stored access token expires.
-    pub access_token_expires_at: Option<UnixTime>,
+}
+
+const NO_REASON: Reason = Reason { reason: None, tiktok_code: None, message: None };
+
+impl Deref for Why {
+    type Target = Reason;
+
+    fn deref(&self) -> &Reason {
+        self.0.as_deref().unwrap_or(&NO_REASON)
+    }
+}
+
+impl Why {
+    fn to_mut(&mut self) -> &mut Reason {
+        self.0.get_or_insert_with(|| Box::new(NO_REASON))
+    }
+}
+
+impl Serialize for Why {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Reason::serialize(self, serializer)
+    }
 }
 
 impl Report {
     /// A report of nothing but the outcome.
     pub fn new(key: IntegrationKey, outcome: Outcome) -> Self {
-        Self { key, outcome, reason: None, tiktok_code: None, message: None, access_token_expires_at: None }
+        Self { key, outcome, why: Why::default(), access_token_expires_at: None }
     }
 
     /// Adds the reason and what a person should know of it, cut where it runs long.
     #[must_use]
     pub fn because(mut self, reason: &'static str, message: impl Into<String>) -> Self {
-        self.reason = Some(reason);
-        self.message = Some(message.into().chars().take(MAX_MESSAGE).collect());
+        let why = self.why.to_mut();
+        why.reason = Some(reason);
+        why.message = Some(message.into().chars().take(MAX_MESSAGE).collect());
         self
     }
 
     /// Adds TikTok's code.
     #[must_use]
     pub fn with_code(mut self, code: Option<i64>) -> Self {
-        self.tiktok_code = code;
+        if code.is_some() {
+            self.why.to_mut().tiktok_code = code;
+        }
         self
     }
 

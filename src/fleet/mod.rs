@@ -6,6 +6,7 @@ mod hand_over;
 mod log;
 mod survey;
 mod todo;
+mod waiting;
 
 use crate::{
     answer::{Counts, RefreshAnswer, Tally},
@@ -31,6 +32,7 @@ use std::{
 use todo::Todo;
 use tracing::{error, info, warn};
 use uuid::Uuid;
+use waiting::Waiting;
 
 /// Why a run as a whole could not be done.
 #[derive(Debug, thiserror::Error)]
@@ -250,7 +252,7 @@ impl Run<'_> {
             Some(message) => {
                 let (apps, ()) = tokio::join!(credentials.apps(), tiktok.make_ready());
                 let apps = apps?;
-                let known = |work: message::WorkKey| Candidate::of_key(work.key, work.app_key);
+                let known = |work: message::WorkKey| Candidate::of_key(work.key, work.app_key).into();
                 message.integrations.iter().for_each(|_| self.tally.due());
                 // A message has the soonest expiry first.
                 let due = message.integrations.into_iter().rev().map(known).collect();
@@ -299,7 +301,7 @@ impl Run<'_> {
         &mut self,
         work: Work,
         refresher: &Refresher,
-        left: &mut Vec<Candidate>,
+        left: &mut Vec<Waiting>,
     ) -> Option<Work> {
         let Work::Refresh(candidate) = work else { return Some(work) };
         let app = refresher.app(&candidate).and_then(|app| self.apps.get(&app.app_key));
@@ -312,7 +314,7 @@ impl Run<'_> {
         } else if refresher.has_time_for_a_call() {
             Some(Work::Refresh(candidate))
         } else {
-            left.push(candidate);
+            left.push(candidate.into());
             None
         }
     }
@@ -324,7 +326,7 @@ impl Run<'_> {
         took: Duration,
         refresher: &Refresher,
         aside: &mut VecDeque<Work>,
-        left: &mut Vec<Candidate>,
+        left: &mut Vec<Waiting>,
     ) {
         let (candidate, attempt) = match done {
             Done::Warned => return,
@@ -342,7 +344,9 @@ impl Run<'_> {
         let app = refresher.app(&candidate);
         let app_key = app.as_deref().map(|app| app.app_key.as_str()).unwrap_or_default();
         match attempt {
-            Attempt::Done { report, .. } if report.outcome == Outcome::Deferred => left.push(candidate),
+            Attempt::Done { report, .. } if report.outcome == Outcome::Deferred => {
+                left.push(candidate.into());
+            }
             Attempt::Done { report, sign, stored } => {
                 if let Some(sign) = sign {
                     let app = self.apps.entry(app_key.to_owned()).or_default();
@@ -351,7 +355,7 @@ impl Run<'_> {
                         // The key is proved: who was rejected was rejected rightly.
                         app.pending.drain(..).for_each(|rejected| aside.push_front(Work::Mark(rejected)));
                     } else {
-                        app.said = report.message.clone().unwrap_or_default();
+                        app.said = report.why.message.clone().unwrap_or_default();
                     }
                 }
                 let candidate = stored.map_or(candidate, |stored| *stored);

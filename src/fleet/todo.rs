@@ -1,7 +1,6 @@
 //! In which order a run does what is left to do.
 
-use super::Work;
-use crate::integration::Candidate;
+use super::{Work, waiting::Waiting};
 use std::collections::VecDeque;
 
 /// How many refreshes that were begun may keep their room.
@@ -10,9 +9,8 @@ const ROOM: usize = 256;
 /// What is left to do.
 #[derive(Debug, Default)]
 pub(super) struct Todo {
-    /// The refreshes, the soonest expiry last. Kept as they were found: there may be many, and they are the most of what a
-    /// run holds.
-    pub(super) due: Vec<Candidate>,
+    /// The refreshes, the soonest expiry last.
+    pub(super) due: Vec<Waiting>,
     /// Everything else. A mark that is made comes first, the rest when nothing is due any more.
     pub(super) aside: VecDeque<Work>,
 }
@@ -26,14 +24,14 @@ impl Todo {
             // What has been done makes room for what is to be told of it.
             self.due.shrink_to_fit();
         }
-        self.due.pop().map(Work::Refresh).or_else(|| self.aside.pop_front())
+        self.due.pop().map(|row| Work::Refresh(row.candidate())).or_else(|| self.aside.pop_front())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::integration::IntegrationKey;
+    use crate::integration::{Candidate, IntegrationKey};
 
     fn row(id: usize) -> Candidate {
         Candidate::of_key(IntegrationKey { team_id: "1".into(), integration_id: id.to_string().into() }, None)
@@ -42,7 +40,7 @@ mod tests {
     #[test]
     fn what_is_due_comes_first_and_leaves_no_room_behind() {
         let mut todo = Todo {
-            due: (0..1_000).rev().map(row).collect(),
+            due: (0..1_000).rev().map(|id| row(id).into()).collect(),
             aside: VecDeque::from([Work::MarkExpired(row(1_000))]),
         };
         for id in 0..=1_000 {

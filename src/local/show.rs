@@ -35,8 +35,8 @@ pub(super) fn rows(items: &[Item], rule: &Rule) -> Table {
 /// What a run did, what needs a person first.
 pub(super) fn report(answer: &RefreshAnswer) -> Table {
     let mut table = table(&["Team", "Id", "Outcome", "Why"]);
-    for Report { key, outcome, reason, message, .. } in &answer.integrations {
-        let why = message.as_deref().or(*reason).unwrap_or_default();
+    for Report { key, outcome, why, .. } in &answer.integrations {
+        let why = why.message.as_deref().or(why.reason).unwrap_or_default();
         table.add_row([&key.team_id, &key.integration_id, outcome.as_str(), why]);
     }
     table

@@ -45,7 +45,7 @@ const ADAPTERS: [(&str, &[&str]); 7] = [
     ("logging", &["logging.rs"]),
 ];
 
-const PROTOCOL: [&str; 17] = [
+const PROTOCOL: [&str; 18] = [
     "refresh/mod.rs",
     "refresh/ask.rs",
     "refresh/save.rs",
@@ -55,6 +55,7 @@ const PROTOCOL: [&str; 17] = [
     "fleet/mod.rs",
     "fleet/survey.rs",
     "fleet/todo.rs",
+    "fleet/waiting.rs",
     "fleet/crew.rs",
     "fleet/hand_over.rs",
     "fleet/log.rs",
