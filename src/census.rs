@@ -45,8 +45,8 @@ impl Census {
             self.gauges.soonest_access_token_expiry = soonest;
         }
         if candidate
-            .refresh_expires_at
-            .is_some_and(|at| at.0 > 0 && at.is_within(REFRESH_TOKEN_WARNING, self.rule.now))
+            .known_refresh_expiry()
+            .is_some_and(|at| at.is_within(REFRESH_TOKEN_WARNING, self.rule.now))
         {
             self.gauges.refresh_tokens_expiring_in_7_days += 1;
         }

@@ -313,10 +313,15 @@ impl Candidate {
         self.access_expires_at.is_some_and(|at| at.0 > 0 && at <= rule.believed_until())
     }
 
-    /// Whether the refresh token's expiry has passed. One that is absent or not positive says nothing, and
-    /// TikTok is asked instead: a healthy integration must not be given up for a missing number.
+    /// When the refresh token expires, if that is known. A stored number that is not positive says nothing, and TikTok is
+    /// asked instead: a healthy integration must not be given up, nor its seller be warned, for a missing number.
+    pub fn known_refresh_expiry(&self) -> Option<UnixTime> {
+        self.refresh_expires_at.filter(|at| at.0 > 0)
+    }
+
+    /// Whether the refresh token is known to have expired.
     pub fn refresh_token_expired(&self, now: DateTime<Utc>) -> bool {
-        self.refresh_expires_at.is_some_and(|at| at.0 > 0 && at.is_by(now))
+        self.known_refresh_expiry().is_some_and(|at| at.is_by(now))
     }
 
     /// Whether the row's own facts, lease aside, call for a refresh.
@@ -344,7 +349,7 @@ impl Candidate {
 
     /// The warning that is due about the refresh token's expiry, if it was not published yet.
     pub fn notice_due(&self, now: DateTime<Utc>) -> Option<Notice> {
-        let expires_at = self.refresh_expires_at?;
+        let expires_at = self.known_refresh_expiry()?;
         if self.status != Status::Active || self.refresh_token_expired(now) {
             return None;
         }

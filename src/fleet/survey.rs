@@ -90,7 +90,7 @@ impl Run<'_> {
     }
 
     fn warn_of_refresh_token(&self, candidate: &Candidate) {
-        let Some(at) = candidate.refresh_expires_at else { return };
+        let Some(at) = candidate.known_refresh_expiry() else { return };
         let soon = at.is_within(REFRESH_TOKEN_WARNING, self.rule.now);
         if soon && candidate.status == Status::Active && !candidate.refresh_token_expired(self.rule.now) {
             warn!(

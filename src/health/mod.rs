@@ -229,7 +229,7 @@ impl Examination {
             counts.expired += 1;
             return;
         }
-        let Some(at) = row.refresh_expires_at.filter(|at| at.0 > 0) else { return };
+        let Some(at) = row.known_refresh_expiry() else { return };
         for (days, count) in [
             (1, &mut counts.within_1_day),
             (7, &mut counts.within_7_days),

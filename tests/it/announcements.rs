@@ -111,6 +111,24 @@ async fn a_refresh_token_is_warned_of_at_thirty_fourteen_seven_and_one_days() {
 }
 
 #[tokio::test]
+async fn a_refresh_token_whose_expiry_cannot_be_true_is_warned_of_by_nobody() {
+    let world = World::with(&[BUS]).await;
+    for impossible in [0, -1] {
+        world
+            .integration()
+            .expiring_in(days(20))
+            .number("refresh_token_expires_at", impossible)
+            .insert()
+            .await;
+    }
+    let answer = world.refresh_all().await;
+    let lines = logs::lines_with("run_id", answer["run_id"].as_str().unwrap());
+    assert_eq!(answer["counts"]["skipped_not_due"], 2);
+    assert!(announced(&world, EXPIRING).is_empty());
+    assert!(lines.iter().all(|line| line["level"] != "WARN"), "{lines:?}");
+}
+
+#[tokio::test]
 async fn a_refresh_that_prolongs_the_authorization_warns_of_nothing() {
     let world = World::with(&[BUS]).await;
     world.integration().expiring_in(hours(1)).refreshable_for(days(5)).insert().await;
