@@ -69,12 +69,12 @@ const NOTES: &str = "## How it is measured
 By instructions (`valgrind --tool=callgrind`, 1,500 due at 0 ms; without the hashing, for which valgrind knows no processor's
 own instructions) a refresh takes 7 % more than the floor's: 2.4 % for its row in the survey, 2 % for its line in the log, 1.3 %
 for reading TikTok's answer, 0.5 % for reading the row, and 0.8 % for all the rest. Building the two writes is cheaper than the
-floor's, as their maps are made large enough at once. By time it is 12 to 15 %, as more code and data pass through the caches
-between two exchanges; a profile by time (`perf`, `cpu-clock`) shows no place of it that takes more than half a percent but the
-allocator, which is a fifth of the processor time of both. Another allocator (mimalloc) was no faster and took 7 to 17 MiB
-more; nor were smaller futures, glibc's settings for its caches, level 3 for this crate and the parsers, or looking for
-what has arrived less often. Looking more often, or tokio's other scheduler with one thread, made a refresh dearer by 25 to 40 %:
-what has arrived is better done in one go, step by step.
+floor's, as their maps are made large enough at once. By time it is some 25 µs, which is 12 to 19 % by how fast the machine is:
+more code and data pass through the caches between two exchanges. A profile by time (`perf`, `cpu-clock`) shows no place of it
+that takes more than half a percent but the allocator, which is a fifth of the processor time of both. Another allocator
+(mimalloc) was no faster and took 7 to 17 MiB more; nor were smaller futures, glibc's settings for its caches, level 3 for this
+crate and the parsers, or looking for what has arrived less often. Looking more often, or tokio's other scheduler with one
+thread, made a refresh dearer by 25 to 40 %: what has arrived is better done in one go, step by step.
 
 - **One thread.** With tokio's threads instead a refresh took 0.43 ms of processor time, not 0.24 (1,000 due at 0 ms, side by
   side, an earlier build): the work is handed from one to the other.
@@ -84,10 +84,11 @@ what has arrived is better done in one go, step by step.
   the same millisecond, and one processor, which the stand-ins share, does the next 32 writes, as in the floor. The function
   begins four at a time, so that it is nearer to the ideal than the floor is. One at a time it is nearer still (0.216 s
   with 100 due at 50 ms, not 0.223; 0.234 all at once, side by side), and 2 ms farther from the floor at no latency.
-- **Peak memory** grows by some 250 bytes for each row that is due: its key and expiries (144), its place in the answer (128,
-  of at most 5,000), and once the SDK's buffers for pages of a scan, which are therefore of 250 rows (pages of 200
-  changed nothing). With 10,000 due that is 2.4 to 2.7 MiB beyond 12, a little more than the goal allows. With a queue no more than
-  `FAN_OUT_ABOVE` rows are held.";
+- **Peak memory** grows by 64 bytes for each row that is due and waits, 80 for its place in the answer (of at most 5,000),
+  and once by the SDK's buffers for pages of a scan, which are therefore of 250 rows (pages of 200 changed nothing).
+  A third of the growth is not ours, and the floor's too: after its 32nd request each of the 64 connections has a second
+  piece of its queue in hyper, of 9 or 12 KB. With a queue no more than `FAN_OUT_ABOVE` rows are held. A copy of the same
+  program may have 0.2 MiB more or less in memory, with few due and with many: so much the kernel maps of its file.";
 
 /// The middle one, and the smallest and largest.
 struct Spread {
