@@ -3,7 +3,7 @@
 use crate::integration::{Candidate, IntegrationKey, Skip, UnixTime};
 use chrono::{DateTime, Utc};
 use serde::{Serialize, Serializer};
-use std::{io, ops::Deref};
+use std::io;
 
 /// How many integrations an answer lists at most, and how many of one kind are kept in memory for it.
 pub(crate) const MAX_LISTED: usize = 5_000;
@@ -82,18 +82,14 @@ pub struct Report {
     pub key: IntegrationKey,
     /// How it ended.
     pub outcome: Outcome,
-    /// Why it ended so.
-    #[serde(flatten)]
-    pub why: Why,
+    /// Boxed, as a run holds many reports and those of what went well have nothing to say here.
+    #[serde(flatten, serialize_with = "reason_or_none")]
+    why: Option<Box<Reason>>,
     /// When the stored access token expires.
     pub access_token_expires_at: Option<UnixTime>,
 }
 
-/// Why an integration ended as it did. A run holds many reports, and those of what went well have nothing to say here.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Why(Option<Box<Reason>>);
-
-/// What there is to say of it.
+/// Why an integration ended as it did.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Reason {
     /// Why, as a word a program can tell apart.
@@ -106,36 +102,30 @@ pub struct Reason {
 
 const NO_REASON: Reason = Reason { reason: None, tiktok_code: None, message: None };
 
-impl Deref for Why {
-    type Target = Reason;
-
-    fn deref(&self) -> &Reason {
-        self.0.as_deref().unwrap_or(&NO_REASON)
-    }
-}
-
-impl Why {
-    fn to_mut(&mut self) -> &mut Reason {
-        self.0.get_or_insert_with(|| Box::new(NO_REASON))
-    }
-}
-
-impl Serialize for Why {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        Reason::serialize(self, serializer)
-    }
+#[expect(clippy::ref_option, reason = "the form that serde calls")]
+fn reason_or_none<S: Serializer>(why: &Option<Box<Reason>>, serializer: S) -> Result<S::Ok, S::Error> {
+    why.as_deref().unwrap_or(&NO_REASON).serialize(serializer)
 }
 
 impl Report {
     /// A report of nothing but the outcome.
     pub fn new(key: IntegrationKey, outcome: Outcome) -> Self {
-        Self { key, outcome, why: Why::default(), access_token_expires_at: None }
+        Self { key, outcome, why: None, access_token_expires_at: None }
+    }
+
+    /// Why it ended so.
+    pub fn why(&self) -> &Reason {
+        self.why.as_deref().unwrap_or(&NO_REASON)
+    }
+
+    fn why_mut(&mut self) -> &mut Reason {
+        self.why.get_or_insert_with(|| Box::new(NO_REASON))
     }
 
     /// Adds the reason and what a person should know of it, cut where it runs long.
     #[must_use]
     pub fn because(mut self, reason: &'static str, message: impl Into<String>) -> Self {
-        let why = self.why.to_mut();
+        let why = self.why_mut();
         why.reason = Some(reason);
         why.message = Some(message.into().chars().take(MAX_MESSAGE).collect());
         self
@@ -145,7 +135,7 @@ impl Report {
     #[must_use]
     pub fn with_code(mut self, code: Option<i64>) -> Self {
         if code.is_some() {
-            self.why.to_mut().tiktok_code = code;
+            self.why_mut().tiktok_code = code;
         }
         self
     }

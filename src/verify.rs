@@ -246,9 +246,9 @@ async fn ensure_refreshed(
     let no_token = |reason, message, code| TokenError::NoToken { reason, message, code };
     let report = refresh.await.map_err(|lost| no_token("internal_error", lost.to_string(), None))?;
     if report.outcome != Outcome::Refreshed {
-        let reason = report.why.reason.unwrap_or(report.outcome.as_str());
-        let message = report.why.message.clone().unwrap_or_else(|| "it was not refreshed".into());
-        return Err(no_token(reason, message, report.why.tiktok_code));
+        let reason = report.why().reason.unwrap_or(report.outcome.as_str());
+        let message = report.why().message.clone().unwrap_or_else(|| "it was not refreshed".into());
+        return Err(no_token(reason, message, report.why().tiktok_code));
     }
     stored_token(refresher, &row).await?.ok_or_else(|| no_token("deleted", "the row is gone".into(), None))
 }

@@ -51,7 +51,7 @@ impl Run<'_> {
     /// Leaves an integration to the next run.
     pub(super) fn defer(&mut self, candidate: &Candidate, report: Report) {
         self.census.count(candidate);
-        *self.deferred.entry(report.why.reason.unwrap_or_default()).or_default() += 1;
+        *self.deferred.entry(report.why().reason.unwrap_or_default()).or_default() += 1;
         self.end(report);
     }
 }

@@ -355,7 +355,7 @@ impl Run<'_> {
                         // The key is proved: who was rejected was rejected rightly.
                         app.pending.drain(..).for_each(|rejected| aside.push_front(Work::Mark(rejected)));
                     } else {
-                        app.said = report.why.message.clone().unwrap_or_default();
+                        app.said = report.why().message.clone().unwrap_or_default();
                     }
                 }
                 let candidate = stored.map_or(candidate, |stored| *stored);

@@ -5,7 +5,6 @@ use crate::{
     cli::show::table,
     health::relative,
     integration::{Rule, UnixTime},
-    report::Report,
     store::row::{self, Item},
 };
 use comfy_table::Table;
@@ -35,9 +34,10 @@ pub(super) fn rows(items: &[Item], rule: &Rule) -> Table {
 /// What a run did, what needs a person first.
 pub(super) fn report(answer: &RefreshAnswer) -> Table {
     let mut table = table(&["Team", "Id", "Outcome", "Why"]);
-    for Report { key, outcome, why, .. } in &answer.integrations {
+    for report in &answer.integrations {
+        let (key, why) = (&report.key, report.why());
         let why = why.message.as_deref().or(why.reason).unwrap_or_default();
-        table.add_row([&key.team_id, &key.integration_id, outcome.as_str(), why]);
+        table.add_row([&key.team_id, &key.integration_id, report.outcome.as_str(), why]);
     }
     table
 }
