@@ -12,12 +12,20 @@ pub(super) enum Waiting {
         names: CompactString,
         team_id_len: u16,
         integration_id_len: u16,
-        has_app_key: bool,
-        access_expires_at: Option<UnixTime>,
-        refresh_expires_at: Option<UnixTime>,
+        access_expires_at: UnixTime,
+        refresh_expires_at: UnixTime,
+        has: Has,
     },
     /// Any other, as it is.
     Unusual(Box<Candidate>),
+}
+
+/// What a row has of what it may lack. Beside the values, as an `Option` of each would take 8 bytes for it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Has {
+    app_key: bool,
+    access_expiry: bool,
+    refresh_expiry: bool,
 }
 
 impl From<Candidate> for Waiting {
@@ -38,9 +46,13 @@ impl From<Candidate> for Waiting {
             names,
             team_id_len,
             integration_id_len,
-            has_app_key: row.app_key.is_some(),
-            access_expires_at: row.access_expires_at,
-            refresh_expires_at: row.refresh_expires_at,
+            access_expires_at: row.access_expires_at.unwrap_or(UnixTime(0)),
+            refresh_expires_at: row.refresh_expires_at.unwrap_or(UnixTime(0)),
+            has: Has {
+                app_key: row.app_key.is_some(),
+                access_expiry: row.access_expires_at.is_some(),
+                refresh_expiry: row.refresh_expires_at.is_some(),
+            },
         }
     }
 }
@@ -54,17 +66,17 @@ impl Waiting {
                 names,
                 team_id_len,
                 integration_id_len,
-                has_app_key,
                 access_expires_at,
                 refresh_expires_at,
+                has,
             } => {
                 let (team_id, rest) = names.split_at(usize::from(*team_id_len));
                 let (integration_id, app_key) = rest.split_at(usize::from(*integration_id_len));
                 let key = IntegrationKey { team_id: team_id.into(), integration_id: integration_id.into() };
                 Candidate {
-                    access_expires_at: *access_expires_at,
-                    refresh_expires_at: *refresh_expires_at,
-                    ..Candidate::of_key(key, has_app_key.then(|| app_key.into()))
+                    access_expires_at: has.access_expiry.then_some(*access_expires_at),
+                    refresh_expires_at: has.refresh_expiry.then_some(*refresh_expires_at),
+                    ..Candidate::of_key(key, has.app_key.then(|| app_key.into()))
                 }
             }
         }
@@ -73,7 +85,7 @@ impl Waiting {
     /// When its access token expires, as stored.
     pub(super) fn access_expires_at(&self) -> Option<UnixTime> {
         match self {
-            Self::Usual { access_expires_at, .. } => *access_expires_at,
+            Self::Usual { access_expires_at, has, .. } => has.access_expiry.then_some(*access_expires_at),
             Self::Unusual(row) => row.access_expires_at,
         }
     }
@@ -121,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn the_usual_row_takes_64_bytes() {
-        assert_eq!(size_of::<Waiting>(), 64);
+    fn the_usual_row_takes_48_bytes() {
+        assert_eq!(size_of::<Waiting>(), 48);
     }
 }
