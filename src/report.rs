@@ -5,8 +5,9 @@ use chrono::{DateTime, Utc};
 use serde::{Serialize, Serializer};
 use std::io;
 
-/// How many integrations an answer lists at most, and how many of one kind are kept in memory for it.
-pub(crate) const MAX_LISTED: usize = 5_000;
+/// How many integrations an answer lists at most, and how many of one kind are kept in memory for it. The list and its JSON,
+/// side by side at the end, are the peak of a usual run's memory.
+pub(crate) const MAX_LISTED: usize = 4_000;
 /// How many bytes of JSON the list may take. Lambda's limit on the whole answer is 6 MB.
 pub(crate) const MAX_LISTED_BYTES: usize = 4_000_000;
 
