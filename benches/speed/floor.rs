@@ -1,5 +1,13 @@
 //! What the three exchanges of a refresh cost by themselves: the same requests through the same crates, as many at a
-//! time, and nothing else. It reads no table, looks at no answer, and keeps no order.
+//! time, and nothing else. It reads no table, looks at no answer, and keeps no order. It says when it is ready, begins when a
+//! line comes in, and says when it is done.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::pedantic,
+    clippy::print_stdout,
+    reason = "a measurement, not a program"
+)]
 
 use aws_sdk_dynamodb::{
     Client,
@@ -16,10 +24,6 @@ use std::{
 };
 use tokio::task::JoinSet;
 
-/// The argument that makes the bench this program. It says when it is ready, begins when a line comes in, and says when it is
-/// done.
-pub const ARGUMENT: &str = "floor";
-
 const LEASE: &str = "SET lock_owner = :me, lock_expires_at = :until";
 const IF_FREE: &str = "#status = :active AND attribute_type(refresh_token, :string) AND refresh_token <> :empty AND \
     (attribute_not_exists(refresh_token_expires_at) OR refresh_token_expires_at > :now OR refresh_token_expires_at <= \
@@ -34,12 +38,13 @@ const IF_UNCHANGED: &str =
 const NOW: &str = "1795399200";
 
 #[tokio::main(flavor = "current_thread")]
-pub async fn run() {
+async fn main() {
     #[expect(clippy::disallowed_methods, reason = "a program of its own, without settings")]
     let set = |name: &str| env::var(name).unwrap();
     let (rows, concurrency): (usize, usize) =
         (set("ROWS").parse().unwrap(), set("MAX_CONCURRENCY").parse().unwrap());
     let dynamodb = Client::new(&tiktok_token_refresh::sdk::config().load().await);
+    let table: Arc<str> = set("TABLE_NAME").into();
     let url = format!("{}/api/v2/token/refresh", set("TIKTOK_AUTH_URL"));
     let next = Arc::new(AtomicUsize::new(0));
     println!("ready");
@@ -48,14 +53,15 @@ pub async fn run() {
     let http = reqwest::Client::new();
     let mut workers = JoinSet::new();
     for _ in 0..concurrency {
-        let (dynamodb, http, url, next) = (dynamodb.clone(), http.clone(), url.clone(), next.clone());
+        let (dynamodb, http, next) = (dynamodb.clone(), http.clone(), next.clone());
+        let (table, url) = (table.clone(), url.clone());
         workers.spawn(async move {
             loop {
                 let row = next.fetch_add(1, Ordering::Relaxed);
                 if row >= rows {
                     break;
                 }
-                lease(update(&dynamodb, row), row).send().await.unwrap();
+                lease(update(&dynamodb, &table, row), row).send().await.unwrap();
                 let query = [
                     ("app_key", "29a39d"),
                     ("app_secret", "bench"),
@@ -63,7 +69,7 @@ pub async fn run() {
                     ("grant_type", "refresh_token"),
                 ];
                 http.get(&url).query(&query).send().await.unwrap().bytes().await.unwrap();
-                save(update(&dynamodb, row)).send().await.unwrap();
+                save(update(&dynamodb, &table, row)).send().await.unwrap();
             }
         });
     }
@@ -72,10 +78,10 @@ pub async fn run() {
     io::stdin().lock().read_line(&mut String::new()).unwrap();
 }
 
-fn update(dynamodb: &Client, row: usize) -> UpdateItemFluentBuilder {
+fn update(dynamodb: &Client, table: &str, row: usize) -> UpdateItemFluentBuilder {
     dynamodb
         .update_item()
-        .table_name(super::TABLE)
+        .table_name(table)
         .key("team_id", s(&format!("team-{}", row / 10)))
         .key("integration_id", s(&row.to_string()))
         .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)

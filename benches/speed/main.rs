@@ -9,7 +9,6 @@
 #![allow(clippy::print_stdout, reason = "its tables")]
 #![allow(unreachable_pub, reason = "nothing is reachable in a bench")]
 
-mod floor;
 mod plot;
 mod process;
 mod program;
@@ -48,11 +47,10 @@ const PACES: [u32; 2] = [10, 50];
 const USUAL_LATENCY: Duration = Duration::from_millis(300);
 
 impl Plan {
-    /// A run of minutes is repeated by its own length, one of seconds needs less of it than a shorter one, and the shortest
-    /// most: a millisecond of something else is a part of it.
+    /// A run of seconds needs less of it than a shorter one, and the shortest most: a millisecond of something else is a part
+    /// of it.
     fn repetitions(&self, latency_ms: u64, due: usize) -> usize {
         match ideal(due, latency_ms) + due as f64 * OWN_TIME {
-            long if long > 60.0 => 1,
             seconds if seconds > 5.0 => self.repetitions.div_ceil(3),
             short if short < 0.5 => self.repetitions * 3,
             _ => self.repetitions,
@@ -97,17 +95,13 @@ fn ideal(due: usize, latency_ms: u64) -> f64 {
 
 fn main() {
     let arguments: Vec<String> = env::args().collect();
-    let is = |wanted: &str| arguments.iter().any(|argument| argument == wanted);
-    if is(floor::ARGUMENT) {
-        return floor::run();
-    }
-    measure(is("--quick"));
+    measure(arguments.iter().any(|argument| argument == "--quick"));
 }
 
 #[tokio::main]
 async fn measure(is_quick: bool) {
     let plan = if is_quick { QUICK } else { FULL };
-    program::build_hello();
+    program::build();
     let starts = starts(&plan).await;
     let mut cases = Vec::new();
     for &latency_ms in plan.latencies_ms {

@@ -1,10 +1,9 @@
 //! One measured process: how it is started, what it took.
 
-use super::{floor, process, stand_ins::StandIns};
+use super::{process, stand_ins::StandIns};
 use nix::{time::clock_getcpuclockid, unistd::Pid};
 use serde_json::{Value, json};
 use std::{
-    env,
     io::{BufRead, BufReader, Write},
     path::PathBuf,
     process::{Child, Command, Stdio},
@@ -99,9 +98,9 @@ pub async fn function(run: Run) -> Took {
 /// Lets the floor make the exchanges of `due` refreshes, so many at a time.
 pub async fn floor(due: usize, latency: Duration, concurrency: usize) -> Took {
     let stand_ins = StandIns::start(due, due, latency, Clock::system().now().timestamp()).await;
-    let mut command = command(env::current_exe().unwrap().to_str().unwrap());
+    let mut command = command(&example("floor"));
     reaching(&mut command, &stand_ins);
-    command.arg(floor::ARGUMENT).env("ROWS", due.to_string()).env("MAX_CONCURRENCY", concurrency.to_string());
+    command.env("ROWS", due.to_string()).env("MAX_CONCURRENCY", concurrency.to_string());
     command.stdin(Stdio::piped()).stdout(Stdio::piped());
     let measured = tokio::task::spawn_blocking(move || {
         let mut floor = Running::start(&mut command);
@@ -146,15 +145,21 @@ pub async fn function_start() -> f64 {
 
 /// The same of the smallest function.
 pub async fn hello_start() -> f64 {
-    let hello = PathBuf::from(FUNCTION).with_file_name("examples").join("hello");
-    first_poll(command(hello.to_str().unwrap())).await
+    first_poll(command(&example("hello"))).await
 }
 
-/// Builds the smallest function: Cargo builds no example for a bench by itself.
-pub fn build_hello() {
-    let arguments = ["build", "--quiet", "--profile", "bench", "--features", "local", "--example", "hello"];
-    let status = Command::new(env!("CARGO")).args(arguments).status().unwrap();
-    assert!(status.success());
+/// Where Cargo puts a program that is only measured.
+fn example(name: &str) -> String {
+    PathBuf::from(FUNCTION).with_file_name("examples").join(name).to_str().unwrap().to_owned()
+}
+
+/// Builds what is measured as it is deployed: for a bench Cargo builds the function with what the local stack needs too, and
+/// no example at all.
+pub fn build() {
+    for target in [&["--bin", "tiktok-token-refresh"][..], &["--example", "hello", "--example", "floor"]] {
+        let arguments = ["build", "--locked", "--profile", "bench"];
+        assert!(Command::new(env!("CARGO")).args(arguments).args(target).status().unwrap().success());
+    }
 }
 
 async fn first_poll(mut command: Command) -> f64 {
