@@ -43,6 +43,16 @@ async fn a_token_that_has_expired_is_refreshed_before_it_is_tried() {
 }
 
 #[tokio::test]
+async fn a_missing_token_is_refreshed_whatever_expiry_stands_beside_it() {
+    let world = World::new().await;
+    let shop = world.integration().expiring_in(days(6)).without("access_token").insert().await;
+    assert_eq!(world.refresh_all().await["counts"]["skipped_not_due"], 1, "the scan reads no token");
+    assert_eq!(verify(&world).await["integrations"][0]["outcome"], "valid_after_refresh");
+    assert_eq!(world.stored_pair(&shop).await, world.granted_pair(&shop));
+    assert_eq!((world.tiktok.calls(&shop.open_id), world.tiktok.open_api_calls()), (1, 1));
+}
+
+#[tokio::test]
 async fn a_token_that_tiktok_never_takes_is_refreshed_only_once() {
     let world = World::new().await;
     let shop = world.integration().insert().await;
