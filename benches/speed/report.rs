@@ -47,7 +47,7 @@ const NOTES: &str = "## How it is measured
 - **The function** is its real binary, driven by Lambda's Runtime API, at its default level of logging into `/dev/null`.
   Its start is not part of a run's numbers; what it does with its first event is: reading the machine's root
   certificates, connecting, reading the secret.
-- **The floor** is a process of the same build that makes the same three HTTP exchanges for each integration (lease,
+- **The floor** is a program built alike (`benches/speed/floor.rs`) that makes the same three HTTP exchanges for each integration (lease,
   refresh, save) through the same crates, on one thread too, as many at a time, and nothing else: no scan, no rule, no
   log, no look at an answer. What the function takes beyond it is ours.
 - **The ideal** is the provider's latency alone, in whole rounds: due / concurrency, rounded up, times the latency.
@@ -62,30 +62,39 @@ const NOTES: &str = "## How it is measured
 - The start is from starting the process to its first question for an event, with production's settings (the providers'
   https addresses, Secrets Manager); nothing is connected before an event comes. Hello is the smallest `lambda_runtime`
   function of the same build (`benches/speed/hello.rs`).
-- The build is the release's. The root certificates are read from one file, as on Lambda's machines.
+- The build is the release's, without what only the local stack needs. The root certificates are read from one file, as on Lambda's machines.
 
 ## What is ours
 
 By instructions (`valgrind --tool=callgrind`, 1,500 due at 0 ms; without the hashing, for which valgrind knows no processor's
-own instructions) a refresh takes 7 % more than the floor's: 2.4 % for its row in the survey, 2 % for its line in the log, 1.3 %
+own instructions) a refresh takes 7 % more than the floor's: 2.4 % for its row in the survey, 2 % for its line in the log, 1 %
 for reading TikTok's answer, 0.5 % for reading the row, and 0.8 % for all the rest. Building the two writes is cheaper than the
-floor's, as their maps are made large enough at once. By time it is some 25 µs, which is 12 to 19 % by how fast the machine is:
-more code and data pass through the caches between two exchanges. A profile by time (`perf`, `cpu-clock`) shows no place of it
-that takes more than half a percent but the allocator, which is a fifth of the processor time of both. Another allocator
-(mimalloc) was no faster and took 7 to 17 MiB more; nor were smaller futures, glibc's settings for its caches, level 3 for this
-crate and the parsers, or looking for what has arrived less often. Looking more often, or tokio's other scheduler with one
-thread, made a refresh dearer by 25 to 40 %: what has arrived is better done in one go, step by step.
+floor's, as their maps are made large enough at once. By time it is some 25 to 30 µs, which is 12 to 19 % by how fast the
+machine is, for what runs between two exchanges pushes their code and data out of the caches: with a model of the first ones
+(`--cache-sim=yes --branch-sim=yes`, 64 KiB for code and 48 for data) a refresh misses code 14,400 times, the floor's 13,000;
+data 10,400 and 8,900; and 15,000 branches are guessed wrongly, not 13,800. At a third of a cycle for an instruction, 14 for a
+miss and 18 for a wrong guess that makes 80,000 cycles, which agrees. About half are the survey, the line, the answer and the
+row; the rest is spread over all steps, none of which has more than a fourteenth. A refresh without those four, which no run
+can do without, would by this be just within the goal. A profile by time (`perf`, `cpu-clock`) shows no place of it that takes
+more than half a percent but the allocator, which is a fifth of the processor time of both. Another allocator (mimalloc) was no
+faster and took 7 to 17 MiB more; nor were smaller futures, glibc's settings for its caches, level 3 for this crate and the
+parsers, or looking for what has arrived less often. Looking more often, or tokio's other scheduler with one thread, made a
+refresh dearer by 25 to 40 %: what has arrived is better done in one go, step by step.
 
 - **One thread.** With tokio's threads instead a refresh took 0.43 ms of processor time, not 0.24 (1,000 due at 0 ms, side by
   side, an earlier build): the work is handed from one to the other.
 - **Time at 0 ms** is processor time and nothing else, so that its goal of 1.10 asks for more there than the goal of CPU. A
-  run's own exchanges (the secret, the scan) take 1.2 ms, which is a twentieth of a run with 100 due.
+  run's own exchanges (the secret, the scan) take 1 to 2 ms, which is a twentieth of a run with 100 due.
+- **A first run** reads the machine's root certificates, twice: the SDK's client and reqwest's each read their own, as in the
+  floor. With one due that is two thirds of all instructions, 16 of 25 million. The SDK's takes no others but as PEM, which it
+  would read again; one client for both, reqwest's through `aws-smithy-http-client-reqwest`, was no faster as a whole.
 - **Time against the ideal** is farthest with few rows. Refreshes that were begun together stay in step: 32 answers come in
   the same millisecond, and one processor, which the stand-ins share, does the next 32 writes, as in the floor. The function
   begins four at a time, so that it is nearer to the ideal than the floor is. One at a time it is nearer still (0.216 s
   with 100 due at 50 ms, not 0.223; 0.234 all at once, side by side), and 2 ms farther from the floor at no latency.
-- **Peak memory** grows by 64 bytes for each row that is due and waits, 80 for its place in the answer (of at most 5,000),
-  and once by the SDK's buffers for pages of a scan, which are therefore of 250 rows (pages of 200 changed nothing).
+- **Peak memory** of a run with thousands due is at its end, when the answer's list and its JSON stand side by side: some 230
+  bytes for each integration that is listed, of which there are at most 4,000. Before, it is 48 bytes for each row that waits.
+  The SDK's buffers for pages of a scan come once, which are therefore of 250 rows (pages of 200 changed nothing).
   A third of the growth is not ours, and the floor's too: after its 32nd request each of the 64 connections has a second
   piece of its queue in hyper, of 9 or 12 KB. With a queue no more than `FAN_OUT_ABOVE` rows are held. A copy of the same
   program may have 0.2 MiB more or less in memory, with few due and with many: so much the kernel maps of its file.";
