@@ -55,9 +55,12 @@ impl TikTok {
     }
 
     async fn http(&self) -> Result<&Client, CallError> {
-        // A second lock: the settings let plain HTTP through to this machine alone.
-        let is_local = is_loopback(&self.auth_url) || is_loopback(&self.api_url);
-        self.http.get_or_try_init(async || client(!is_local, self.timeout)).await
+        let make = async || {
+            // A second lock: the settings let plain HTTP through to this machine alone.
+            let is_local = is_loopback(&self.auth_url) || is_loopback(&self.api_url);
+            client(!is_local, self.timeout)
+        };
+        self.http.get_or_try_init(make).await
     }
 
     /// Redeems `sent` for a new pair: `GET /api/v2/token/refresh`. A POST would be answered with 404.
