@@ -67,19 +67,23 @@ const NOTES: &str = "## How it is measured
 ## What is ours
 
 By instructions (`valgrind --tool=callgrind`, 1,500 due at 0 ms; without the hashing, for which valgrind knows no processor's
-own instructions) a refresh takes 7 % more than the floor's: 2.4 % for its row in the survey, 2 % for its line in the log, 1 %
-for reading TikTok's answer, 0.5 % for reading the row, and 0.8 % for all the rest. Building the two writes is cheaper than the
-floor's, as their maps are made large enough at once. By time it is some 25 to 30 µs, which is 12 to 19 % by how fast the
+own instructions) a refresh takes 7 % more than the floor's: 2.4 % for its row in the survey, 2 % for its line in the log,
+1 % for reading TikTok's answer, 0.5 % for reading the row, and 0.8 % for all the rest. Building the two writes is cheaper than
+the floor's, as their maps are made large enough at once. By time it is some 20 to 30 µs, which is 12 to 19 % by how fast the
 machine is, for what runs between two exchanges pushes their code and data out of the caches: with a model of the first ones
 (`--cache-sim=yes --branch-sim=yes`, 64 KiB for code and 48 for data) a refresh misses code 14,400 times, the floor's 13,000;
-data 10,400 and 8,900; and 15,000 branches are guessed wrongly, not 13,800. At a third of a cycle for an instruction, 14 for a
-miss and 18 for a wrong guess that makes 80,000 cycles, which agrees. About half are the survey, the line, the answer and the
-row; the rest is spread over all steps, none of which has more than a fourteenth. A refresh without those four, which no run
-can do without, would by this be just within the goal. A profile by time (`perf`, `cpu-clock`) shows no place of it that takes
-more than half a percent but the allocator, which is a fifth of the processor time of both. Another allocator (mimalloc) was no
-faster and took 7 to 17 MiB more; nor were smaller futures, glibc's settings for its caches, level 3 for this crate and the
-parsers, or looking for what has arrived less often. Looking more often, or tokio's other scheduler with one thread, made a
-refresh dearer by 25 to 40 %: what has arrived is better done in one go, step by step.
+data 10,400 and 8,900; and 15,000 branches are guessed wrongly, not 13,800. At a third of a cycle for an instruction, 14 for
+a miss and 18 for a wrong guess that makes 80,000 cycles, which agrees. About half are the survey, the line, the answer and
+the row; the rest is spread over all steps, none of which has more than a fourteenth. A refresh without those four, which no
+run can do without, would by this be just within the goal. Put into the floor's loop one after the other (10,000 due at 0 ms,
+µs a refresh, 20 in all that day) they take: the function's lease 5, its call 3, its save 1 less than the floor's, the rest
+of the protocol 2, the scan and the survey 3, handing out the work and telling of it 5, the line 3. A profile by time
+(`perf`, `cpu-clock`) shows no place of it that takes more than half a percent but the allocator, which is a fifth of the
+processor time of both. Another allocator (mimalloc) was no faster and took 7 to 17 MiB more; nor were smaller futures,
+glibc's settings for its caches, level 3 for this crate and the parsers, or looking for what has arrived less often. Looking
+more often, or tokio's other scheduler with one thread, made a refresh dearer by 25 to 40 %: what has arrived is better done
+in one go, step by step. Level 3 for everything makes both 7 % faster and the ratio the same, for two thirds more of a file
+and 2 MiB of memory.
 
 - **One thread.** With tokio's threads instead a refresh took 0.43 ms of processor time, not 0.24 (1,000 due at 0 ms, side by
   side, an earlier build): the work is handed from one to the other.
