@@ -102,8 +102,8 @@ one in both would make it no better, and AWS would no longer learn which SDK and
 - **On a slower machine** (two processors of an AMD EPYC with other tenants, 0.31 to 0.44 ms of it for the floor's refresh)
   the goals are missed that are met here on the edge. The worst of two full runs: time / floor 1.15 and 1.18, CPU / floor 1.22
   and 1.25, time / ideal 1.20 and 1.18 (the floor's own 1.28 and 1.29), peak memory 1.19 and 1.21. There a round at 50 ms
-  takes 57 ms even when the refreshes are begun evenly spread, in the function as in the floor, and one alone takes 52: the two
-  processors, which the stand-ins share, slow each other down.
+  takes 57 ms even when the refreshes are begun evenly spread, in the function as in the floor, and one alone takes 52. So
+  far as can be told the two processors, which the stand-ins share, slow each other down.
 - **Peak memory** of a run with thousands due is at its end, when the answer's list and its JSON stand side by side: some 230
   bytes for each integration that is listed, of which there are at most 4,000. Before, it is 48 bytes for each row that waits.
   The SDK's buffers for pages of a scan come once, which are therefore of 250 rows (pages of 200 changed nothing).
