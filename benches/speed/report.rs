@@ -99,10 +99,10 @@ one in both would make it no better, and AWS would no longer learn which SDK and
   the same millisecond, and one processor, which the stand-ins share, does the next 32 writes, as in the floor. The function
   begins four at a time, so that it is nearer to the ideal than the floor is. One at a time it is nearer still (0.216 s
   with 100 due at 50 ms, not 0.223; 0.234 all at once, side by side), and 2 ms farther from the floor at no latency.
-- **On a slower machine** (two processors of an AMD EPYC with other tenants, 0.31 to 0.44 ms of it for the floor's refresh)
-  the goals are missed that are met here on the edge. The worst of two full runs: time / floor 1.15 and 1.18, CPU / floor 1.22
-  and 1.25, time / ideal 1.20 and 1.18 (the floor's own 1.28 and 1.29), peak memory 1.19 and 1.21. There a round at 50 ms
-  takes 57 ms even when the refreshes are begun evenly spread, in the function as in the floor, and one alone takes 52. So
+- **On a slower machine** (AMD EPYC; from 1,000 due at 0 ms the floor's refresh takes 0.31 to 0.44 ms of a processor, not 0.18)
+  two full runs had as their worst: time / floor 1.15 and 1.18, CPU / floor 1.22 and just over 1.25, peak memory 1.19 and 1.21,
+  and time / ideal 1.20 (1,000 due at 50 ms) and 1.18 (10,000), where the floor's own were 1.18 and 1.17. A round at 50 ms
+  took the function 57 to 59 ms, however evenly spread its refreshes were begun, and the floor 59; one refresh alone 52. So
   far as can be told the two processors, which the stand-ins share, slow each other down.
 - **Peak memory** of a run with thousands due is at its end, when the answer's list and its JSON stand side by side: some 230
   bytes for each integration that is listed, of which there are at most 4,000. Before, it is 48 bytes for each row that waits.
