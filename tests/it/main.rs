@@ -24,6 +24,7 @@ mod queue;
 mod rule;
 mod scale;
 mod secrets;
+mod snapshots;
 mod status;
 mod support;
 mod verify;
