@@ -2,7 +2,7 @@
 //! that failed for another reason.
 
 use crate::{
-    answer::CleanupAnswer,
+    answer::{CleanupAnswer, CleanupTally},
     event::CleanupRequest,
     integration::{Candidate, Status},
     services::Services,
@@ -26,16 +26,16 @@ enum Cleaned {
 /// [`StoreError`] if the table cannot be read.
 pub async fn run(services: &Services, request: &CleanupRequest) -> Result<CleanupAnswer, StoreError> {
     let run_id = uuid::Uuid::new_v4().to_string();
-    let mut answer = CleanupAnswer::new(run_id.clone(), request);
+    let mut tally = CleanupTally::default();
     let mut pages = services.store.candidates(&request.selection);
     while let Some(page) = pages.next().await {
         let rows = stream::iter(page?).map(|row| clean(services, request.dry_run, row));
         let mut cleaned = rows.buffer_unordered(services.settings.max_concurrency);
         while let Some(cleaned) = cleaned.next().await {
-            tally(&mut answer, &run_id, cleaned);
+            count(&mut tally, &run_id, cleaned);
         }
     }
-    Ok(answer)
+    Ok(CleanupAnswer::new(run_id, request, tally))
 }
 
 async fn clean(services: &Services, dry_run: bool, row: Result<Candidate, Malformed>) -> Cleaned {
@@ -65,10 +65,10 @@ async fn clean(services: &Services, dry_run: bool, row: Result<Candidate, Malfor
     }
 }
 
-fn tally(answer: &mut CleanupAnswer, run_id: &str, cleaned: Cleaned) {
-    answer.counts.examined += 1;
+fn count(tally: &mut CleanupTally, run_id: &str, cleaned: Cleaned) {
+    tally.counts.examined += 1;
     match cleaned {
-        Cleaned::Skipped => answer.counts.skipped += 1,
+        Cleaned::Skipped => tally.counts.skipped += 1,
         Cleaned::Marked(row) => {
             let key = row.key;
             info!(
@@ -77,12 +77,12 @@ fn tally(answer: &mut CleanupAnswer, run_id: &str, cleaned: Cleaned) {
                 integration_id = key.integration_id.as_str(),
                 "marked as expired"
             );
-            answer.counts.marked += 1;
-            answer.list(key, "marked", None);
+            tally.counts.marked += 1;
+            tally.list(key, "marked", None);
         }
         Cleaned::WouldMark(row) => {
-            answer.counts.would_mark += 1;
-            answer.list(row.key, "would_mark", Some("the refresh token has expired".into()));
+            tally.counts.would_mark += 1;
+            tally.list(row.key, "would_mark", Some("the refresh token has expired".into()));
         }
         Cleaned::Failed(row, error) => {
             let key = row.key;
@@ -92,8 +92,8 @@ fn tally(answer: &mut CleanupAnswer, run_id: &str, cleaned: Cleaned) {
                 integration_id = key.integration_id.as_str(),
                 "not marked: {error}"
             );
-            answer.counts.failed += 1;
-            answer.list(key, "failed", Some(error.to_string()));
+            tally.counts.failed += 1;
+            tally.list(key, "failed", Some(error.to_string()));
         }
         Cleaned::Malformed(malformed) => {
             let key = malformed.key.clone();
@@ -103,8 +103,8 @@ fn tally(answer: &mut CleanupAnswer, run_id: &str, cleaned: Cleaned) {
                 integration_id = key.integration_id.as_str(),
                 "not marked: {malformed}"
             );
-            answer.counts.failed += 1;
-            answer.list(key, "failed", Some(malformed.to_string()));
+            tally.counts.failed += 1;
+            tally.list(key, "failed", Some(malformed.to_string()));
         }
     }
 }

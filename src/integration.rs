@@ -6,7 +6,6 @@
 
 use crate::secret::{AccessToken, RefreshToken};
 use chrono::{DateTime, TimeDelta, Utc};
-use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -18,14 +17,13 @@ pub const EXPIRING_SOON_WITHIN: TimeDelta = TimeDelta::minutes(30);
 /// absolute time to "now" write dates decades away.
 pub const BELIEVABLE_AHEAD: TimeDelta = TimeDelta::days(30);
 
-/// Which integration: the table's two keys. Compact, as a run holds many: an id of up to 24 bytes takes no memory of its
-/// own.
+/// Which integration: the table's two keys.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct IntegrationKey {
     /// Partition key: whose integration it is.
-    pub team_id: CompactString,
+    pub team_id: String,
     /// Sort key: which of the team's integrations.
-    pub integration_id: CompactString,
+    pub integration_id: String,
 }
 
 impl fmt::Display for IntegrationKey {
@@ -76,7 +74,7 @@ pub enum Status {
     /// Marked by this function's clean-up: the refresh token has expired.
     Expired,
     /// Whatever the user wrote. Such rows are left alone.
-    Other(CompactString),
+    Other(String),
 }
 
 impl Status {
@@ -125,15 +123,15 @@ pub struct Candidate {
     /// The row's status.
     pub status: Status,
     /// Which app's credentials; none means the default app.
-    pub app_key: Option<CompactString>,
+    pub app_key: Option<String>,
     /// When the access token expires, as stored.
     pub access_expires_at: Option<UnixTime>,
     /// When the refresh token expires, as stored.
     pub refresh_expires_at: Option<UnixTime>,
-    /// The lease on the row, alive or not. Boxed, as it is rarely there and a run holds many rows.
-    pub lease: Option<Box<Lease>>,
-    /// The last warning about the refresh token that was published. Boxed for the same reason.
-    pub notice: Option<Box<Notice>>,
+    /// The lease on the row, alive or not.
+    pub lease: Option<Lease>,
+    /// The last warning about the refresh token that was published.
+    pub notice: Option<Notice>,
 }
 
 /// How many days before its expiry a refresh token is warned of, the nearest first.
@@ -233,7 +231,7 @@ pub enum Skip {
     /// The access token lives long enough.
     NotDue,
     /// The user gave the row a status of their own.
-    UserStatus(CompactString),
+    UserStatus(String),
     /// The row is marked `error` or `expired`.
     Marked(Status),
     /// The refresh token's expiry has passed.
@@ -286,7 +284,7 @@ impl Health {
 
 impl Candidate {
     /// An integration of which only the key is known; the row itself says the rest when its lease is taken.
-    pub fn of_key(key: IntegrationKey, app_key: Option<CompactString>) -> Self {
+    pub fn of_key(key: IntegrationKey, app_key: Option<String>) -> Self {
         Self {
             key,
             status: Status::Active,
@@ -355,14 +353,13 @@ impl Candidate {
         }
         let within = |days: &&i64| expires_at.is_within(TimeDelta::days(**days), now);
         let days = *NOTICE_DAYS.iter().find(within)?;
-        let told =
-            self.notice.as_deref().is_some_and(|told| told.expires_at == expires_at && told.days <= days);
+        let told = self.notice.is_some_and(|told| told.expires_at == expires_at && told.days <= days);
         (!told).then_some(Notice { days, expires_at })
     }
 
     /// The lease that keeps others away at `now`, if there is one.
     pub fn live_lease(&self, now: DateTime<Utc>) -> Option<&Lease> {
-        self.lease.as_deref().filter(|lease| !lease.has_run_out(now))
+        self.lease.as_ref().filter(|lease| !lease.has_run_out(now))
     }
 
     /// The integration's state.
@@ -550,7 +547,7 @@ mod tests {
     fn a_refresh_token_is_warned_of_once_at_each_of_four_borders() {
         let expiring = |in_days: i64, told: Option<i64>| {
             let expires_at = UnixTime::of(now() + TimeDelta::days(in_days));
-            let notice = told.map(|days| Box::new(Notice { days, expires_at }));
+            let notice = told.map(|days| Notice { days, expires_at });
             let row = Candidate { refresh_expires_at: Some(expires_at), notice, ..row(AHEAD) };
             row.notice_due(now()).map(|notice| notice.days)
         };
@@ -563,7 +560,7 @@ mod tests {
         assert_eq!(expiring(1, None), Some(1), "the nearest border alone");
         assert_eq!(expiring(-1, None), None, "that is another event");
         let expires_at = UnixTime::of(now() + TimeDelta::days(20));
-        let earlier = Some(Box::new(Notice { days: 1, expires_at: UnixTime::of(now()) }));
+        let earlier = Some(Notice { days: 1, expires_at: UnixTime::of(now()) });
         let renewed = Candidate { refresh_expires_at: Some(expires_at), notice: earlier, ..row(AHEAD) };
         assert_eq!(
             renewed.notice_due(now()),
@@ -579,7 +576,7 @@ mod tests {
     #[test]
     fn a_lease_keeps_others_away_until_its_last_second() {
         let leased = |expires_at| {
-            let lease = Box::new(Lease { owner: "a".into(), expires_at: UnixTime::of(expires_at) });
+            let lease = Lease { owner: "a".into(), expires_at: UnixTime::of(expires_at) };
             Candidate { lease: Some(lease), ..row(TimeDelta::hours(1)) }
         };
         assert!(leased(now() + TimeDelta::seconds(1)).live_lease(now()).is_some());

@@ -13,6 +13,7 @@
 
 pub mod announce;
 pub mod answer;
+pub mod bounded_list;
 pub mod breaker;
 pub mod census;
 pub mod cleanup;

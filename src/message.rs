@@ -6,7 +6,6 @@ use crate::{
     integration::{IntegrationKey, Status, UnixTime},
     secret::{AccessToken, RefreshToken},
 };
-use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -44,7 +43,7 @@ pub struct WorkKey {
     pub key: IntegrationKey,
     /// Which app; none means the default app.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub app_key: Option<CompactString>,
+    pub app_key: Option<String>,
 }
 
 /// A pair that TikTok granted and that the table would not take: all that the save needs.
@@ -132,15 +131,15 @@ pub fn parse(text: &str) -> Result<Message, BadMessage> {
 /// The key of a message that could not be read as a whole, if at least that can.
 pub fn key_of(text: &str) -> Option<IntegrationKey> {
     let json: serde_json::Value = serde_json::from_str(text).ok()?;
-    let id = |name: &str| json["rescue"][name].as_str().map(CompactString::from);
+    let id = |name: &str| json["rescue"][name].as_str().map(String::from);
     Some(IntegrationKey { team_id: id("team_id")?, integration_id: id("integration_id")? })
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RescueText {
-    team_id: CompactString,
-    integration_id: CompactString,
+    team_id: String,
+    integration_id: String,
     status: String,
     open_id: Option<String>,
     access_token: Option<AccessToken>,

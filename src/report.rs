@@ -2,34 +2,7 @@
 
 use crate::integration::{Candidate, IntegrationKey, Skip, UnixTime};
 use chrono::{DateTime, Utc};
-use serde::{Serialize, Serializer};
-use std::io;
-
-/// How many integrations an answer lists at most, and how many of one kind are kept in memory for it. The list and its JSON,
-/// side by side at the end, are the peak of a usual run's memory.
-pub(crate) const MAX_LISTED: usize = 4_000;
-/// How many bytes of JSON the list may take. Lambda's limit on the whole answer is 6 MB.
-pub(crate) const MAX_LISTED_BYTES: usize = 4_000_000;
-
-/// How many bytes of an answer something takes in a list.
-pub(crate) fn json_len(listed: &impl Serialize) -> usize {
-    let mut len = Len(0);
-    serde_json::to_writer(&mut len, listed).map_or(0, |()| len.0 + 1)
-}
-
-/// Counts what is written.
-struct Len(usize);
-
-impl io::Write for Len {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0 += bytes.len();
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
+use serde::Serialize;
 
 /// How long a message may be, in characters.
 const MAX_MESSAGE: usize = 300;
@@ -83,61 +56,34 @@ pub struct Report {
     pub key: IntegrationKey,
     /// How it ended.
     pub outcome: Outcome,
-    /// Boxed, as a run holds many reports and those of what went well have nothing to say here.
-    #[serde(flatten, serialize_with = "reason_or_none")]
-    why: Option<Box<Reason>>,
-    /// When the stored access token expires.
-    pub access_token_expires_at: Option<UnixTime>,
-}
-
-/// Why an integration ended as it did.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Reason {
-    /// Why, as a word a program can tell apart.
+    /// Why, as a word that a program can tell apart.
     pub reason: Option<&'static str>,
     /// TikTok's code, where TikTok refused.
     pub tiktok_code: Option<i64>,
     /// Why, for a person.
     pub message: Option<String>,
-}
-
-const NO_REASON: Reason = Reason { reason: None, tiktok_code: None, message: None };
-
-#[expect(clippy::ref_option, reason = "the form that serde calls")]
-fn reason_or_none<S: Serializer>(why: &Option<Box<Reason>>, serializer: S) -> Result<S::Ok, S::Error> {
-    why.as_deref().unwrap_or(&NO_REASON).serialize(serializer)
+    /// When the stored access token expires.
+    pub access_token_expires_at: Option<UnixTime>,
 }
 
 impl Report {
     /// A report of nothing but the outcome.
     pub fn new(key: IntegrationKey, outcome: Outcome) -> Self {
-        Self { key, outcome, why: None, access_token_expires_at: None }
-    }
-
-    /// Why it ended so.
-    pub fn why(&self) -> &Reason {
-        self.why.as_deref().unwrap_or(&NO_REASON)
-    }
-
-    fn why_mut(&mut self) -> &mut Reason {
-        self.why.get_or_insert_with(|| Box::new(NO_REASON))
+        Self { key, outcome, reason: None, tiktok_code: None, message: None, access_token_expires_at: None }
     }
 
     /// Adds the reason and what a person should know of it, cut where it runs long.
     #[must_use]
     pub fn because(mut self, reason: &'static str, message: impl Into<String>) -> Self {
-        let why = self.why_mut();
-        why.reason = Some(reason);
-        why.message = Some(message.into().chars().take(MAX_MESSAGE).collect());
+        self.reason = Some(reason);
+        self.message = Some(message.into().chars().take(MAX_MESSAGE).collect());
         self
     }
 
     /// Adds TikTok's code.
     #[must_use]
     pub fn with_code(mut self, code: Option<i64>) -> Self {
-        if code.is_some() {
-            self.why_mut().tiktok_code = code;
-        }
+        self.tiktok_code = code;
         self
     }
 

@@ -2,7 +2,7 @@
 //! one more try; any other error is named as what it is, and refreshes nothing.
 
 use crate::{
-    answer::{VerifyAnswer, VerifyReport},
+    answer::{VerifyAnswer, VerifyReport, VerifyTally},
     credentials::CredentialsError,
     event::Selection,
     integration::{AccessState, Candidate, IntegrationKey, Rule, Status},
@@ -69,7 +69,7 @@ pub async fn run(
     let refresher = Arc::new(refresher(services, &run_id, deadline).await?);
     // An operator who names a team has looked at it; over the whole table a rejection may be the app's fault.
     let marks = *selection != Selection::All;
-    let mut answer = VerifyAnswer::new(run_id.clone(), selection);
+    let mut tally = VerifyTally::default();
     let mut pages = services.store.candidates(selection);
     while let Some(page) = pages.next().await {
         // A task each: one that panics must not take another's save with it.
@@ -77,12 +77,12 @@ pub async fn run(
         let mut reports = rows.buffer_unordered(services.settings.max_concurrency);
         while let Some(report) = reports.next().await {
             match report {
-                Ok(report) => tally(&mut answer, &run_id, report),
+                Ok(report) => count(&mut tally, &run_id, report),
                 Err(panic) => error!(run_id, "a verification was lost: {panic}"),
             }
         }
     }
-    Ok(answer)
+    Ok(VerifyAnswer::new(run_id, selection, tally))
 }
 
 /// What the refreshes of a verification share. Forced, since a token that TikTok does not take is due whatever its row
@@ -246,9 +246,9 @@ async fn ensure_refreshed(
     let no_token = |reason, message, code| TokenError::NoToken { reason, message, code };
     let report = refresh.await.map_err(|lost| no_token("internal_error", lost.to_string(), None))?;
     if report.outcome != Outcome::Refreshed {
-        let reason = report.why().reason.unwrap_or(report.outcome.as_str());
-        let message = report.why().message.clone().unwrap_or_else(|| "it was not refreshed".into());
-        return Err(no_token(reason, message, report.why().tiktok_code));
+        let reason = report.reason.unwrap_or(report.outcome.as_str());
+        let message = report.message.clone().unwrap_or_else(|| "it was not refreshed".into());
+        return Err(no_token(reason, message, report.tiktok_code));
     }
     stored_token(refresher, &row).await?.ok_or_else(|| no_token("deleted", "the row is gone".into(), None))
 }
@@ -262,7 +262,7 @@ async fn stored_token(refresher: &Refresher, row: &Candidate) -> Result<Option<A
     Ok(stored.and_then(|row| row.access_token))
 }
 
-fn tally(answer: &mut VerifyAnswer, run_id: &str, report: VerifyReport) {
+fn count(tally: &mut VerifyTally, run_id: &str, report: VerifyReport) {
     let (team_id, integration_id) = (report.key.team_id.as_str(), report.key.integration_id.as_str());
     let (outcome, reason) = (report.outcome, report.reason.as_deref());
     match &report.message {
@@ -271,5 +271,5 @@ fn tally(answer: &mut VerifyAnswer, run_id: &str, report: VerifyReport) {
         }
         _ => info!(run_id, team_id, integration_id, outcome, reason, "TikTok token verified"),
     }
-    answer.add(report);
+    tally.add(report);
 }

@@ -55,13 +55,13 @@ async fn save(services: &Services, rescue: Rescue, deadline: DateTime<Utc>) -> b
                 team_id = key.team_id.as_str(),
                 integration_id = key.integration_id.as_str(),
                 outcome = report.outcome.as_str(),
-                reason = report.why().reason,
+                reason = report.reason,
                 "a pair that waited in the queue was put away",
             );
             true
         }
         Err(report) => {
-            let why = report.why().message.as_deref().unwrap_or_default();
+            let why = report.message.as_deref().unwrap_or_default();
             error!(
                 run_id,
                 team_id = key.team_id.as_str(),

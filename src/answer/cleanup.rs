@@ -1,10 +1,6 @@
 //! The answer to `cleanup`.
 
-use crate::{
-    event::CleanupRequest,
-    integration::IntegrationKey,
-    report::{MAX_LISTED, MAX_LISTED_BYTES, json_len},
-};
+use crate::{bounded_list::BoundedList, event::CleanupRequest, integration::IntegrationKey};
 use serde::Serialize;
 
 /// The answer to a clean-up.
@@ -24,8 +20,15 @@ pub struct CleanupAnswer {
     /// How many integrations the list leaves out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub truncated: Option<u64>,
-    #[serde(skip)]
-    bytes: usize,
+}
+
+/// What a clean-up has done so far, in memory that does not grow with the table.
+#[derive(Debug, Default)]
+pub struct CleanupTally {
+    /// How many ended how.
+    pub counts: CleanupCounts,
+    /// Failures first.
+    listed: BoundedList<(bool, IntegrationKey), CleanedUp>,
 }
 
 /// How many integrations a clean-up ended how.
@@ -55,29 +58,25 @@ pub struct CleanedUp {
     pub message: Option<String>,
 }
 
+impl CleanupTally {
+    /// Lists an integration.
+    pub fn list(&mut self, key: IntegrationKey, outcome: &'static str, message: Option<String>) {
+        self.listed.push((outcome != "failed", key.clone()), CleanedUp { key, outcome, message });
+    }
+}
+
 impl CleanupAnswer {
-    /// An answer to which nothing was added yet.
-    pub fn new(run_id: String, request: &CleanupRequest) -> Self {
+    /// The answer of a run.
+    pub fn new(run_id: String, request: &CleanupRequest, tally: CleanupTally) -> Self {
+        let (integrations, truncated) = tally.listed.finish();
         Self {
             action: "cleanup",
             run_id,
             dry_run: request.dry_run,
             team_id: request.selection.team_id().map(ToOwned::to_owned),
-            counts: CleanupCounts::default(),
-            integrations: Vec::new(),
-            truncated: None,
-            bytes: 0,
-        }
-    }
-
-    /// Lists an integration, as long as there is room.
-    pub fn list(&mut self, key: IntegrationKey, outcome: &'static str, message: Option<String>) {
-        let listed = CleanedUp { key, outcome, message };
-        self.bytes += json_len(&listed);
-        if self.integrations.len() < MAX_LISTED && self.bytes <= MAX_LISTED_BYTES {
-            self.integrations.push(listed);
-        } else {
-            *self.truncated.get_or_insert_default() += 1;
+            counts: tally.counts,
+            integrations,
+            truncated,
         }
     }
 }

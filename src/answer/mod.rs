@@ -5,10 +5,10 @@ mod connect;
 mod refresh;
 mod verify;
 
-pub use cleanup::{CleanedUp, CleanupAnswer, CleanupCounts};
+pub use cleanup::{CleanedUp, CleanupAnswer, CleanupCounts, CleanupTally};
 pub use connect::ConnectAnswer;
 pub use refresh::{Counts, RefreshAnswer, Tally};
-pub use verify::{VerifyAnswer, VerifyCounts, VerifyReport};
+pub use verify::{VerifyAnswer, VerifyCounts, VerifyReport, VerifyTally};
 
 use crate::health::StatusReport;
 use serde::Serialize;

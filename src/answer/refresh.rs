@@ -2,13 +2,15 @@
 //! so the counts add up by construction.
 
 use crate::{
+    bounded_list::BoundedList,
     clock,
     event::{RefreshRequest, Trigger},
-    report::{MAX_LISTED, MAX_LISTED_BYTES, Outcome, Report, json_len},
+    integration::IntegrationKey,
+    report::{Outcome, Report},
 };
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 /// How many integrations ended how.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -57,7 +59,7 @@ impl Counts {
 #[derive(Debug, Default)]
 pub struct Tally {
     counts: Counts,
-    listed: BTreeMap<Outcome, Vec<Report>>,
+    listed: BoundedList<(Outcome, IntegrationKey), Report>,
 }
 
 impl Tally {
@@ -70,34 +72,12 @@ impl Tally {
     pub fn ended(&mut self, report: Report) {
         self.counts.examined += 1;
         *self.counts.of(report.outcome) += 1;
-        let listed = self.listed.entry(report.outcome).or_default();
-        if listed.len() < MAX_LISTED {
-            listed.push(report);
-        }
+        self.listed.push((report.outcome, report.key.clone()), report);
     }
 
     /// The counts so far.
     pub fn counts(&self) -> Counts {
         self.counts
-    }
-
-    /// The listed integrations, what needs a person first, and how many were left out.
-    fn into_list(self) -> (Vec<Report>, u64) {
-        let mut list = Vec::new();
-        for mut reports in self.listed.into_values() {
-            reports.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-            // The first list, mostly the only one, is not copied.
-            if list.is_empty() { list = reports } else { list.append(&mut reports) }
-        }
-        let mut bytes = 0;
-        let fits = |report: &&Report| {
-            bytes += json_len(report);
-            bytes <= MAX_LISTED_BYTES
-        };
-        let fitting = list.iter().take(MAX_LISTED).take_while(fits).count();
-        list.truncate(fitting);
-        let left_out = self.counts.examined - list.len() as u64;
-        (list, left_out)
     }
 }
 
@@ -141,7 +121,7 @@ impl RefreshAnswer {
         tally: Tally,
     ) -> Self {
         let counts = tally.counts();
-        let (integrations, left_out) = tally.into_list();
+        let (integrations, truncated) = tally.listed.finish();
         Self {
             action: "refresh",
             run_id,
@@ -154,7 +134,7 @@ impl RefreshAnswer {
             complete: counts.deferred == 0,
             counts,
             integrations,
-            truncated: (left_out > 0).then_some(left_out),
+            truncated,
         }
     }
 }
@@ -162,10 +142,7 @@ impl RefreshAnswer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        event::Selection,
-        integration::{IntegrationKey, UnixTime},
-    };
+    use crate::{event::Selection, integration::UnixTime};
     use proptest::prelude::*;
 
     const OUTCOMES: [Outcome; 9] = [

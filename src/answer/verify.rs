@@ -1,10 +1,6 @@
 //! The answer to `verify`.
 
-use crate::{
-    event::Selection,
-    integration::IntegrationKey,
-    report::{MAX_LISTED, MAX_LISTED_BYTES, json_len},
-};
+use crate::{bounded_list::BoundedList, event::Selection, integration::IntegrationKey};
 use serde::Serialize;
 
 /// The answer to a verification.
@@ -22,8 +18,14 @@ pub struct VerifyAnswer {
     /// How many integrations the list leaves out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub truncated: Option<u64>,
-    #[serde(skip)]
-    bytes: usize,
+}
+
+/// What a verification has found so far, in memory that does not grow with the table.
+#[derive(Debug, Default)]
+pub struct VerifyTally {
+    counts: VerifyCounts,
+    /// Failures first.
+    listed: BoundedList<(bool, IntegrationKey), VerifyReport>,
 }
 
 /// How many integrations a verification ended how.
@@ -83,21 +85,8 @@ impl VerifyReport {
     }
 }
 
-impl VerifyAnswer {
-    /// An answer to which nothing was added yet.
-    pub fn new(run_id: String, selection: &Selection) -> Self {
-        Self {
-            action: "verify",
-            run_id,
-            team_id: selection.team_id().map(ToOwned::to_owned),
-            counts: VerifyCounts::default(),
-            integrations: Vec::new(),
-            truncated: None,
-            bytes: 0,
-        }
-    }
-
-    /// Counts an integration, and lists it as long as there is room: a failure before all others.
+impl VerifyTally {
+    /// Counts and lists an integration.
     pub fn add(&mut self, report: VerifyReport) {
         self.counts.examined += 1;
         *match report.outcome {
@@ -106,14 +95,16 @@ impl VerifyAnswer {
             "skipped" => &mut self.counts.skipped,
             _ => &mut self.counts.failed,
         } += 1;
-        let at = if report.outcome == "failed" { 0 } else { self.integrations.len() };
-        self.bytes += json_len(&report);
-        self.integrations.insert(at, report);
-        while self.integrations.len() > MAX_LISTED || self.bytes > MAX_LISTED_BYTES {
-            let Some(cut) = self.integrations.pop() else { break };
-            self.bytes -= json_len(&cut);
-            *self.truncated.get_or_insert_default() += 1;
-        }
+        self.listed.push((report.outcome != "failed", report.key.clone()), report);
+    }
+}
+
+impl VerifyAnswer {
+    /// The answer of a run.
+    pub fn new(run_id: String, selection: &Selection, tally: VerifyTally) -> Self {
+        let (integrations, truncated) = tally.listed.finish();
+        let team_id = selection.team_id().map(ToOwned::to_owned);
+        Self { action: "verify", run_id, team_id, counts: tally.counts, integrations, truncated }
     }
 }
 
@@ -123,15 +114,16 @@ mod tests {
 
     #[test]
     fn the_list_stays_well_below_lambdas_limit_and_keeps_the_failures() {
-        let mut answer = VerifyAnswer::new("r".into(), &Selection::All);
+        let mut tally = VerifyTally::default();
         let key = |id: usize| IntegrationKey {
             team_id: "t".repeat(2000).into(),
             integration_id: id.to_string().into(),
         };
         for id in 0..4_000 {
-            answer.add(VerifyReport::valid(key(id), false, std::iter::once("7495".into())));
+            tally.add(VerifyReport::valid(key(id), false, std::iter::once("7495".into())));
         }
-        answer.add(VerifyReport::failed(key(9_999), "refused", "why".into(), None));
+        tally.add(VerifyReport::failed(key(9_999), "refused", "why".into(), None));
+        let answer = VerifyAnswer::new("r".into(), &Selection::All, tally);
         assert!(serde_json::to_string(&answer).unwrap().len() < 5_000_000);
         assert_eq!(answer.integrations[0].outcome, "failed");
         assert_eq!(answer.truncated, Some(4_001 - answer.integrations.len() as u64));

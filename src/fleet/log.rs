@@ -13,14 +13,14 @@ pub(super) fn ended(run_id: &str, report: &Report, took: Duration) {
                 team_id = report.key.team_id.as_str(),
                 integration_id = report.key.integration_id.as_str(),
                 outcome = report.outcome.as_str(),
-                reason = report.why().reason,
-                tiktok_code = report.why().tiktok_code,
+                reason = report.reason,
+                tiktok_code = report.tiktok_code,
                 duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
                 $($message)+
             )
         };
     }
-    let why = report.why().message.as_deref().unwrap_or_default();
+    let why = report.message.as_deref().unwrap_or_default();
     match report.outcome {
         Outcome::Refreshed => line!(
             info,

@@ -1,12 +1,11 @@
 //! Many integrations: the whole table or a part of it, soonest expiry first, within bounds of concurrency, rate and
 //! time. Only keys and expiries of what is due are held.
 
-mod crew;
 mod hand_over;
 mod log;
+mod pool;
 mod survey;
 mod todo;
-mod waiting;
 
 use crate::{
     answer::{Counts, RefreshAnswer, Tally},
@@ -23,7 +22,7 @@ use crate::{
     store::StoreError,
 };
 use chrono::{DateTime, Utc};
-use crew::Crew;
+use pool::WorkerPool;
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::{Arc, PoisonError, atomic::Ordering},
@@ -32,7 +31,6 @@ use std::{
 use todo::Todo;
 use tracing::{error, info, warn};
 use uuid::Uuid;
-use waiting::Waiting;
 
 /// Why a run as a whole could not be done.
 #[derive(Debug, thiserror::Error)]
@@ -252,7 +250,7 @@ impl Run<'_> {
             Some(message) => {
                 let (apps, ()) = tokio::join!(credentials.apps(), tiktok.make_ready());
                 let apps = apps?;
-                let known = |work: message::WorkKey| Candidate::of_key(work.key, work.app_key).into();
+                let known = |work: message::WorkKey| Candidate::of_key(work.key, work.app_key);
                 message.integrations.iter().for_each(|_| self.tally.due());
                 // A message has the soonest expiry first.
                 let due = message.integrations.into_iter().rev().map(known).collect();
@@ -275,17 +273,17 @@ impl Run<'_> {
     /// Does all of it. What was begun is waited for: a refresh that is dropped in mid-flight could take a seller's only token
     /// with it.
     async fn do_all(&mut self, mut todo: Todo, refresher: &Arc<Refresher>) {
-        let mut crew = Crew::new(refresher.clone(), self.services.settings.max_concurrency);
+        let mut pool = WorkerPool::new(refresher.clone(), self.services.settings.max_concurrency);
         let mut left = Vec::new();
         loop {
-            while crew.has_a_hand_free()
+            while pool.has_room()
                 && let Some(next) = todo.next()
             {
                 if let Some(next) = self.if_it_may_begin(next, refresher, &mut left) {
-                    crew.begin(next).await;
+                    pool.spawn(next);
                 }
             }
-            match crew.next_done().await {
+            match pool.next().await {
                 Some((done, took)) => self.absorb(done, took, refresher, &mut todo.aside, &mut left),
                 None if self.judge_the_pending(&mut todo.aside) => {}
                 None => break,
@@ -301,7 +299,7 @@ impl Run<'_> {
         &mut self,
         work: Work,
         refresher: &Refresher,
-        left: &mut Vec<Waiting>,
+        left: &mut Vec<Candidate>,
     ) -> Option<Work> {
         let Work::Refresh(candidate) = work else { return Some(work) };
         let app = refresher.app(&candidate).and_then(|app| self.apps.get(&app.app_key));
@@ -314,7 +312,7 @@ impl Run<'_> {
         } else if refresher.has_time_for_a_call() {
             Some(Work::Refresh(candidate))
         } else {
-            left.push(candidate.into());
+            left.push(candidate);
             None
         }
     }
@@ -326,7 +324,7 @@ impl Run<'_> {
         took: Duration,
         refresher: &Refresher,
         aside: &mut VecDeque<Work>,
-        left: &mut Vec<Waiting>,
+        left: &mut Vec<Candidate>,
     ) {
         let (candidate, attempt) = match done {
             Done::Warned => return,
@@ -345,7 +343,7 @@ impl Run<'_> {
         let app_key = app.as_deref().map(|app| app.app_key.as_str()).unwrap_or_default();
         match attempt {
             Attempt::Done { report, .. } if report.outcome == Outcome::Deferred => {
-                left.push(candidate.into());
+                left.push(candidate);
             }
             Attempt::Done { report, sign, stored } => {
                 if let Some(sign) = sign {
@@ -355,7 +353,7 @@ impl Run<'_> {
                         // The key is proved: who was rejected was rejected rightly.
                         app.pending.drain(..).for_each(|rejected| aside.push_front(Work::Mark(rejected)));
                     } else {
-                        app.said = report.why().message.clone().unwrap_or_default();
+                        app.said = report.message.clone().unwrap_or_default();
                     }
                 }
                 let candidate = stored.map_or(candidate, |stored| *stored);

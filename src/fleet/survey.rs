@@ -1,6 +1,6 @@
 //! Which rows there are, and what is to be done for each.
 
-use super::{Run, Work, todo::Todo, waiting::Waiting};
+use super::{Run, Work, todo::Todo};
 use crate::{
     census::REFRESH_TOKEN_WARNING,
     event::Selection,
@@ -43,11 +43,11 @@ impl Run<'_> {
             return Ok(Todo { aside, ..Todo::default() });
         }
         // An expiry that is absent comes first, as the token may be dead already.
-        due.sort_unstable_by_key(|row: &Waiting| Reverse(row.access_expires_at()));
+        due.sort_unstable_by_key(|row: &Candidate| Reverse(row.access_expires_at));
         Ok(Todo { due, aside })
     }
 
-    fn look_at(&mut self, candidate: Candidate, due: &mut Vec<Waiting>, aside: &mut VecDeque<Work>) {
+    fn look_at(&mut self, candidate: Candidate, due: &mut Vec<Candidate>, aside: &mut VecDeque<Work>) {
         self.warn_of_refresh_token(&candidate);
         match candidate.due(&self.rule) {
             Ok(why) => {
@@ -55,7 +55,7 @@ impl Run<'_> {
                 if self.request.dry_run {
                     self.would_refresh(&candidate, why);
                 } else {
-                    due.push(candidate.into());
+                    due.push(candidate);
                 }
             }
             Err(Skip::RefreshTokenExpired) if candidate.status == Status::Active && !self.request.dry_run => {

@@ -8,14 +8,14 @@ pub use html::HELP;
 pub use text::relative;
 
 use crate::{
+    bounded_list::BoundedList,
     clock,
     integration::{Candidate, Health, IntegrationKey, Rule, Status, UnixTime},
-    report::{MAX_LISTED, MAX_LISTED_BYTES, json_len},
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 use std::{
-    collections::{BinaryHeap, HashMap},
+    collections::HashMap,
     hash::{BuildHasher, RandomState},
 };
 
@@ -86,7 +86,7 @@ pub struct RefreshTokenCounts {
 }
 
 /// One integration in the report.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Listed {
     /// Its state; the most urgent come first.
     pub state: Health,
@@ -144,6 +144,9 @@ pub enum Depth {
     Full,
 }
 
+/// By what the integrations are ordered: state, expiry, key.
+type Urgency = (Health, Option<UnixTime>, IntegrationKey);
+
 /// Makes a report, row by row.
 #[derive(Debug)]
 pub struct Examination {
@@ -154,7 +157,7 @@ pub struct Examination {
     soonest: Option<UnixTime>,
     warnings: Vec<String>,
     more_warnings: u64,
-    listed: BinaryHeap<Listed>,
+    listed: BoundedList<Urgency, Listed>,
     /// The authorizations seen, by a hash of app and seller, with the first row of each.
     authorizations: HashMap<u64, IntegrationKey>,
     hasher: RandomState,
@@ -171,7 +174,7 @@ impl Examination {
             soonest: None,
             warnings: Vec::new(),
             more_warnings: 0,
-            listed: BinaryHeap::new(),
+            listed: BoundedList::default(),
             authorizations: HashMap::new(),
             hasher: RandomState::new(),
         }
@@ -204,7 +207,8 @@ impl Examination {
         if self.depth == Depth::Summary {
             return;
         }
-        self.listed.push(Listed {
+        let urgency = (state, candidate.access_expires_at, candidate.key.clone());
+        let listed = Listed {
             state,
             access_token_expires_at: candidate.access_expires_at,
             key: candidate.key,
@@ -216,11 +220,8 @@ impl Examination {
             error_message: row.error_message,
             error_at: row.error_at,
             consecutive_failures: row.consecutive_failures,
-        });
-        if self.listed.len() > MAX_LISTED {
-            // The heap's greatest is the least urgent.
-            self.listed.pop();
-        }
+        };
+        self.listed.push(urgency, listed);
     }
 
     fn count_refresh_token(&mut self, row: &Candidate, tokens: Tokens) {
@@ -273,26 +274,7 @@ impl Examination {
         if self.more_warnings > 0 {
             self.warnings.push(format!("and {} more", self.more_warnings));
         }
-        let mut bytes = 0;
-        let mut integrations = self.listed.into_sorted_vec();
-        let fits = |listed: &Listed| {
-            bytes += json_len(listed);
-            bytes <= MAX_LISTED_BYTES
-        };
-        let fitting = integrations.iter().map(fits).take_while(|fits| *fits).count();
-        integrations.truncate(fitting);
-        let left_out = match self.depth {
-            Depth::Summary => 0,
-            Depth::Full => {
-                let states = self.counts;
-                let readable = states.healthy
-                    + states.expiring_soon
-                    + states.expired
-                    + states.needs_refresh
-                    + states.cannot_refresh;
-                readable - integrations.len() as u64
-            }
-        };
+        let (integrations, truncated) = self.listed.finish();
         StatusReport {
             action: "status",
             generated_at: self.rule.now,
@@ -301,7 +283,7 @@ impl Examination {
             soonest_access_token_expiry: self.soonest,
             warnings: self.warnings,
             integrations,
-            truncated: (left_out > 0).then_some(left_out),
+            truncated,
         }
     }
 }
@@ -318,6 +300,7 @@ fn state(row: &Candidate, tokens: Tokens, rule: &Rule) -> Health {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bounded_list::MAX_ENTRIES;
 
     fn rule() -> Rule {
         Rule {
@@ -407,7 +390,7 @@ mod tests {
         let mut abandoned = row(1, TimeDelta::days(6));
         let ran_out = UnixTime::of(rule().now - TimeDelta::minutes(1));
         abandoned.candidate.lease =
-            Some(Box::new(crate::integration::Lease { owner: "x".into(), expires_at: ran_out }));
+            Some(crate::integration::Lease { owner: "x".into(), expires_at: ran_out });
         let mut twin = row(2, TimeDelta::days(6));
         twin.open_id = Some("1".into());
         let absurd = row(3, TimeDelta::days(90));
@@ -426,12 +409,25 @@ mod tests {
     #[test]
     fn the_most_urgent_are_kept_when_the_list_is_cut() {
         let mut rows: Vec<_> =
-            (0..MAX_LISTED + 10).map(|id| (row(id, TimeDelta::days(6)), Tokens::Both)).collect();
+            (0..MAX_ENTRIES + 10).map(|id| (row(id, TimeDelta::days(6)), Tokens::Both)).collect();
         rows.push((row(99_999, TimeDelta::hours(-1)), Tokens::Both));
         let report = report(rows, Depth::Full);
-        assert_eq!((report.integrations.len(), report.truncated), (MAX_LISTED, Some(11)));
+        assert_eq!((report.integrations.len(), report.truncated), (MAX_ENTRIES, Some(11)));
         assert_eq!(report.integrations[0].key.integration_id, "99999");
         assert!(serde_json::to_string(&report).unwrap().len() < 5_000_000);
+    }
+
+    #[test]
+    fn a_table_of_long_errors_stays_well_below_lambdas_limit() {
+        let talkative = |id| {
+            let mut row = row(id, TimeDelta::hours(-1));
+            row.error_message = Some("Cửa hàng này phải được kết nối lại với ứng dụng. ".repeat(6));
+            (row, Tokens::Both)
+        };
+        let report = report((0..MAX_ENTRIES).map(talkative).collect(), Depth::Full);
+        let table = report.table();
+        assert!(serde_json::to_string(&table).unwrap().len() < 5_000_000);
+        assert!(table.contains(" more integrations, less urgent than these"), "what is left out is counted");
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! The status report as text for a person.
 
 use super::StatusReport;
-use crate::integration::UnixTime;
+use crate::{
+    bounded_list::{MAX_BYTES, json_len},
+    integration::UnixTime,
+};
 use chrono::{DateTime, Utc};
 use comfy_table::{ContentArrangement, Table, presets::UTF8_FULL_CONDENSED};
 use std::time::Duration;
@@ -44,6 +47,20 @@ impl StatusReport {
 
     /// The integrations as a table for a person, the most urgent first, with the summary below it.
     pub fn table(&self) -> String {
+        let mut listed = self.integrations.len();
+        loop {
+            let table = self.table_of(listed);
+            let bytes = json_len(&table);
+            if bytes <= MAX_BYTES || listed == 0 {
+                return table;
+            }
+            // Lines wrap, so what a row takes is known only when the table is drawn.
+            listed = (listed * MAX_BYTES / bytes).min(listed - 1);
+        }
+    }
+
+    /// The table of the first `listed` integrations.
+    fn table_of(&self, listed: usize) -> String {
         let mut table = Table::new();
         table
             .load_style(UTF8_FULL_CONDENSED)
@@ -61,7 +78,7 @@ impl StatusReport {
             ]);
         let now = self.generated_at;
         let expiry = |at: Option<UnixTime>| at.map_or_else(|| "-".into(), |at| relative(at, now));
-        for row in &self.integrations {
+        for row in &self.integrations[..listed] {
             table.add_row([
                 row.key.team_id.to_string(),
                 row.key.integration_id.to_string(),
@@ -73,10 +90,10 @@ impl StatusReport {
                 row.error_message.clone().or(row.error_code.clone()).unwrap_or_default(),
             ]);
         }
-        let left_out = self
-            .truncated
-            .map(|n| format!("\n{n} more integrations, less urgent than these"))
-            .unwrap_or_default();
+        let left_out = match self.truncated.unwrap_or(0) + (self.integrations.len() - listed) as u64 {
+            0 => String::new(),
+            n => format!("\n{n} more integrations, less urgent than these"),
+        };
         format!("{table}{left_out}\n{}", self.summary())
     }
 }

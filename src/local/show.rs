@@ -35,8 +35,8 @@ pub(super) fn rows(items: &[Item], rule: &Rule) -> Table {
 pub(super) fn report(answer: &RefreshAnswer) -> Table {
     let mut table = table(&["Team", "Id", "Outcome", "Why"]);
     for report in &answer.integrations {
-        let (key, why) = (&report.key, report.why());
-        let why = why.message.as_deref().or(why.reason).unwrap_or_default();
+        let key = &report.key;
+        let why = report.message.as_deref().or(report.reason).unwrap_or_default();
         table.add_row([&key.team_id, &key.integration_id, report.outcome.as_str(), why]);
     }
     table

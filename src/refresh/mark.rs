@@ -104,7 +104,7 @@ impl Refresher {
 
     /// Warns of a refresh token that will expire, once: whoever notes the warning in the row publishes it.
     pub async fn warn_of(&self, candidate: Candidate, notice: Notice) {
-        let told = candidate.notice.as_deref().map(Notice::to_text);
+        let told = candidate.notice.as_ref().map(Notice::to_text);
         let change = Change::default()
             .set_text("refresh_token_notice", notice.to_text())
             .only_if("refresh_token_notice", told.as_deref())

@@ -232,7 +232,7 @@ impl Refresher {
                     // What the scan saw helps where the answer of our own write was lost.
                     let cut_off_before = [&row.candidate, candidate]
                         .into_iter()
-                        .any(|row| row.lease.as_deref().is_some_and(ran_out));
+                        .any(|row| row.lease.as_ref().is_some_and(ran_out));
                     if cut_off_before {
                         self.cut_off.fetch_add(1, Ordering::Relaxed);
                         warn!(

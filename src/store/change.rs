@@ -4,18 +4,11 @@ use crate::integration::UnixTime;
 use aws_sdk_dynamodb::types::AttributeValue;
 
 /// The attributes that an update sets (name and value) or removes, and the condition under which it does.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Change {
     pub(super) set: Vec<(&'static str, AttributeValue)>,
     pub(super) remove: Vec<&'static str>,
     pub(super) conditions: Vec<(&'static str, Option<AttributeValue>)>,
-}
-
-impl Default for Change {
-    fn default() -> Self {
-        // What a save sets, so that the list need not grow beyond it.
-        Self { set: Vec::with_capacity(10), remove: Vec::new(), conditions: Vec::new() }
-    }
 }
 
 impl Change {

@@ -16,7 +16,7 @@ pub use scan::Page;
 use change::{number, text};
 
 use crate::{
-    integration::{Candidate, Integration, IntegrationKey, Lease, Rule, Skip, Status, UnixTime},
+    integration::{Candidate, Integration, IntegrationKey, Rule, Skip, Status, UnixTime},
     sdk::Said,
 };
 use aws_sdk_dynamodb::{
@@ -94,8 +94,7 @@ impl Store {
              OR attribute_not_exists(access_token_expires_at) \
              OR access_token_expires_at <= :due OR access_token_expires_at > :believed)";
         let not_again = "(attribute_not_exists(last_refreshed_at) OR last_refreshed_at < :since)";
-        // Made large enough at once: the SDK's builder lets it grow under the values.
-        let mut values = HashMap::with_capacity(10);
+        let mut values = HashMap::new();
         let mut put = |stand_in: &str, value| values.insert(stand_in.to_owned(), value);
         put(":me", text(claim.attempt_id));
         put(":until", number(claim.expires_at.0));
@@ -167,8 +166,8 @@ impl Store {
 
     async fn write(&self, key: &IntegrationKey, change: Change, presence: &str) -> Conditional {
         let mut write = self.update(key);
-        let mut values = HashMap::with_capacity(change.set.len() + change.conditions.len());
-        let mut update = String::with_capacity(512);
+        let mut values = HashMap::new();
+        let mut update = String::new();
         for (n, (name, value)) in change.set.into_iter().enumerate() {
             let stand_in = format!(":s{n}");
             for part in [if n == 0 { "SET " } else { ", " }, in_expression(name), " = ", &stand_in] {
@@ -272,7 +271,7 @@ fn in_expression(name: &'static str) -> &'static str {
 }
 
 fn owner_of(row: &Integration) -> Option<&str> {
-    row.candidate.lease.as_deref().map(|lease: &Lease| lease.owner.as_str())
+    row.candidate.lease.as_ref().map(|lease| lease.owner.as_str())
 }
 
 /// The lease in it is our own: what was there before is not known any more.

@@ -7,7 +7,6 @@ use crate::{
     secret::{AccessToken, RefreshToken},
 };
 use aws_sdk_dynamodb::types::AttributeValue;
-use compact_str::CompactString;
 use std::collections::HashMap;
 
 /// One item as the SDK gives it.
@@ -30,8 +29,8 @@ pub struct Malformed {
 /// The key of an item. The table's schema sees to it that both are there.
 pub(crate) fn key_of(item: &Item) -> IntegrationKey {
     let text = |name: &str| match item.get(name) {
-        Some(AttributeValue::S(text) | AttributeValue::N(text)) => CompactString::from(text),
-        _ => CompactString::default(),
+        Some(AttributeValue::S(text) | AttributeValue::N(text)) => String::from(text),
+        _ => String::default(),
     };
     IntegrationKey { team_id: text("team_id"), integration_id: text("integration_id") }
 }
@@ -43,11 +42,11 @@ pub(crate) fn candidate(item: &Item) -> Result<Candidate, Malformed> {
     Ok(Candidate {
         key: key_of(item),
         status: Status::parse(status),
-        app_key: row.text("app_key", "a string, or no such attribute")?.map(CompactString::from),
+        app_key: row.text("app_key", "a string, or no such attribute")?.map(String::from),
         access_expires_at: row.time("access_token_expires_at")?,
         refresh_expires_at: row.time("refresh_token_expires_at")?,
-        lease: row.time("lock_expires_at")?.map(|at| Box::new(row.lease_until(at))),
-        notice: row.notice().map(Box::new),
+        lease: row.time("lock_expires_at")?.map(|at| row.lease_until(at)),
+        notice: row.notice(),
     })
 }
 
@@ -87,11 +86,11 @@ pub(crate) fn leniently(item: &Item) -> Integration {
         candidate: Candidate {
             key: key_of(item),
             status: Status::parse(&row.loose_text("status").unwrap_or_default()),
-            app_key: row.loose_text("app_key").map(CompactString::from),
+            app_key: row.loose_text("app_key").map(String::from),
             access_expires_at: row.loose_time("access_token_expires_at"),
             refresh_expires_at: row.loose_time("refresh_token_expires_at"),
-            lease: row.loose_time("lock_expires_at").map(|at| Box::new(row.lease_until(at))),
-            notice: row.notice().map(Box::new),
+            lease: row.loose_time("lock_expires_at").map(|at| row.lease_until(at)),
+            notice: row.notice(),
         },
         access_token: row.loose_text("access_token").map(AccessToken::from),
         refresh_token: row.loose_text("refresh_token").map(RefreshToken::from),

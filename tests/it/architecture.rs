@@ -13,7 +13,7 @@ fn code(file: &str) -> String {
     text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
 }
 
-const CORE: [&str; 20] = [
+const CORE: [&str; 21] = [
     "event/mod.rs",
     "event/read.rs",
     "event/status.rs",
@@ -27,6 +27,7 @@ const CORE: [&str; 20] = [
     "grant.rs",
     "message.rs",
     "census.rs",
+    "bounded_list.rs",
     "health/mod.rs",
     "health/html.rs",
     "health/text.rs",
@@ -45,7 +46,7 @@ const ADAPTERS: [(&str, &[&str]); 7] = [
     ("logging", &["logging.rs"]),
 ];
 
-const PROTOCOL: [&str; 18] = [
+const PROTOCOL: [&str; 17] = [
     "refresh/mod.rs",
     "refresh/ask.rs",
     "refresh/save.rs",
@@ -55,8 +56,7 @@ const PROTOCOL: [&str; 18] = [
     "fleet/mod.rs",
     "fleet/survey.rs",
     "fleet/todo.rs",
-    "fleet/waiting.rs",
-    "fleet/crew.rs",
+    "fleet/pool.rs",
     "fleet/hand_over.rs",
     "fleet/log.rs",
     "worker.rs",

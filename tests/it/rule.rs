@@ -51,8 +51,7 @@ fn row() -> impl Strategy<Value = (Integration, HashMap<String, AttributeValue>)
                     app_key: None,
                     access_expires_at: access.map(UnixTime),
                     refresh_expires_at: refresh.map(UnixTime),
-                    lease: lock
-                        .map(|at| Box::new(Lease { owner: "somebody".into(), expires_at: UnixTime(at) })),
+                    lease: lock.map(|at| Lease { owner: "somebody".into(), expires_at: UnixTime(at) }),
                     notice: None,
                 },
                 access_token: at.filter(|text| !text.is_empty()).map(Into::into),
