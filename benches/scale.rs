@@ -31,9 +31,8 @@ use std::{
     time::{Duration, Instant},
 };
 use tiktok_token_refresh::{
-    clock::Clock,
+    domain::{clock::Clock, secret::AppCredentials},
     local::{dynamodb, runtime_api::RuntimeApi, tiktok::TikTokStandIn},
-    secret::AppCredentials,
 };
 use tokio::net::TcpListener;
 
@@ -122,7 +121,7 @@ impl Drop for Function {
 }
 
 async fn fill(dynamodb: &str, tiktok: &TikTokStandIn, rows: usize, now: i64) {
-    let sdk = tiktok_token_refresh::sdk::config()
+    let sdk = tiktok_token_refresh::aws::config()
         .endpoint_url(dynamodb)
         .region(Region::new("us-east-1"))
         .credentials_provider(Credentials::new("bench", "bench", None, None, "bench"))

@@ -1,26 +1,31 @@
 //! One event in, one answer out: what the function does for an invocation, whoever carries it here.
 
 use crate::{
-    announce::EventBus,
-    answer::Answer,
-    cleanup,
-    clock::Clock,
-    connect::{self, ConnectError},
-    credentials::Credentials,
+    actions::{
+        cleanup,
+        connect::{self, ConnectError},
+        queue, status,
+        verify::{self, Fresh, TokenError, VerifyError},
+    },
+    aws::{
+        dynamodb::{Store, StoreError},
+        eventbridge::EventBus,
+        secrets_manager::Credentials,
+        sqs::Queue,
+    },
+    domain::{
+        clock::Clock,
+        integration::IntegrationKey,
+        secret::{AccessToken, AppCredentials},
+    },
     event::{self, BadEvent, Request},
-    fleet::{self, RunError},
-    health,
-    integration::IntegrationKey,
-    queue::Queue,
-    refresh::{Pace, RateLimiter},
-    secret::{AccessToken, AppCredentials},
+    refresh::Pace,
+    response::Answer,
+    run::{self, RunError},
     services::{Emit, Services},
     settings::Settings,
-    status,
-    store::{Store, StoreError},
-    tiktok::{ApiError, TikTok},
-    verify::{self, Fresh, TokenError, VerifyError},
-    worker,
+    status_report,
+    tiktok::{ApiError, RateLimiter, TikTok},
 };
 use aws_config::SdkConfig;
 use chrono::{DateTime, Utc};
@@ -120,7 +125,7 @@ impl Function {
     /// same protocol as the nightly run's.
     ///
     /// ```no_run
-    /// # use tiktok_token_refresh::{handler::Function, integration::IntegrationKey, verify::TokenError};
+    /// # use tiktok_token_refresh::{actions::verify::TokenError, domain::integration::IntegrationKey, handler::Function};
     /// # async fn example(function: &Function) -> Result<(), TokenError> {
     /// let key = IntegrationKey { team_id: "1".into(), integration_id: "7".into() };
     /// let deadline = chrono::Utc::now() + chrono::TimeDelta::minutes(5);
@@ -144,7 +149,9 @@ impl Function {
     /// call made again; no other error refreshes anything.
     ///
     /// ```no_run
-    /// # use tiktok_token_refresh::{handler::Function, integration::IntegrationKey, verify::TokenError, tiktok::TikTok};
+    /// # use tiktok_token_refresh::{
+    /// #     actions::verify::TokenError, domain::integration::IntegrationKey, handler::Function, tiktok::TikTok,
+    /// # };
     /// # async fn example(function: &Function, tiktok: &TikTok) -> Result<(), TokenError> {
     /// let key = IntegrationKey { team_id: "1".into(), integration_id: "7".into() };
     /// let deadline = chrono::Utc::now() + chrono::TimeDelta::minutes(5);
@@ -182,10 +189,10 @@ impl Function {
         match event::parse(event) {
             Ok(Request::Refresh(request)) => {
                 // Boxed, as the compiler gives up on a future of that depth.
-                let run = Box::pin(fleet::run(&self.services, &request, deadline));
+                let run = Box::pin(run::run(&self.services, &request, deadline));
                 Ok(Answer::Refresh(Box::new(run.await?)))
             }
-            Ok(Request::Describe) => Ok(Answer::Text(health::HELP.into())),
+            Ok(Request::Describe) => Ok(Answer::Text(status_report::HELP.into())),
             Ok(Request::Status(request)) => Ok(status::run(&self.services, &request).await?),
             Ok(Request::Verify(selection)) => {
                 let run = Box::pin(verify::run(&self.services, &selection, deadline));
@@ -198,7 +205,7 @@ impl Function {
                 Ok(Answer::Cleanup(Box::new(cleanup::run(&self.services, &request).await?)))
             }
             Ok(Request::Queue(records)) => {
-                Ok(Answer::Queue(Box::pin(worker::run(&self.services, records, deadline)).await))
+                Ok(Answer::Queue(Box::pin(queue::run(&self.services, records, deadline)).await))
             }
             Err(error) => {
                 tracing::error!("{error}");

@@ -11,37 +11,20 @@
 //! | the protocol | [`services`] (what they share), [`refresh`] (one integration), [`fleet`] (many), [`worker`] (the queue's messages), [`status`], [`verify`], [`connect`], [`cleanup`], [`handler`] (one event) | all of the above |
 //! | the entries | `main.rs`, `local`, and `cli`, which knows the function by its answers alone | the handler |
 
-pub mod announce;
-pub mod answer;
-pub mod bounded_list;
-pub mod breaker;
-pub mod census;
-pub mod cleanup;
+pub mod actions;
+pub mod aws;
 #[cfg(feature = "cli")]
 pub mod cli;
-pub mod clock;
-pub mod connect;
-pub mod credentials;
+pub mod domain;
 pub mod event;
-pub mod fleet;
-pub mod grant;
 pub mod handler;
-pub mod health;
-pub mod integration;
 #[cfg(feature = "local")]
 pub mod local;
 pub mod logging;
-pub mod message;
-pub mod metrics;
-pub mod queue;
 pub mod refresh;
-pub mod report;
-pub mod sdk;
-pub mod secret;
+pub mod response;
+pub mod run;
 pub mod services;
 pub mod settings;
-pub mod status;
-pub mod store;
+pub mod status_report;
 pub mod tiktok;
-pub mod verify;
-pub mod worker;

@@ -5,7 +5,7 @@ use lambda_runtime::{Error, LambdaEvent, run, service_fn};
 use serde_json::value::RawValue;
 use std::io::{self, Write};
 use std::sync::Arc;
-use tiktok_token_refresh::{clock::Clock, handler::Function, logging, sdk, settings::Settings};
+use tiktok_token_refresh::{aws, domain::clock::Clock, handler::Function, logging, settings::Settings};
 
 // One thread: the work is waiting, Lambda gives less than one processor below 1,769 MB, and threads that pass it round
 // cost a refresh nearly as much processor time again as the refresh itself (docs/SPEED.md).
@@ -16,7 +16,7 @@ async fn main() -> Result<(), Error> {
         report(&serde_json::json!({ "level": "ERROR", "message": error.to_string() }).to_string());
     })?;
     tracing::subscriber::set_global_default(logging::subscriber(settings.log_level, io::stdout))?;
-    let config = sdk::config().load().await;
+    let config = aws::config().load().await;
     let function = Function::new(settings, &config, Clock::system(), Arc::new(report));
     let function = &function;
     run(service_fn(move |event: LambdaEvent<Box<RawValue>>| async move {

@@ -1,15 +1,11 @@
 //! What a warm environment keeps from one invocation to the next.
 
 use crate::{
-    announce::EventBus,
-    clock::Clock,
-    credentials::{Apps, Credentials},
-    integration::Rule,
-    queue::Queue,
-    refresh::{Pace, RateLimiter, Refresher, RetryBudget},
+    aws::{dynamodb::Store, eventbridge::EventBus, secrets_manager::Credentials, sqs::Queue},
+    domain::{clock::Clock, integration::Rule, secret::Apps},
+    refresh::{Pace, Refresher, RetryBudget},
     settings::Settings,
-    store::Store,
-    tiktok::TikTok,
+    tiktok::{RateLimiter, TikTok},
 };
 use chrono::{DateTime, Utc};
 use std::{

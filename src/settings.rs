@@ -1,9 +1,12 @@
 //! The environment, read once, into [`Settings`]. Every problem is reported at once.
 
-use crate::secret::AppCredentials;
+use crate::domain::{
+    loopback::is_loopback,
+    secret::{AppCredentials, CredentialsFrom},
+};
 use chrono::TimeDelta;
 use std::{fmt, num::NonZeroU32, time::Duration};
-use url::{Host, Url};
+use url::Url;
 
 /// What the function needs to know of its surroundings.
 #[derive(Clone, Debug)]
@@ -34,15 +37,6 @@ pub struct Settings {
     pub metrics_namespace: Option<String>,
     /// `LOG_LEVEL`: of this crate; the levels of the crates below it are fixed.
     pub log_level: tracing::Level,
-}
-
-/// Where the app credentials come from.
-#[derive(Clone, Debug)]
-pub enum CredentialsFrom {
-    /// `APP_CREDENTIALS_SECRET_ID`: a Secrets Manager secret, by name or ARN.
-    Secret(String),
-    /// `TIKTOK_SHOP_APP_KEY` and `TIKTOK_SHOP_APP_SECRET`, for local runs.
-    Environment(AppCredentials),
 }
 
 /// Everything that is wrong with the settings.
@@ -108,16 +102,6 @@ impl Settings {
         } else {
             Err(SettingsError { problems: reader.problems })
         }
-    }
-}
-
-/// Whether `url` leads to this very machine, the only place where plain HTTP is let through.
-pub fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(Host::Ipv6(ip)) => ip.is_loopback(),
-        None => false,
     }
 }
 

@@ -43,7 +43,7 @@ async fn main() {
     let set = |name: &str| env::var(name).unwrap();
     let (rows, concurrency): (usize, usize) =
         (set("ROWS").parse().unwrap(), set("MAX_CONCURRENCY").parse().unwrap());
-    let dynamodb = Client::new(&tiktok_token_refresh::sdk::config().load().await);
+    let dynamodb = Client::new(&tiktok_token_refresh::aws::config().load().await);
     let table: Arc<str> = set("TABLE_NAME").into();
     let url = format!("{}/api/v2/token/refresh", set("TIKTOK_AUTH_URL"));
     let next = Arc::new(AtomicUsize::new(0));

@@ -10,7 +10,7 @@ use std::{
     sync::atomic::Ordering,
     time::{Duration, Instant},
 };
-use tiktok_token_refresh::{clock::Clock, local::runtime_api::RuntimeApi};
+use tiktok_token_refresh::{domain::clock::Clock, local::runtime_api::RuntimeApi};
 use tokio::net::TcpListener;
 
 const FUNCTION: &str = env!("CARGO_BIN_EXE_tiktok-token-refresh");

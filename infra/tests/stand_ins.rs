@@ -4,9 +4,8 @@
 use serde_json::json;
 use std::error::Error;
 use tiktok_token_refresh::{
-    clock::Clock,
+    domain::{clock::Clock, secret::AppCredentials},
     local::{dynamodb, tiktok::TikTokStandIn},
-    secret::AppCredentials,
 };
 use tokio::net::TcpListener;
 

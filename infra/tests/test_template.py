@@ -165,10 +165,10 @@ def test_a_message_that_failed_comes_back_alone(stack):
 # What the code's calls to the SDK are named in a policy, where the name differs.
 ACTION_OF_CALL = {"SendMessageBatch": "SendMessage"}
 ADAPTERS = {
-    "dynamodb": ["store/mod.rs", "store/scan.rs", "store/change.rs", "store/row.rs"],
-    "secretsmanager": ["credentials.rs"],
-    "sqs": ["queue.rs"],
-    "events": ["announce.rs"],
+    "dynamodb": ["aws/dynamodb/mod.rs", "aws/dynamodb/scan.rs", "aws/dynamodb/update.rs", "aws/dynamodb/row.rs"],
+    "secretsmanager": ["aws/secrets_manager.rs"],
+    "sqs": ["aws/sqs.rs"],
+    "events": ["aws/eventbridge.rs"],
 }
 
 

@@ -1,6 +1,6 @@
 //! Lambda's Invoke, with errors that say the next step.
 
-use crate::sdk::{self, Said};
+use crate::aws::{self, Said};
 use aws_config::{Region, retry::RetryConfig, timeout::TimeoutConfig};
 use aws_sdk_lambda::{Client, primitives::Blob};
 use clap::Args;
@@ -85,7 +85,7 @@ impl Aws {
         // One attempt: a second one could begin a second run.
         let patient =
             TimeoutConfig::builder().connect_timeout(Duration::from_secs(5)).read_timeout(LONGEST).build();
-        let mut config = sdk::config().timeout_config(patient).retry_config(RetryConfig::disabled());
+        let mut config = aws::config().timeout_config(patient).retry_config(RetryConfig::disabled());
         if let Some(profile) = &self.profile {
             config = config.profile_name(profile);
         }

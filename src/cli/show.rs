@@ -1,6 +1,6 @@
 //! The function's answers for a person: tables that fit the terminal, coloured only on one.
 
-use crate::{health::relative, integration::UnixTime};
+use crate::{domain::integration::UnixTime, status_report::relative};
 use chrono::{DateTime, Utc};
 use comfy_table::{Cell, Color, ContentArrangement, Table, presets::UTF8_FULL_CONDENSED};
 use serde_json::Value;

@@ -5,9 +5,13 @@ mod read;
 mod status;
 
 pub use read::BadEvent;
-pub use status::{Format, Place, StatusRequest};
+pub use status::{Format, StatusRequest};
 
-use crate::{integration::IntegrationKey, secret::AuthCode};
+use crate::domain::{
+    integration::IntegrationKey,
+    secret::AuthCode,
+    selection::{CleanupRequest, RefreshRequest, Selection, Trigger},
+};
 use read::{Id, MAX_INTEGRATION_ID, MAX_TEAM_ID, quoted, read};
 use serde::{Deserialize, Deserializer, de};
 use serde_json::{Map, Value, value::RawValue};
@@ -30,15 +34,6 @@ pub enum Request {
     Connect(ConnectRequest),
     /// Do what these messages of the function's own queue say.
     Queue(Vec<QueueRecord>),
-}
-
-/// What a clean-up covers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CleanupRequest {
-    /// Which integrations.
-    pub selection: Selection,
-    /// Says what would be marked; writes nothing.
-    pub dry_run: bool,
 }
 
 /// Which integration is to be connected, and by what.
@@ -77,64 +72,6 @@ pub struct QueueRecord {
 impl fmt::Debug for QueueRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "QueueRecord({})", self.message_id)
-    }
-}
-
-/// What a refresh covers and how.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RefreshRequest {
-    /// Which integrations.
-    pub selection: Selection,
-    /// Takes tokens that are not due, and rows marked `error`.
-    pub force: bool,
-    /// Says what would be done; calls nobody and writes nothing.
-    pub dry_run: bool,
-    /// Who asked.
-    pub trigger: Trigger,
-}
-
-/// Which integrations a request covers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Selection {
-    /// The whole table.
-    All,
-    /// One team's.
-    Team(String),
-    /// Just one.
-    One(IntegrationKey),
-}
-
-impl Selection {
-    /// The team that the request named, if it did.
-    pub fn team_id(&self) -> Option<&str> {
-        match self {
-            Self::All => None,
-            Self::Team(team_id) => Some(team_id),
-            Self::One(key) => Some(&key.team_id),
-        }
-    }
-}
-
-/// Who asked for a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Trigger {
-    /// A person or a program, by an invocation.
-    Manual,
-    /// EventBridge.
-    Schedule,
-    /// The function's own queue.
-    Queue,
-}
-
-impl Trigger {
-    /// The name used in answers and logs.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Manual => "manual",
-            Self::Schedule => "schedule",
-            Self::Queue => "queue",
-        }
     }
 }
 
@@ -363,6 +300,7 @@ fn is_empty_detail(detail: &RawValue) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::display::Place;
     use proptest::prelude::*;
 
     #[test]

@@ -1,6 +1,6 @@
 //! Reads JSON and, when it does not fit, names the key.
 
-use super::Selection;
+use crate::domain::selection::Selection;
 use serde::{Deserialize, Deserializer, de};
 use std::fmt;
 

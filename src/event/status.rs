@@ -1,9 +1,10 @@
 //! A request for a status report, from an operator or from a CloudWatch custom widget.
 
 use super::{
-    Request, Selection,
+    Request,
     read::{BadEvent, Id, MAX_TEAM_ID},
 };
+use crate::domain::{display::Place, selection::Selection};
 use chrono::FixedOffset;
 use serde::{Deserialize, de};
 
@@ -28,17 +29,6 @@ pub enum Format {
     Summary,
     /// A fragment for a CloudWatch custom widget.
     Html(Place),
-}
-
-/// What a CloudWatch custom widget tells of the place where it is shown.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Place {
-    /// Whether the console is dark.
-    pub dark: bool,
-    /// The offset of the time zone shown, east of UTC.
-    pub offset_minutes: i32,
-    /// What the time zone is called, such as `UTC` or `+07:00`.
-    pub zone: String,
 }
 
 #[derive(Deserialize)]

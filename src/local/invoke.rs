@@ -1,7 +1,7 @@
 //! Lambda's Invoke endpoint, so that the real AWS CLI and SDKs work against this machine.
 //! <https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html>
 
-use crate::{clock::Clock, handler::Function};
+use crate::{domain::clock::Clock, handler::Function};
 use axum::{
     Json, Router,
     extract::{DefaultBodyLimit, Path, State},

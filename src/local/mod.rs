@@ -9,14 +9,12 @@ mod show;
 pub mod tiktok;
 
 use crate::{
-    answer::Answer,
-    clock::Clock,
+    aws::dynamodb::row::{self, Item},
+    domain::{clock::Clock, integration::Rule, secret::AppCredentials},
     handler::{Function, InvocationError},
-    integration::Rule,
     logging,
-    secret::AppCredentials,
+    response::Answer,
     settings::{Settings, SettingsError},
-    store::row::{self, Item},
 };
 use aws_config::{Region, SdkConfig};
 use aws_sdk_dynamodb::{Client, config::Credentials, error::DisplayErrorContext};
@@ -217,7 +215,7 @@ fn settings(app: &AppCredentials, tiktok_url: &str) -> Result<Settings, Settings
 
 /// The SDK's configuration for the embedded DynamoDB, which asks for credentials and takes any.
 async fn sdk(dynamodb: SocketAddr) -> SdkConfig {
-    crate::sdk::config()
+    crate::aws::config()
         .endpoint_url(format!("http://{dynamodb}"))
         .region(Region::new("us-east-1"))
         .credentials_provider(Credentials::new("local", "local", None, None, "local"))

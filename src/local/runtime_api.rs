@@ -2,7 +2,7 @@
 //! <https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html>
 
 use super::invoke::TIMEOUT;
-use crate::clock::Clock;
+use crate::domain::clock::Clock;
 use axum::{
     Router,
     body::Bytes,

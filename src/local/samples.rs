@@ -1,7 +1,7 @@
 //! Sample integrations: one in every state that a table can hold.
 
 use super::tiktok::{Behaviour, TikTokStandIn};
-use crate::store::row::Item;
+use crate::aws::dynamodb::row::Item;
 use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::{DateTime, TimeDelta, Utc};
 

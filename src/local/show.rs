@@ -1,11 +1,11 @@
 //! The table of integrations, for a person at a terminal. Of a token only its last characters show.
 
 use crate::{
-    answer::RefreshAnswer,
+    aws::dynamodb::row::{self, Item},
     cli::show::table,
-    health::relative,
-    integration::{Rule, UnixTime},
-    store::row::{self, Item},
+    domain::integration::{Rule, UnixTime},
+    response::RefreshAnswer,
+    status_report::relative,
 };
 use comfy_table::Table;
 

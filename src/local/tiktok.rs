@@ -1,7 +1,10 @@
 //! A stand-in for TikTok Shop that behaves like the documented service: GET only, HTTP 200 with a code for errors,
 //! absolute expiries, refresh tokens that die on use when asked. Its behaviour can be switched call by call.
 
-use crate::{clock::Clock, secret::AppCredentials, tiktok::sign};
+use crate::{
+    domain::{clock::Clock, secret::AppCredentials},
+    tiktok::sign,
+};
 use axum::{
     Router,
     body::Body,

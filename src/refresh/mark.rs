@@ -2,10 +2,14 @@
 
 use super::{Refresher, Rejected, error_code};
 use crate::{
-    announce,
-    integration::{Candidate, IntegrationKey, Notice, Skip, Status, UnixTime},
-    report::{CHANGED, DELETED, EXPIRED, Outcome, Report, skipped},
-    store::{Change, Conflict},
+    aws::{
+        dynamodb::{Change, Conflict},
+        eventbridge,
+    },
+    domain::{
+        integration::{Candidate, IntegrationKey, Notice, Skip, Status, UnixTime},
+        outcome::{CHANGED, DELETED, EXPIRED, Outcome, Report, skipped},
+    },
 };
 use std::{fmt::Display, sync::atomic::Ordering};
 use tracing::{error, warn};
@@ -32,7 +36,7 @@ impl Refresher {
         match self.store.change(leased.key(), change).await {
             Ok(Ok(())) => {
                 if is_news {
-                    self.announce(announce::Change::CannotRefresh, leased.key(), reason).await;
+                    self.announce(eventbridge::Change::CannotRefresh, leased.key(), reason).await;
                 }
                 report
             }
@@ -42,7 +46,7 @@ impl Refresher {
             {
                 // Our own mark, whose answer was lost; or that of a run which has overtaken us, and told of it.
                 if is_news && row.error_at == Some(at) {
-                    self.announce(announce::Change::CannotRefresh, leased.key(), reason).await;
+                    self.announce(eventbridge::Change::CannotRefresh, leased.key(), reason).await;
                 }
                 report
             }
@@ -85,7 +89,7 @@ impl Refresher {
             .only_if("lock_owner", candidate.lease.as_ref().map(|lease| lease.owner.as_str()));
         match self.store.change(&candidate.key, change).await {
             Ok(Ok(())) => {
-                self.announce(announce::Change::CannotRefresh, &candidate.key, EXPIRED.0).await;
+                self.announce(eventbridge::Change::CannotRefresh, &candidate.key, EXPIRED.0).await;
                 report
             }
             Ok(Err(Conflict::Deleted)) => {
@@ -113,7 +117,7 @@ impl Refresher {
         match self.store.change(key, change).await {
             Ok(Ok(())) => {
                 let reason = format!("expires_within_{}_days", notice.days);
-                self.announce(announce::Change::RefreshTokenExpiring, key, &reason).await;
+                self.announce(eventbridge::Change::RefreshTokenExpiring, key, &reason).await;
             }
             Ok(Err(_)) => {}
             Err(error) => warn!(
@@ -126,7 +130,7 @@ impl Refresher {
     }
 
     /// Publishes a change of state, if there is a bus. That it could not is logged and counted, and undoes nothing.
-    pub(super) async fn announce(&self, change: announce::Change, key: &IntegrationKey, reason: &str) {
+    pub(super) async fn announce(&self, change: eventbridge::Change, key: &IntegrationKey, reason: &str) {
         let Some(bus) = &self.bus else { return };
         // Only now, and only here: a scan should not carry a name for each of a million rows.
         let seller_name = self.store.seller_name(key).await.unwrap_or_default();

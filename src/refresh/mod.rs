@@ -3,28 +3,30 @@
 //! Two promises: at most one live attempt for each integration, and no answer of TikTok's is ever dropped. The
 //! types keep the order: only a leased row can call TikTok, and saving or settling consumes it.
 
-mod ask;
+mod call;
 mod mark;
-mod rate;
 mod save;
 
-pub use ask::{Pace, RetryBudget};
-pub use rate::RateLimiter;
+pub use call::{Pace, RetryBudget};
 pub(crate) use save::{with_pair, with_seller};
 
 use crate::{
-    announce::EventBus,
-    breaker::Sign,
-    clock::Clock,
-    credentials::{Apps, Credentials},
-    grant::Grant,
-    integration::{Candidate, Integration, IntegrationKey, Lease, Rule, Skip, Status, UnixTime},
-    metrics::Latency,
-    queue::Queue,
-    report::{DELETED, MISSING, Outcome, Report, out_of_time, skipped, unknown_app},
-    secret::{AppCredentials, RefreshToken},
-    store::{Acquired, Change, Claim, Store},
-    tiktok::{CallError, TikTok},
+    aws::{
+        dynamodb::{Acquired, Change, Claim, Store},
+        eventbridge::EventBus,
+        secrets_manager::Credentials,
+        sqs::Queue,
+    },
+    domain::{
+        circuit_breaker::Sign,
+        clock::Clock,
+        grant::Grant,
+        integration::{Candidate, Integration, IntegrationKey, Lease, Rule, Skip, Status, UnixTime},
+        latency::Latency,
+        outcome::{DELETED, MISSING, Outcome, Report, out_of_time, skipped, unknown_app},
+        secret::{AppCredentials, Apps, RefreshToken},
+    },
+    tiktok::{CallError, RateLimiter, TikTok},
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use std::{

@@ -2,14 +2,18 @@
 
 use super::{Attempt, Leased, Refresher};
 use crate::{
-    announce,
-    breaker::Sign,
-    grant::{Grant, Seller},
-    integration::{Candidate, Integration, Rule, Status},
-    message::Rescue,
-    report::{Outcome, Report},
-    secret::AccessToken,
-    store::{Change, Conditional, Conflict},
+    aws::{
+        dynamodb::{Change, Conditional, Conflict},
+        eventbridge,
+    },
+    domain::{
+        circuit_breaker::Sign,
+        grant::{Grant, Seller},
+        integration::{Candidate, Integration, Rule, Status},
+        message::Rescue,
+        outcome::{Outcome, Report},
+        secret::AccessToken,
+    },
 };
 use backon::{BackoffBuilder, ExponentialBuilder};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -172,9 +176,9 @@ impl Refresher {
             Ending::Stored(before) => {
                 let mismatch = is_another_seller(grant, &leased);
                 if mismatch && before != Status::Error {
-                    self.announce(announce::Change::CannotRefresh, leased.key(), MISMATCH.0).await;
+                    self.announce(eventbridge::Change::CannotRefresh, leased.key(), MISMATCH.0).await;
                 } else if !mismatch && before == Status::Error {
-                    self.announce(announce::Change::Recovered, leased.key(), "refreshed").await;
+                    self.announce(eventbridge::Change::Recovered, leased.key(), "refreshed").await;
                 }
                 let report = if mismatch {
                     leased.report(Outcome::CannotRefresh).because(MISMATCH.0, MISMATCH.1)

@@ -1,6 +1,6 @@
 //! What can go wrong with a call to TikTok, and what each failure means for the row, the app and the run.
 
-use crate::breaker::Sign;
+use crate::domain::circuit_breaker::Sign;
 use std::time::Duration;
 use url::form_urlencoded;
 

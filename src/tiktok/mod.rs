@@ -1,21 +1,23 @@
 //! TikTok Shop's authorization API. The credentials travel in the URL (the provider's choice), so no URL leaves
 //! this module: not in an error, not in a log.
 
-mod answer;
-mod api;
+mod api_error;
 mod error;
+mod rate_limiter;
+mod response;
 mod sign;
 
-pub use answer::{Shop, parse};
-pub use api::ApiError;
+pub use api_error::ApiError;
 pub use error::CallError;
+pub use rate_limiter::RateLimiter;
+pub use response::{Shop, parse};
 pub use sign::sign;
 
-use crate::{
+use crate::domain::{
     grant::Grant,
-    sdk::innermost,
+    loopback::is_loopback,
+    root_cause::root_cause,
     secret::{AccessToken, AppCredentials, AuthCode, RefreshToken},
-    settings::is_loopback,
 };
 use chrono::{DateTime, Utc};
 use reqwest::{Client, RequestBuilder, Response, header, redirect};
@@ -120,7 +122,7 @@ impl TikTok {
             .header("x-tts-access-token", token.expose())
             .header(header::CONTENT_TYPE, "application/json");
         let shops = match exchange(request).await {
-            Ok(answer) => answer::parse_shops(answer.status, answer.retry_after, &answer.body),
+            Ok(answer) => response::parse_shops(answer.status, answer.retry_after, &answer.body),
             Err(error) => Err(error),
         };
         shops.map_err(|error| ApiError::of(error.cleaned(&[app.app_secret.expose(), token.expose()])))
@@ -140,7 +142,7 @@ fn client(https_only: bool, timeout: Duration) -> Result<Client, CallError> {
         .pool_idle_timeout(IDLE_TIMEOUT)
         .build()
         .map_err(|error| CallError::NotConnected {
-            message: format!("the HTTP client could not be made ({})", innermost(&error.without_url())),
+            message: format!("the HTTP client could not be made ({})", root_cause(&error.without_url())),
         })
 }
 
@@ -166,11 +168,11 @@ async fn exchange(request: RequestBuilder) -> Result<Answer, CallError> {
 fn unanswered(error: reqwest::Error) -> CallError {
     let error = error.without_url();
     if error.is_connect() {
-        CallError::NotConnected { message: innermost(&error) }
+        CallError::NotConnected { message: root_cause(&error) }
     } else if error.is_timeout() {
         CallError::Ambiguous { message: "time-out".into() }
     } else {
-        CallError::Ambiguous { message: innermost(&error) }
+        CallError::Ambiguous { message: root_cause(&error) }
     }
 }
 

@@ -1,7 +1,7 @@
 //! TikTok Shop's request signature: lower-case hex of an HMAC-SHA256, keyed with the app secret.
 //! <https://partner.tiktokshop.com/docv2/page/sign-your-api-request>
 
-use crate::secret::AppSecret;
+use crate::domain::secret::AppSecret;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 

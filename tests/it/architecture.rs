@@ -1,127 +1,102 @@
-//! The house's rules, kept by a test.
+//! The walls between the folders of `src`: imports run one way, and the pure core knows no outside system.
 
 use std::{fs, path::Path};
 
-fn source(file: &str) -> String {
-    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(file)).unwrap()
-}
-
-/// The code of a file without its unit tests and comments.
-fn code(file: &str) -> String {
-    let text = source(file);
-    let text = text.split("#[cfg(test)]").next().unwrap();
-    text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
-}
-
-const CORE: [&str; 21] = [
-    "event/mod.rs",
-    "event/read.rs",
-    "event/status.rs",
-    "answer/mod.rs",
-    "answer/refresh.rs",
-    "answer/verify.rs",
-    "answer/connect.rs",
-    "answer/cleanup.rs",
-    "report.rs",
-    "integration.rs",
-    "grant.rs",
-    "message.rs",
-    "census.rs",
-    "bounded_list.rs",
-    "health/mod.rs",
-    "health/html.rs",
-    "health/text.rs",
-    "breaker.rs",
-    "settings.rs",
-    "secret.rs",
-    "clock.rs",
+/// What each folder may import from this crate, beside itself.
+const MAY_IMPORT: [(&str, &[&str]); 12] = [
+    ("domain", &[]),
+    ("event", &["domain"]),
+    ("response", &["domain"]),
+    ("status_report", &["domain"]),
+    ("settings", &["domain"]),
+    ("logging", &[]),
+    ("aws", &["domain"]),
+    ("tiktok", &["domain"]),
+    ("services", &["domain", "settings", "aws", "tiktok"]),
+    ("refresh", &["domain", "services", "aws", "tiktok"]),
+    ("run", &["domain", "services", "aws", "tiktok", "refresh", "response"]),
+    (
+        "actions",
+        &["domain", "event", "services", "aws", "tiktok", "refresh", "run", "response", "status_report"],
+    ),
 ];
-const ADAPTERS: [(&str, &[&str]); 7] = [
-    ("tiktok", &["tiktok/mod.rs", "tiktok/answer.rs", "tiktok/api.rs", "tiktok/error.rs", "tiktok/sign.rs"]),
-    ("store", &["store/mod.rs", "store/change.rs", "store/scan.rs", "store/row.rs", "store/error.rs"]),
-    ("credentials", &["credentials.rs"]),
-    ("queue", &["queue.rs"]),
-    ("announce", &["announce.rs"]),
-    ("metrics", &["metrics.rs"]),
-    ("logging", &["logging.rs"]),
-];
+/// The entries, which may import everything.
+const ENTRIES: [&str; 6] = ["main", "lib", "handler", "bin", "cli", "local"];
+/// Outside systems, which the pure folders know nothing of.
+const PURE: [&str; 5] = ["domain", "event", "response", "status_report", "settings"];
+const OUTSIDE: [&str; 5] = ["aws_", "reqwest", "lambda_runtime", "tokio", "axum"];
+/// Only who sends or stores a secret may ask for its text.
+const MAY_EXPOSE: [&str; 6] = ["domain", "aws", "tiktok", "refresh", "actions", "local"];
 
-const PROTOCOL: [&str; 17] = [
-    "refresh/mod.rs",
-    "refresh/ask.rs",
-    "refresh/save.rs",
-    "refresh/mark.rs",
-    "refresh/rate.rs",
-    "services.rs",
-    "fleet/mod.rs",
-    "fleet/survey.rs",
-    "fleet/todo.rs",
-    "fleet/pool.rs",
-    "fleet/hand_over.rs",
-    "fleet/log.rs",
-    "worker.rs",
-    "status.rs",
-    "cleanup.rs",
-    "connect.rs",
-    "verify.rs",
-];
-
-#[test]
-fn the_pure_core_knows_neither_an_adapter_nor_an_outside_system() {
-    for file in CORE {
-        let code = code(file);
-        for word in ["aws_", "reqwest", "lambda_runtime", "tokio"] {
-            assert!(!code.contains(word), "{file} names {word}");
-        }
-        for room in ["tiktok", "store", "credentials", "metrics", "refresh", "fleet", "handler", "local"] {
-            for path in [format!("crate::{room}"), format!("    {room}::")] {
-                assert!(!code.contains(&path), "{file} imports {room}");
-            }
-        }
-    }
-}
-
-#[test]
-fn no_adapter_knows_another_nor_what_stands_above_it() {
-    for (own, files) in ADAPTERS {
-        for file in files {
-            let code = code(file);
-            let above = ["refresh", "fleet", "handler", "local"];
-            for room in ADAPTERS.iter().map(|(name, _)| *name).chain(above).filter(|room| *room != own) {
-                for path in [format!("crate::{room}::"), format!("    {room}::")] {
-                    assert!(!code.contains(&path), "{file} imports {room}");
-                }
-            }
-        }
-    }
-}
-
-#[test]
-fn nothing_but_the_entries_knows_the_handler() {
-    for file in PROTOCOL {
-        assert!(!code(file).contains("handler"), "{file}");
-    }
-    assert!(!code("refresh/mod.rs").contains("fleet"));
-}
-
-#[test]
-fn every_source_file_is_in_one_of_these_lists() {
-    let above = PROTOCOL.into_iter().chain(["lib.rs", "main.rs", "handler.rs", "sdk.rs"]);
-    let known: Vec<&str> = CORE
-        .into_iter()
-        .chain(ADAPTERS.iter().flat_map(|(_, files)| files.iter().copied()))
-        .chain(above)
-        .collect();
+/// Every source file: its folder or top-level module, its path, and its code without unit tests and comments.
+fn sources() -> Vec<(String, String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut folders = vec![root.clone()];
+    let (mut folders, mut sources) = (vec![root.clone()], Vec::new());
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
             let name = path.strip_prefix(&root).unwrap().to_string_lossy().into_owned();
-            match (path.is_dir(), name.as_str()) {
-                (true, "bin" | "cli" | "local") => {}
-                (true, _) => folders.push(path),
-                (false, name) => assert!(known.contains(&name), "{name} is in no room"),
+            let module = name.split('/').next().unwrap().trim_end_matches(".rs").to_owned();
+            let text = fs::read_to_string(&path).unwrap();
+            let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+            let code: Vec<&str> = code.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+            sources.push((module, name, code.join("\n")));
+        }
+    }
+    sources
+}
+
+/// The modules of this crate that a file names in a path: `crate::aws::…`, or `crate::{aws::…, domain::…}`.
+fn imported(code: &str) -> Vec<String> {
+    let mut modules = Vec::new();
+    for part in code.split("crate::").skip(1) {
+        let Some(group) = part.strip_prefix('{') else {
+            modules.push(part.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect());
+            continue;
+        };
+        let (mut depth, mut name) = (0, String::new());
+        for c in group.chars() {
+            match c {
+                '{' => depth += 1,
+                '}' if depth == 0 => break,
+                '}' => depth -= 1,
+                ',' if depth == 0 => modules.push(std::mem::take(&mut name)),
+                _ if depth == 0 => name.push(c),
+                _ => {}
+            }
+        }
+        modules.push(name);
+    }
+    let first = |path: String| path.trim().split("::").next().unwrap_or_default().to_owned();
+    modules.into_iter().map(first).filter(|module| !module.is_empty()).collect()
+}
+
+#[test]
+fn imports_run_one_way() {
+    for (module, file, code) in sources() {
+        if ENTRIES.contains(&module.as_str()) {
+            continue;
+        }
+        let (_, allowed) = MAY_IMPORT
+            .iter()
+            .find(|(name, _)| *name == module)
+            .unwrap_or_else(|| panic!("{file}: say in this test what `{module}` may import"));
+        for import in imported(&code) {
+            assert!(import == module || allowed.contains(&import.as_str()), "{file} imports {import}");
+        }
+    }
+}
+
+#[test]
+fn the_pure_folders_know_no_outside_system() {
+    for (module, file, code) in sources() {
+        if PURE.contains(&module.as_str()) {
+            for word in OUTSIDE {
+                assert!(!code.contains(word), "{file} names {word}");
             }
         }
     }
@@ -129,17 +104,13 @@ fn every_source_file_is_in_one_of_these_lists() {
 
 #[test]
 fn a_secrets_text_is_asked_for_only_where_it_is_sent_or_stored() {
-    for file in [
-        "fleet/mod.rs",
-        "fleet/log.rs",
-        "handler.rs",
-        "main.rs",
-        "answer/refresh.rs",
-        "metrics.rs",
-        "logging.rs",
-        "event/mod.rs",
-        "breaker.rs",
-    ] {
-        assert!(!code(file).contains("expose"), "{file}");
+    for (module, file, code) in sources() {
+        assert!(MAY_EXPOSE.contains(&module.as_str()) || !code.contains("expose"), "{file}");
     }
+}
+
+#[test]
+fn the_reader_of_imports_sees_them_all() {
+    let code = "use crate::{\n aws::{self, dynamodb::{Table, Update}},\n domain::clock::Clock,\n};\ncrate::refresh::x();";
+    assert_eq!(imported(code), ["aws", "domain", "refresh"]);
 }

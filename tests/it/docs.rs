@@ -34,7 +34,7 @@ fn the_readmes_example_answer_has_the_keys_of_a_real_one() {
     let example = readme.split("```json\n").find(|part| part.starts_with("{\"action\"")).unwrap();
     let example: serde_json::Value = serde_json::from_str(example.split("```").next().unwrap()).unwrap();
     let keys = |value: &serde_json::Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
-    let answer = read("src/answer/refresh.rs");
+    let answer = read("src/response/refresh.rs") + &read("src/domain/outcome.rs");
     for key in keys(&example).into_iter().chain(keys(&example["counts"])) {
         assert!(answer.contains(&format!("{key}:")), "{key}");
     }
@@ -45,14 +45,14 @@ fn the_log_page_explains_every_reason() {
     let page = read("docs/LOGGING.md");
     let mut reasons = Vec::new();
     let sources = [
-        "src/report.rs",
+        "src/domain/outcome.rs",
         "src/tiktok/error.rs",
         "src/refresh/mod.rs",
         "src/refresh/mark.rs",
         "src/refresh/save.rs",
-        "src/fleet/mod.rs",
-        "src/fleet/survey.rs",
-        "src/fleet/hand_over.rs",
+        "src/run/mod.rs",
+        "src/run/scan.rs",
+        "src/run/fan_out.rs",
     ];
     let sources: Vec<String> = sources.iter().map(|file| read(file)).collect();
     for source in &sources {

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 use tiktok_token_refresh::{
-    clock::Clock,
+    domain::clock::Clock,
     local::runtime_api::{Answered, RuntimeApi},
 };
 

@@ -7,8 +7,8 @@ use chrono::TimeDelta;
 use proptest::{prelude::*, strategy::ValueTree, test_runner::TestRunner};
 use std::collections::HashMap;
 use tiktok_token_refresh::{
-    integration::{Candidate, Integration, IntegrationKey, Lease, Rule, Status, UnixTime},
-    store::{Acquired, Claim, Store},
+    aws::dynamodb::{Acquired, Claim, Store},
+    domain::integration::{Candidate, Integration, IntegrationKey, Lease, Rule, Status, UnixTime},
 };
 
 /// Moments at and around every border, and far beyond.

@@ -8,7 +8,7 @@
 )]
 
 use std::{fs, path::Path, sync::Arc, time::Duration};
-use tiktok_token_refresh::{message::KEYS_IN_A_MESSAGE, refresh::Pace, settings::Settings};
+use tiktok_token_refresh::{domain::message::KEYS_IN_A_MESSAGE, refresh::Pace, settings::Settings};
 use tokio::{
     sync::{Mutex, Semaphore},
     task::JoinSet,

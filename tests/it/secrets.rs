@@ -6,7 +6,7 @@ use super::support::{
     world::{IMPATIENT, SECRETS},
 };
 use serde_json::json;
-use tiktok_token_refresh::store::{Change, Conflict, Store};
+use tiktok_token_refresh::aws::dynamodb::{Change, Conflict, Store};
 
 #[tokio::test]
 async fn the_log_that_is_searched_is_the_one_that_is_written() {
@@ -36,7 +36,7 @@ async fn a_failed_condition_does_not_print_the_row_that_comes_with_it() {
     let world = World::new().await;
     let shop = world.integration().expiring_in(hours(1)).insert().await;
     let store = Store::new(world.table.clone(), super::support::world::TABLE);
-    let key = tiktok_token_refresh::integration::IntegrationKey {
+    let key = tiktok_token_refresh::domain::integration::IntegrationKey {
         team_id: shop.team_id.as_str().into(),
         integration_id: shop.integration_id.as_str().into(),
     };

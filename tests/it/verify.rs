@@ -180,9 +180,9 @@ async fn a_caller_in_rust_gets_a_valid_token_and_a_call_with_one() {
     assert_eq!((shops.was_refreshed, shops.value[0].id.as_str()), (true, "7495"));
 }
 
-fn key(shop: &world::Shop) -> tiktok_token_refresh::integration::IntegrationKey {
+fn key(shop: &world::Shop) -> tiktok_token_refresh::domain::integration::IntegrationKey {
     let (team_id, integration_id) = (shop.team_id.as_str().into(), shop.integration_id.as_str().into());
-    tiktok_token_refresh::integration::IntegrationKey { team_id, integration_id }
+    tiktok_token_refresh::domain::integration::IntegrationKey { team_id, integration_id }
 }
 
 #[tokio::test]

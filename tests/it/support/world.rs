@@ -20,14 +20,13 @@ use std::{
     time::Duration,
 };
 use tiktok_token_refresh::{
-    clock::Clock,
+    domain::{clock::Clock, secret::AppCredentials},
     handler::{Function, InvocationError},
     local::{
         dynamodb,
         tiktok::{Pair, TikTokStandIn},
     },
     refresh::Pace,
-    secret::AppCredentials,
     settings::Settings,
 };
 use tokio::{net::TcpListener, task::JoinHandle};
@@ -444,7 +443,7 @@ pub async fn invoke(
 }
 
 async fn sdk(url: &str) -> aws_config::SdkConfig {
-    tiktok_token_refresh::sdk::config()
+    tiktok_token_refresh::aws::config()
         .endpoint_url(url)
         .region(Region::new("us-east-1"))
         .credentials_provider(Credentials::new("test", "test", None, None, "test"))

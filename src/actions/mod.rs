@@ -1,0 +1,7 @@
+//! What the function does for an event other than a refresh: one file for each action.
+
+pub mod cleanup;
+pub mod connect;
+pub mod queue;
+pub mod status;
+pub mod verify;

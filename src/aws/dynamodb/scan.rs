@@ -1,0 +1,157 @@
+//! Which rows there are: pages of the table or of a team, without a token.
+
+use super::{
+    Store, StoreError,
+    row::{self, Item, Malformed},
+    update::text,
+};
+use crate::{
+    aws::Said,
+    domain::{
+        integration::Candidate,
+        report_row::{Row, Tokens},
+        selection::Selection,
+    },
+};
+use backon::{ExponentialBuilder, Retryable};
+use futures_util::{Stream, StreamExt, stream};
+use std::{collections::HashMap, time::Duration};
+
+/// How many parts of the table are read side by side.
+const SEGMENTS: i32 = 4;
+/// How many rows are asked for at a time. DynamoDB's own page of 1 MB holds the more rows the smaller they are, and what a
+/// run holds at its peak would grow with that.
+const ROWS_OF_A_PAGE: i32 = 250;
+/// What decides, and nothing else: no token is read before a lease is held.
+const PROJECTION: &str = "team_id, integration_id, #status, app_key, access_token_expires_at, \
+                          refresh_token_expires_at, lock_owner, lock_expires_at, refresh_token_notice";
+
+/// What the status report tells of an integration beyond that.
+const REPORTED: &str =
+    "open_id, seller_name, last_refreshed_at, error_code, error_message, error_at, consecutive_failures";
+
+/// One page of the table: rows, and what is wrong with those that cannot be read. Made of its items by value, so that each
+/// makes room for the row that is read from it.
+pub type Page<T> = Vec<Result<T, Malformed>>;
+
+/// What is read of each row, and of which rows.
+#[derive(Clone, Debug)]
+struct View {
+    projection: String,
+    filter: Option<String>,
+}
+
+/// A part of the table that is read page by page.
+#[derive(Clone, Debug)]
+enum Part {
+    Segment(i32),
+    Team(String, Option<String>),
+}
+
+impl Store {
+    /// Every row of a selection, page by page, without its tokens. The whole table is read in segments side by
+    /// side; a page that is throttled is asked for again for about a minute.
+    pub fn candidates(
+        &self,
+        selection: &Selection,
+    ) -> impl Stream<Item = Result<Page<Candidate>, StoreError>> + Send + Unpin {
+        let view = View { projection: PROJECTION.into(), filter: None };
+        self.items(selection, &view)
+            .map(|page| Ok(page?.into_iter().map(|item| row::candidate(&item)).collect()))
+    }
+
+    /// The rows of a selection that have just these tokens, with what the status report tells of them. A filter finds
+    /// out which tokens are there, so that none is read.
+    pub fn health_rows(
+        &self,
+        selection: &Selection,
+        tokens: Tokens,
+    ) -> impl Stream<Item = Result<Page<Row>, StoreError>> + Send + Unpin {
+        let no_access = "(attribute_not_exists(access_token) OR access_token = :empty)";
+        let no_refresh = "(attribute_not_exists(refresh_token) OR refresh_token = :empty)";
+        let filter = match tokens {
+            Tokens::Both => format!("NOT {no_access} AND NOT {no_refresh}"),
+            Tokens::NoAccessToken => format!("{no_access} AND NOT {no_refresh}"),
+            Tokens::NoRefreshToken => no_refresh.to_owned(),
+        };
+        let view = View { projection: format!("{PROJECTION}, {REPORTED}"), filter: Some(filter) };
+        self.items(selection, &view)
+            .map(|page| Ok(page?.into_iter().map(|item| row::health_row(&item)).collect()))
+    }
+
+    fn items(
+        &self,
+        selection: &Selection,
+        view: &View,
+    ) -> impl Stream<Item = Result<Vec<Item>, StoreError>> + Send + Unpin + use<> {
+        let parts: Vec<Part> = match selection {
+            Selection::All => (0..SEGMENTS).map(Part::Segment).collect(),
+            Selection::Team(team_id) => vec![Part::Team(team_id.clone(), None)],
+            Selection::One(key) => {
+                vec![Part::Team(key.team_id.to_string(), Some(key.integration_id.to_string()))]
+            }
+        };
+        let pages = |part| Box::pin(self.clone().pages(part, view.clone()));
+        stream::select_all(parts.into_iter().map(pages).collect::<Vec<_>>())
+    }
+
+    fn pages(self, part: Part, view: View) -> impl Stream<Item = Result<Vec<Item>, StoreError>> + Send {
+        stream::unfold(Some((self, part, view, None)), |state| async {
+            let (store, part, view, start) = state?;
+            let backoff = ExponentialBuilder::new()
+                .with_min_delay(Duration::from_millis(200))
+                .with_max_delay(Duration::from_secs(10))
+                .with_jitter()
+                .with_max_times(9);
+            let page =
+                (|| store.page(&part, &view, start.clone())).retry(backoff).when(StoreError::may_pass).await;
+            Some(match page {
+                Ok((page, Some(next))) => (Ok(page), Some((store, part, view, Some(next)))),
+                Ok((page, None)) => (Ok(page), None),
+                Err(error) => (Err(error), None),
+            })
+        })
+        .fuse()
+    }
+
+    async fn page(
+        &self,
+        part: &Part,
+        view: &View,
+        start: Option<Item>,
+    ) -> Result<(Vec<Item>, Option<Item>), StoreError> {
+        let empty = view.filter.as_ref().map(|_| HashMap::from([(":empty".to_owned(), text(""))]));
+        let (items, next) = match part {
+            Part::Segment(segment) => {
+                let scan = self.client.scan().table_name(&self.table).limit(ROWS_OF_A_PAGE);
+                let scan = scan.segment(*segment).total_segments(SEGMENTS);
+                let scan =
+                    scan.projection_expression(&view.projection).set_filter_expression(view.filter.clone());
+                let scan = scan.expression_attribute_names("#status", "status");
+                let scan = scan.set_expression_attribute_values(empty).set_exclusive_start_key(start);
+                let page =
+                    scan.send().await.map_err(|error| StoreError::of(Said::by(&error), &self.table))?;
+                (page.items, page.last_evaluated_key)
+            }
+            Part::Team(team_id, integration_id) => {
+                let query = self.client.query().table_name(&self.table).limit(ROWS_OF_A_PAGE);
+                let query = query.consistent_read(true);
+                let query =
+                    query.projection_expression(&view.projection).set_filter_expression(view.filter.clone());
+                let query = query.expression_attribute_names("#status", "status");
+                let query = query.set_expression_attribute_values(empty);
+                let query = query.expression_attribute_values(":team", text(team_id));
+                let query = match integration_id {
+                    None => query.key_condition_expression("team_id = :team"),
+                    Some(id) => query
+                        .key_condition_expression("team_id = :team AND integration_id = :id")
+                        .expression_attribute_values(":id", text(id)),
+                };
+                let page = query.set_exclusive_start_key(start).send().await;
+                let page = page.map_err(|error| StoreError::of(Said::by(&error), &self.table))?;
+                (page.items, page.last_evaluated_key)
+            }
+        };
+        Ok((items.unwrap_or_default(), next.filter(|key| !key.is_empty())))
+    }
+}

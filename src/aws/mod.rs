@@ -1,0 +1,92 @@
+//! What all AWS adapters share: the SDK's configuration, and what may be told of its errors.
+
+pub mod cloudwatch;
+pub mod dynamodb;
+pub mod eventbridge;
+pub mod secrets_manager;
+pub mod sqs;
+
+use crate::domain::root_cause::root_cause;
+use aws_config::{
+    BehaviorVersion, ConfigLoader, retry::RetryConfig,
+    stalled_stream_protection::StalledStreamProtectionConfig, timeout::TimeoutConfig,
+};
+use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
+use aws_smithy_http_client::{
+    Connector,
+    proxy::ProxyConfig,
+    tls::{Provider, rustls_provider::CryptoMode},
+};
+use aws_smithy_runtime_api::client::http::{SharedHttpClient, SharedHttpConnector, http_client_fn};
+use std::{
+    collections::HashMap,
+    error::Error,
+    fmt,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+/// The SDK's configuration with time-outs, of which it has none by default, and the behaviour of a fixed version.
+pub fn config() -> ConfigLoader {
+    let timeouts = TimeoutConfig::builder()
+        .connect_timeout(Duration::from_secs(1))
+        .operation_attempt_timeout(Duration::from_secs(3))
+        .operation_timeout(Duration::from_secs(10))
+        .build();
+    aws_config::defaults(BehaviorVersion::v2026_01_12())
+        .http_client(http_client())
+        .timeout_config(timeouts)
+        // Slower to act than the time-out of an attempt, which also covers the body of an answer.
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+        .retry_config(RetryConfig::standard().with_max_attempts(3))
+}
+
+/// The SDK's own HTTP client, but one for all services, and made with the first request: the SDK's makes each service's
+/// client read every root certificate of the machine at the start, and once more when it is first used.
+fn http_client() -> SharedHttpClient {
+    type Timeouts = [Option<Duration>; 2];
+    let connectors: Mutex<HashMap<Timeouts, SharedHttpConnector>> = Mutex::default();
+    http_client_fn(move |settings, components| {
+        let make = || {
+            let mut connector = Connector::builder()
+                .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
+                .connector_settings(settings.clone())
+                .proxy_config(ProxyConfig::from_env());
+            connector.set_sleep_impl(components.sleep_impl());
+            SharedHttpConnector::new(connector.build())
+        };
+        let mut connectors = connectors.lock().unwrap_or_else(PoisonError::into_inner);
+        connectors.entry([settings.connect_timeout(), settings.read_timeout()]).or_insert_with(make).clone()
+    })
+}
+
+/// What an SDK error comes down to. The error itself may print what was sent or stored, and stays in its adapter.
+#[derive(Debug)]
+pub(crate) enum Said {
+    /// The service's code.
+    Code(String),
+    /// The innermost cause, where the service gave no answer: there is no row or secret that it could show.
+    NoAnswer(String),
+}
+
+impl Said {
+    pub(crate) fn by<E, R>(error: &SdkError<E, R>) -> Self
+    where
+        E: ProvideErrorMetadata + Error + 'static,
+        R: fmt::Debug + 'static,
+    {
+        match error.as_service_error() {
+            Some(said) => Self::Code(said.code().unwrap_or("an error without a code").to_owned()),
+            None => Self::NoAnswer(root_cause(error)),
+        }
+    }
+}
+
+impl fmt::Display for Said {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => f.write_str(code),
+            Self::NoAnswer(cause) => write!(f, "no answer: {cause}"),
+        }
+    }
+}

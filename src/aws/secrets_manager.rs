@@ -1,0 +1,239 @@
+//! The app credentials: from Secrets Manager, cached per warm environment, and read again when they have aged or
+//! when TikTok refuses them.
+
+use crate::{
+    aws::Said,
+    domain::{
+        clock::Clock,
+        secret::{AppCredentials, AppSecret, Apps, CredentialsFrom},
+    },
+};
+use aws_sdk_secretsmanager::Client;
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::Deserialize;
+use std::sync::Arc;
+use tokio::sync::Mutex;
+use tracing::debug;
+
+/// How long a secret that was read is used without reading it again.
+const SECRET_TTL: TimeDelta = TimeDelta::minutes(5);
+/// The version stages of a secret.
+/// <https://docs.aws.amazon.com/secretsmanager/latest/userguide/whats-in-a-secret.html>
+const CURRENT: &str = "AWSCURRENT";
+const PENDING: &str = "AWSPENDING";
+const PREVIOUS: &str = "AWSPREVIOUS";
+
+/// Where the app credentials are kept, and the last that were read.
+#[derive(Debug)]
+pub struct Credentials {
+    source: Source,
+    clock: Clock,
+    cache: Mutex<Option<Cached>>,
+}
+
+#[derive(Debug)]
+enum Source {
+    Secret { client: Client, id: String },
+    Environment(Arc<Apps>),
+}
+
+#[derive(Debug)]
+struct Cached {
+    apps: Arc<Apps>,
+    read_at: DateTime<Utc>,
+}
+
+/// The app credentials cannot be had. No variant holds any of the secret's text.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CredentialsError {
+    /// There is no such secret, or it was made and never filled: Secrets Manager tells both alike.
+    #[error(
+        "the secret {id} does not exist, or holds no value yet: check APP_CREDENTIALS_SECRET_ID and AWS_REGION, or put \
+         the app's key and secret into it"
+    )]
+    Missing {
+        /// `APP_CREDENTIALS_SECRET_ID`.
+        id: String,
+    },
+    /// The function's role does not allow it.
+    #[error(
+        "the secret {id} may not be read: allow secretsmanager:GetSecretValue on it, and kms:Decrypt on its key"
+    )]
+    Denied {
+        /// `APP_CREDENTIALS_SECRET_ID`.
+        id: String,
+    },
+    /// Secrets Manager did not answer, or refused.
+    #[error("the secret {id} could not be read: {cause}")]
+    Unreadable {
+        /// `APP_CREDENTIALS_SECRET_ID`.
+        id: String,
+        /// Secrets Manager's word for it, or the innermost cause.
+        cause: String,
+    },
+    /// The secret's text is not what it should be.
+    #[error(
+        "the secret {id} {problem}: expected {{\"app_key\":\"…\",\"app_secret\":\"…\"}} or \
+         {{\"apps\":[{{\"app_key\":\"…\",\"app_secret\":\"…\"}},…]}}"
+    )]
+    Malformed {
+        /// `APP_CREDENTIALS_SECRET_ID`.
+        id: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+}
+
+impl Credentials {
+    /// Credentials from where the settings say; `client` is used only if that is Secrets Manager.
+    pub fn new(from: &CredentialsFrom, client: Client, clock: Clock) -> Self {
+        let source = match from {
+            CredentialsFrom::Secret(id) => Source::Secret { client, id: id.clone() },
+            CredentialsFrom::Environment(app) => {
+                Source::Environment(Arc::new(Apps(vec![Arc::new(app.clone())])))
+            }
+        };
+        Self { source, clock, cache: Mutex::new(None) }
+    }
+
+    /// The apps, read at most 5 minutes ago.
+    ///
+    /// # Errors
+    /// [`CredentialsError`] if they must be read and cannot be.
+    pub async fn apps(&self) -> Result<Arc<Apps>, CredentialsError> {
+        let (client, id) = match &self.source {
+            Source::Environment(apps) => return Ok(apps.clone()),
+            Source::Secret { client, id } => (client, id),
+        };
+        let now = self.clock.now();
+        // Held while reading: a thousand refreshes must not read one secret a thousand times.
+        let mut cache = self.cache.lock().await;
+        match &*cache {
+            Some(cached) if now - cached.read_at < SECRET_TTL => Ok(cached.apps.clone()),
+            _ => {
+                let apps = Arc::new(read(client, id, CURRENT).await?);
+                *cache = Some(Cached { apps: apps.clone(), read_at: now });
+                Ok(apps)
+            }
+        }
+    }
+
+    /// What else the secret holds for an app whose credentials TikTok `refused`: its current version, read again, then
+    /// the one that a rotation is about to make current, then the one that was current before.
+    ///
+    /// # Errors
+    /// [`CredentialsError`] if the current version cannot be read. The other two need not be there.
+    pub async fn others(
+        &self,
+        refused: &AppCredentials,
+    ) -> Result<Vec<Arc<AppCredentials>>, CredentialsError> {
+        let Source::Secret { client, id } = &self.source else { return Ok(Vec::new()) };
+        let current = Arc::new(read(client, id, CURRENT).await?);
+        *self.cache.lock().await = Some(Cached { apps: current.clone(), read_at: self.clock.now() });
+        let mut versions = vec![current];
+        for stage in [PENDING, PREVIOUS] {
+            match read(client, id, stage).await {
+                Ok(apps) => versions.push(Arc::new(apps)),
+                Err(error) => debug!("no {stage} version of the secret: {error}"),
+            }
+        }
+        let mut others: Vec<Arc<AppCredentials>> = Vec::new();
+        for app in versions.iter().filter_map(|apps| apps.get(Some(&refused.app_key))) {
+            let known = |other: &AppCredentials| other.app_secret.is_same_as(&app.app_secret);
+            if !known(refused) && !others.iter().any(|other| known(other)) {
+                others.push(app.clone());
+            }
+        }
+        Ok(others)
+    }
+}
+
+async fn read(client: &Client, id: &str, stage: &str) -> Result<Apps, CredentialsError> {
+    let get = client.get_secret_value().secret_id(id).version_stage(stage);
+    let output = get.send().await.map_err(|error| unreadable(Said::by(&error), id))?;
+    let malformed = |problem| CredentialsError::Malformed { id: id.to_owned(), problem };
+    let text = output.secret_string().ok_or_else(|| malformed("holds binary data"))?;
+    parse(text).map_err(malformed)
+}
+
+/// Reads the secret's text. The error says what is wrong in words of its own: a JSON parser's would quote the text.
+fn parse(text: &str) -> Result<Apps, &'static str> {
+    #[derive(Deserialize)]
+    struct App {
+        app_key: String,
+        app_secret: AppSecret,
+    }
+    #[derive(Deserialize)]
+    struct Many {
+        apps: Vec<App>,
+    }
+    let Ok(json) = serde_json::from_str::<serde_json::Value>(text) else { return Err("is not JSON") };
+    let apps = if json.get("apps").is_some() {
+        Many::deserialize(json)
+            .map(|many| many.apps)
+            .map_err(|_| "has an app without app_key or app_secret")?
+    } else {
+        let lacks =
+            ["app_key", "app_secret"].map(|key| json.get(key).and_then(serde_json::Value::as_str).is_none());
+        match lacks {
+            [true, true] => return Err("has neither app_key nor app_secret"),
+            [true, false] => return Err("has no app_key"),
+            [false, true] => return Err("has no app_secret"),
+            [false, false] => vec![App::deserialize(json).map_err(|_| "is not an object of strings")?],
+        }
+    };
+    if apps.is_empty() {
+        return Err("has an empty list of apps");
+    }
+    if apps.iter().any(|app| app.app_key.is_empty() || app.app_secret.expose().is_empty()) {
+        return Err("has an empty app_key or app_secret");
+    }
+    let credentials =
+        |app: App| Arc::new(AppCredentials { app_key: app.app_key, app_secret: app.app_secret });
+    Ok(Apps(apps.into_iter().map(credentials).collect()))
+}
+
+fn unreadable(said: Said, id: &str) -> CredentialsError {
+    let id = id.to_owned();
+    match said {
+        Said::Code(code) => match code.as_str() {
+            "ResourceNotFoundException" => CredentialsError::Missing { id },
+            "AccessDeniedException" | "DecryptionFailure" => CredentialsError::Denied { id },
+            _ => CredentialsError::Unreadable { id, cause: code },
+        },
+        Said::NoAnswer(_) => CredentialsError::Unreadable { id, cause: said.to_string() },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_app_or_a_list_of_apps_is_read() {
+        let one = parse(r#"{"app_key":"a","app_secret":"s"}"#).unwrap();
+        assert_eq!(one.get(None).unwrap().app_key, "a");
+        let two =
+            parse(r#"{"apps":[{"app_key":"a","app_secret":"s"},{"app_key":"b","app_secret":"t"}]}"#).unwrap();
+        assert_eq!(two.get(None).unwrap().app_key, "a");
+        assert_eq!(two.get(Some("b")).unwrap().app_secret.expose(), "t");
+        assert!(two.get(Some("c")).is_none());
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_secret_is_said_without_its_text() {
+        for (text, problem) in [
+            ("s3cr3t", "is not JSON"),
+            ("{}", "has neither app_key nor app_secret"),
+            (r#"{"app_key":"a"}"#, "has no app_secret"),
+            (r#"{"app_secret":"s3cr3t"}"#, "has no app_key"),
+            (r#"{"app_key":"a","app_secret":7}"#, "has no app_secret"),
+            (r#"{"app_key":"a","app_secret":""}"#, "has an empty app_key or app_secret"),
+            (r#"{"apps":[]}"#, "has an empty list of apps"),
+            (r#"{"apps":[{"app_key":"a"}]}"#, "has an app without app_key or app_secret"),
+            ("[]", "has neither app_key nor app_secret"),
+        ] {
+            assert_eq!(parse(text).unwrap_err(), problem, "{text}");
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! The messages that the function sends itself through its queue: work (keys only, since a token would be stale when
+//! it is read) and rescue (a pair that the table would not take; the queue is encrypted).
+
+use crate::domain::{
+    grant::{Grant, Seller},
+    integration::{IntegrationKey, Status, UnixTime},
+    secret::{AccessToken, RefreshToken},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+/// How many keys a work message holds.
+pub const KEYS_IN_A_MESSAGE: usize = 50;
+
+/// One message.
+#[derive(Debug)]
+pub enum Message {
+    /// Integrations to refresh.
+    Work(Work),
+    /// A pair to save.
+    Rescue(Box<Rescue>),
+}
+
+/// Integrations to refresh, as one run left them to others.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Work {
+    /// Whether an operator forced the run.
+    pub force: bool,
+    /// When the run began. A forced refresh is not repeated for a row that was refreshed since, so that a message
+    /// that is delivered twice does no harm.
+    pub run_started_at: UnixTime,
+    /// Which integrations.
+    pub integrations: Vec<WorkKey>,
+}
+
+/// One integration to refresh.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WorkKey {
+    /// Which integration.
+    #[serde(flatten)]
+    pub key: IntegrationKey,
+    /// Which app; none means the default app.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub app_key: Option<String>,
+}
+
+/// A pair that TikTok granted and that the table would not take: all that the save needs.
+#[derive(Debug)]
+pub struct Rescue {
+    /// Which integration.
+    pub key: IntegrationKey,
+    /// The row's status when the lease was taken.
+    pub status: Status,
+    /// The row's seller when the lease was taken.
+    pub open_id: Option<String>,
+    /// The row's access token when the lease was taken.
+    pub access_token: Option<AccessToken>,
+    /// The refresh token that was sent.
+    pub sent: RefreshToken,
+    /// What TikTok granted for it.
+    pub grant: Grant,
+}
+
+/// A message that is not one of ours. Its words never hold the message's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a message of this function's: {0}")]
+pub struct BadMessage(&'static str);
+
+impl Work {
+    /// The message's text.
+    pub fn to_json(&self) -> String {
+        json!({ "kind": "work", "work": self }).to_string()
+    }
+}
+
+impl Rescue {
+    /// The message's text: the one place where tokens are written down, for an encrypted queue.
+    pub fn to_json(&self) -> String {
+        let grant = &self.grant;
+        json!({
+            "kind": "rescue",
+            "rescue": {
+                "team_id": self.key.team_id,
+                "integration_id": self.key.integration_id,
+                "status": self.status.as_str(),
+                "open_id": self.open_id,
+                "access_token": self.access_token.as_ref().map(AccessToken::expose),
+                "sent": self.sent.expose(),
+                "granted": {
+                    "access_token": grant.access_token.expose(),
+                    "access_expires_at": grant.access_expires_at,
+                    "refresh_token": grant.refresh_token.as_ref().map(RefreshToken::expose),
+                    "refresh_expires_at": grant.refresh_expires_at,
+                    "open_id": grant.seller.open_id,
+                    "name": grant.seller.name,
+                    "base_region": grant.seller.base_region,
+                    "granted_scopes": grant.seller.granted_scopes,
+                },
+            },
+        })
+        .to_string()
+    }
+}
+
+/// Reads a message's text.
+///
+/// # Errors
+/// [`BadMessage`] for anything that the function did not write.
+pub fn parse(text: &str) -> Result<Message, BadMessage> {
+    #[derive(Deserialize)]
+    #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+    enum Text {
+        Work { work: Work },
+        Rescue { rescue: Box<RescueText> },
+    }
+    let text: Text = serde_json::from_str(text).map_err(|error| match error.classify() {
+        serde_json::error::Category::Data => BadMessage("its keys or types are others"),
+        _ => BadMessage("it is not JSON"),
+    })?;
+    match text {
+        Text::Work { work } if work.integrations.len() > KEYS_IN_A_MESSAGE => {
+            Err(BadMessage("it has too many keys"))
+        }
+        Text::Work { work } => Ok(Message::Work(work)),
+        Text::Rescue { rescue } => Ok(Message::Rescue(Box::new((*rescue).into()))),
+    }
+}
+
+/// The key of a message that could not be read as a whole, if at least that can.
+pub fn key_of(text: &str) -> Option<IntegrationKey> {
+    let json: serde_json::Value = serde_json::from_str(text).ok()?;
+    let id = |name: &str| json["rescue"][name].as_str().map(String::from);
+    Some(IntegrationKey { team_id: id("team_id")?, integration_id: id("integration_id")? })
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RescueText {
+    team_id: String,
+    integration_id: String,
+    status: String,
+    open_id: Option<String>,
+    access_token: Option<AccessToken>,
+    sent: RefreshToken,
+    granted: GrantText,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GrantText {
+    access_token: AccessToken,
+    access_expires_at: Option<UnixTime>,
+    refresh_token: Option<RefreshToken>,
+    refresh_expires_at: Option<UnixTime>,
+    open_id: Option<String>,
+    name: Option<String>,
+    base_region: Option<String>,
+    granted_scopes: Option<Vec<String>>,
+}
+
+impl From<RescueText> for Rescue {
+    fn from(text: RescueText) -> Self {
+        let granted = text.granted;
+        Self {
+            key: IntegrationKey { team_id: text.team_id, integration_id: text.integration_id },
+            status: Status::parse(&text.status),
+            open_id: text.open_id,
+            access_token: text.access_token,
+            sent: text.sent,
+            grant: Grant {
+                access_token: granted.access_token,
+                access_expires_at: granted.access_expires_at,
+                refresh_token: granted.refresh_token,
+                refresh_expires_at: granted.refresh_expires_at,
+                seller: Seller {
+                    open_id: granted.open_id,
+                    name: granted.name,
+                    base_region: granted.base_region,
+                    granted_scopes: granted.granted_scopes,
+                },
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn rescue() -> Rescue {
+        Rescue {
+            key: IntegrationKey { team_id: "1".into(), integration_id: "7".into() },
+            status: Status::Error,
+            open_id: Some("o".into()),
+            access_token: Some("TTP_old".to_owned().into()),
+            sent: "TTR_sent".to_owned().into(),
+            grant: Grant {
+                access_token: "TTP_new".to_owned().into(),
+                access_expires_at: Some(UnixTime(1)),
+                refresh_token: Some("TTR_new".to_owned().into()),
+                refresh_expires_at: None,
+                seller: Seller {
+                    name: Some("Bánh Mì".into()),
+                    granted_scopes: Some(vec!["s".into()]),
+                    ..Seller::default()
+                },
+            },
+        }
+    }
+
+    #[test]
+    fn a_rescue_comes_back_as_it_was_sent() {
+        let Ok(Message::Rescue(read)) = parse(&rescue().to_json()) else { panic!("expected a rescue") };
+        let sent = rescue();
+        assert_eq!((&read.key, &read.status, &read.open_id), (&sent.key, &sent.status, &sent.open_id));
+        assert_eq!(read.sent.expose(), "TTR_sent");
+        assert_eq!(read.access_token.unwrap().expose(), "TTP_old");
+        assert_eq!(read.grant.access_token.expose(), "TTP_new");
+        assert_eq!(read.grant.refresh_token.unwrap().expose(), "TTR_new");
+        assert_eq!((read.grant.access_expires_at, read.grant.refresh_expires_at), (Some(UnixTime(1)), None));
+        assert_eq!(read.grant.seller, sent.grant.seller);
+    }
+
+    #[test]
+    fn work_comes_back_as_it_was_sent_and_holds_keys_alone() {
+        let key = IntegrationKey { team_id: "1".into(), integration_id: "7".into() };
+        let with_app = WorkKey { key: key.clone(), app_key: Some("second".into()) };
+        let integrations = vec![WorkKey { key, app_key: None }, with_app];
+        let work = Work { force: true, run_started_at: UnixTime(9), integrations };
+        let text = work.to_json();
+        assert_eq!(
+            text,
+            r#"{"kind":"work","work":{"force":true,"integrations":[{"integration_id":"7","team_id":"1"},{"app_key":"second","integration_id":"7","team_id":"1"}],"run_started_at":9}}"#
+        );
+        assert!(matches!(parse(&text), Ok(Message::Work(read)) if read == work));
+    }
+
+    #[test]
+    fn a_bad_message_is_told_by_its_key_and_never_by_its_words() {
+        let garbled = rescue().to_json().replace("\"sent\"", "\"sant\"");
+        let error = parse(&garbled).unwrap_err();
+        assert_eq!(error.to_string(), "not a message of this function's: its keys or types are others");
+        assert_eq!(key_of(&garbled).unwrap().integration_id, "7");
+        assert_eq!(
+            parse("TTR_x").unwrap_err().to_string(),
+            "not a message of this function's: it is not JSON"
+        );
+        assert!(key_of("TTR_x").is_none());
+        assert!(!format!("{:?}", rescue()).contains("TT"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in "\\PC{0,80}") {
+            let _ = (parse(&text), key_of(&text));
+        }
+    }
+}

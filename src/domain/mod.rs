@@ -1,0 +1,18 @@
+//! The pure core: rows, the clock's time and settings go in, decisions come out. No I/O, no clock read, and no import from
+//! another folder.
+
+pub mod bounded_list;
+pub mod circuit_breaker;
+pub mod clock;
+pub mod display;
+pub mod gauges;
+pub mod grant;
+pub mod integration;
+pub mod latency;
+pub mod loopback;
+pub mod message;
+pub mod outcome;
+pub mod report_row;
+pub mod root_cause;
+pub mod secret;
+pub mod selection;

@@ -1,0 +1,111 @@
+//! Types that hold tokens and secrets. They cannot be printed, logged, compared or serialised by accident;
+//! the only way to the text is [`expose`](RefreshToken::expose), which shows in review.
+
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Deserializer};
+use std::fmt;
+use std::sync::Arc;
+
+macro_rules! secret_text {
+    ($($(#[$doc:meta])+ $name:ident;)+) => {$(
+        $(#[$doc])+
+        #[derive(Clone)]
+        pub struct $name(SecretString);
+
+        impl $name {
+            /// The text itself. Never for a log, an error or a metric.
+            pub fn expose(&self) -> &str {
+                self.0.expose_secret()
+            }
+
+            /// Whether both hold the same text.
+            pub fn is_same_as(&self, other: &Self) -> bool {
+                self.expose() == other.expose()
+            }
+        }
+
+        impl From<String> for $name {
+            fn from(text: String) -> Self {
+                Self(text.into())
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(concat!(stringify!($name), "(hidden)"))
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                String::deserialize(deserializer).map(Self::from)
+            }
+        }
+    )+};
+}
+
+secret_text! {
+    /// A TikTok Shop access token.
+    AccessToken;
+    /// A TikTok Shop refresh token.
+    RefreshToken;
+    /// A TikTok Shop app's secret.
+    AppSecret;
+    /// The code by which a seller lets an app in.
+    AuthCode;
+}
+
+/// The credentials of one TikTok Shop app.
+#[derive(Clone, Debug)]
+pub struct AppCredentials {
+    /// Which app: an identifier, not a secret.
+    pub app_key: String,
+    /// What proves it.
+    pub app_secret: AppSecret,
+}
+
+/// All apps of the secret; the first is the default.
+#[derive(Debug, Default)]
+pub struct Apps(pub Vec<Arc<AppCredentials>>);
+
+impl Apps {
+    /// The credentials for a row that names `app_key`, or for one that names none.
+    pub fn get(&self, app_key: Option<&str>) -> Option<&Arc<AppCredentials>> {
+        match app_key {
+            None => self.0.first(),
+            Some(key) => self.0.iter().find(|app| app.app_key == key),
+        }
+    }
+
+    /// The same apps, with other credentials for one of them.
+    #[must_use]
+    pub fn with(&self, newer: &Arc<AppCredentials>) -> Self {
+        let replace =
+            |app: &Arc<AppCredentials>| Arc::clone(if app.app_key == newer.app_key { newer } else { app });
+        Self(self.0.iter().map(replace).collect())
+    }
+}
+
+/// Where the app credentials come from.
+#[derive(Clone, Debug)]
+pub enum CredentialsFrom {
+    /// `APP_CREDENTIALS_SECRET_ID`: a Secrets Manager secret, by name or ARN.
+    Secret(String),
+    /// `TIKTOK_SHOP_APP_KEY` and `TIKTOK_SHOP_APP_SECRET`, for local runs.
+    Environment(AppCredentials),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_never_shows_in_debug_output() {
+        let app = AppCredentials { app_key: "29a39d".into(), app_secret: "e59af819cc".to_owned().into() };
+        let shown = format!("{app:?} {:?}", RefreshToken::from("TTR_1".to_owned()));
+        assert_eq!(
+            shown,
+            r#"AppCredentials { app_key: "29a39d", app_secret: AppSecret(hidden) } RefreshToken(hidden)"#
+        );
+    }
+}

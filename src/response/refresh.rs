@@ -1,0 +1,199 @@
+//! The answer to `refresh`, and the tally behind it: every integration examined ends in exactly one outcome,
+//! so the counts add up by construction.
+
+use crate::domain::{
+    bounded_list::BoundedList,
+    clock,
+    integration::IntegrationKey,
+    outcome::{Counts, Outcome, Report},
+    selection::{RefreshRequest, Trigger},
+};
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use std::time::Duration;
+
+/// Gathers the reports of a run in memory that does not grow with the table.
+#[derive(Debug, Default)]
+pub struct Tally {
+    counts: Counts,
+    listed: BoundedList<(Outcome, IntegrationKey), Report>,
+}
+
+impl Tally {
+    /// Counts an integration that is due.
+    pub fn due(&mut self) {
+        self.counts.due += 1;
+    }
+
+    /// Counts an integration's end.
+    pub fn ended(&mut self, report: Report) {
+        self.counts.examined += 1;
+        *self.counts.of(report.outcome) += 1;
+        self.listed.push((report.outcome, report.key.clone()), report);
+    }
+
+    /// The counts so far.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+}
+
+/// The answer to a refresh.
+#[derive(Clone, Debug, Serialize)]
+pub struct RefreshAnswer {
+    action: &'static str,
+    /// This run's id, which is on each of its log lines.
+    pub run_id: String,
+    /// Who asked.
+    pub trigger: Trigger,
+    /// Whether nothing was called or written.
+    pub dry_run: bool,
+    /// Whether tokens that are not due were taken.
+    pub force: bool,
+    /// The team that the request named.
+    pub team_id: Option<String>,
+    /// When the run began.
+    #[serde(serialize_with = "clock::to_the_second")]
+    pub started_at: DateTime<Utc>,
+    /// How long it took, in milliseconds.
+    pub duration_ms: u64,
+    /// False when anything was deferred.
+    pub complete: bool,
+    /// How many ended how.
+    pub counts: Counts,
+    /// The integrations, what needs a person first.
+    pub integrations: Vec<Report>,
+    /// How many integrations the list leaves out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub truncated: Option<u64>,
+}
+
+impl RefreshAnswer {
+    /// The answer of a run that began at `started_at` and took `took`.
+    pub fn new(
+        run_id: String,
+        request: &RefreshRequest,
+        started_at: DateTime<Utc>,
+        took: Duration,
+        tally: Tally,
+    ) -> Self {
+        let counts = tally.counts();
+        let (integrations, truncated) = tally.listed.finish();
+        Self {
+            action: "refresh",
+            run_id,
+            trigger: request.trigger,
+            dry_run: request.dry_run,
+            force: request.force,
+            team_id: request.selection.team_id().map(ToOwned::to_owned),
+            started_at,
+            duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            complete: counts.deferred == 0,
+            counts,
+            integrations,
+            truncated,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{integration::UnixTime, selection::Selection};
+    use proptest::prelude::*;
+
+    const OUTCOMES: [Outcome; 9] = [
+        Outcome::Failed,
+        Outcome::OutcomeUnknown,
+        Outcome::CannotRefresh,
+        Outcome::Deferred,
+        Outcome::Queued,
+        Outcome::Locked,
+        Outcome::Refreshed,
+        Outcome::WouldRefresh,
+        Outcome::NotDue,
+    ];
+
+    fn key(id: usize) -> IntegrationKey {
+        IntegrationKey { team_id: "1".into(), integration_id: id.to_string().into() }
+    }
+
+    fn answer(tally: Tally) -> RefreshAnswer {
+        let request = RefreshRequest {
+            selection: Selection::Team("1".into()),
+            force: false,
+            dry_run: false,
+            trigger: Trigger::Manual,
+        };
+        let started_at = DateTime::from_timestamp(1_795_399_200, 999_000_000).unwrap();
+        RefreshAnswer::new("r".into(), &request, started_at, Duration::from_millis(812), tally)
+    }
+
+    #[test]
+    fn the_answer_is_written_as_the_contract_says() {
+        let mut tally = Tally::default();
+        tally.due();
+        let expires_at = Some(UnixTime(1_764_100_000));
+        tally.ended(Report::new(key(7), Outcome::Refreshed).expiring(expires_at));
+        assert_eq!(
+            serde_json::to_value(answer(tally)).unwrap(),
+            serde_json::json!({
+                "action": "refresh", "run_id": "r", "trigger": "manual", "dry_run": false, "force": false,
+                "team_id": "1", "started_at": "2026-11-23T02:00:00Z", "duration_ms": 812, "complete": true,
+                "counts": {"examined": 1, "due": 1, "refreshed": 1, "would_refresh": 0, "skipped_not_due": 0,
+                           "skipped_locked": 0, "cannot_refresh": 0, "failed": 0, "outcome_unknown": 0,
+                           "deferred": 0, "queued": 0},
+                "integrations": [{"team_id": "1", "integration_id": "7", "outcome": "refreshed", "reason": null,
+                                  "tiktok_code": null, "message": null, "access_token_expires_at": 1_764_100_000}],
+            })
+        );
+    }
+
+    #[test]
+    fn what_needs_a_person_is_listed_first() {
+        let mut tally = Tally::default();
+        for (id, outcome) in OUTCOMES.iter().rev().enumerate() {
+            tally.ended(Report::new(key(id), *outcome));
+        }
+        let listed: Vec<_> = answer(tally).integrations.iter().map(|report| report.outcome).collect();
+        assert_eq!(listed, OUTCOMES);
+    }
+
+    #[test]
+    fn a_run_that_deferred_anything_is_not_complete() {
+        let mut tally = Tally::default();
+        tally.ended(Report::new(key(1), Outcome::Deferred));
+        assert!(!answer(tally).complete);
+    }
+
+    #[test]
+    fn the_list_stays_well_below_lambdas_limit_whatever_the_rows_hold() {
+        let mut tally = Tally::default();
+        for id in 0..12_000 {
+            let key = IntegrationKey {
+                team_id: "\u{1}".repeat(2000).into(),
+                integration_id: id.to_string().into(),
+            };
+            tally.ended(Report::new(key, Outcome::Failed).because("x", "y".repeat(9999)));
+        }
+        let answer = answer(tally);
+        let listed = answer.integrations.len() as u64;
+        assert_eq!(answer.truncated, Some(12_000 - listed));
+        assert!(listed > 0 && serde_json::to_string(&answer).unwrap().len() < 5_000_000);
+    }
+
+    proptest! {
+        #[test]
+        fn the_counts_always_add_up(outcomes in proptest::collection::vec(0..OUTCOMES.len(), 0..200)) {
+            let mut tally = Tally::default();
+            for (id, outcome) in outcomes.iter().enumerate() {
+                tally.ended(Report::new(key(id), OUTCOMES[*outcome]));
+            }
+            let c = tally.counts();
+            let sum = c.refreshed + c.would_refresh + c.skipped_not_due + c.skipped_locked + c.cannot_refresh
+                + c.failed + c.outcome_unknown + c.deferred + c.queued;
+            prop_assert_eq!(c.examined, sum);
+            prop_assert_eq!(c.examined, outcomes.len() as u64);
+        }
+    }
+}

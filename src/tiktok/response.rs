@@ -1,0 +1,286 @@
+//! Reads TikTok's answers: bytes in, a [`Grant`] or a classified failure out. An answer with a token in it is
+//! never dropped for the state of what stands beside the token.
+
+use super::error::{self, CallError};
+use crate::domain::{
+    grant::{Grant, Seller},
+    integration::UnixTime,
+};
+use serde::{Deserialize, de::IgnoredAny};
+use serde_json::value::RawValue;
+use std::{collections::BTreeMap, time::Duration};
+
+/// A JSON object of which each value is read by itself, so that what is odd beside a token does not spoil it: a key
+/// that is there twice, half a surrogate pair, a number beyond all bounds.
+type Fields<'a> = BTreeMap<String, &'a RawValue>;
+
+/// An answer's `data`, if it is a success. Business errors come with HTTP 200 and a code.
+///
+/// # Errors
+/// The failure that status, code and message mean.
+fn open(status: u16, retry_after: Option<Duration>, body: &str) -> Result<Fields<'_>, CallError> {
+    let is_success = (200..300).contains(&status);
+    let ambiguous = |message: String| Err(CallError::Ambiguous { message });
+    let body = body.trim_start_matches('\u{feff}');
+    let Ok(answer) = serde_json::from_str::<Fields<'_>>(body) else {
+        return if is_success {
+            ambiguous(format!("{status} with a body that is not {}", what_was_expected(body)))
+        } else {
+            Err(error::of_status(status, "a bare HTTP status".into(), retry_after))
+        };
+    };
+    let code = answer.get("code").and_then(|value| integer(value));
+    let message = answer.get("message").map(|value| words(value)).unwrap_or_default();
+    match code {
+        Some(code) if code != 0 && status != 429 && status < 500 => {
+            return Err(error::of_code(code, message, retry_after));
+        }
+        _ if !is_success => return Err(error::of_status(status, message, retry_after)),
+        // A success; or no readable code at all, and a pair in the answer is a pair all the same.
+        _ => {}
+    }
+    let data = answer.get("data").and_then(|data| serde_json::from_str(data.get()).ok());
+    data.map_or_else(|| ambiguous("a success without data".into()), Ok)
+}
+
+fn what_was_expected(body: &str) -> &'static str {
+    if serde_json::from_str::<IgnoredAny>(body).is_ok() { "a JSON object" } else { "whole JSON" }
+}
+
+/// Reads the answer to a token refresh or exchange.
+///
+/// # Errors
+/// The failure that status, code and message mean; [`CallError::Ambiguous`] for a success that holds no token.
+pub fn parse(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Result<Grant, CallError> {
+    let body = String::from_utf8_lossy(body);
+    let data = open(status, retry_after, &body)?;
+    let text = |key: &str| data.get(key).and_then(|value| string(value)).filter(|text| !text.is_empty());
+    let expiry = |key: &str| data.get(key).and_then(|value| integer(value)).map(UnixTime);
+    let access_token = text("access_token")
+        .ok_or_else(|| CallError::Ambiguous { message: "a success without an access token".into() })?;
+    let scopes: Option<Vec<&RawValue>> =
+        data.get("granted_scopes").and_then(|list| serde_json::from_str(list.get()).ok());
+    Ok(Grant {
+        access_token: access_token.into(),
+        access_expires_at: expiry("access_token_expire_in"),
+        refresh_token: text("refresh_token").map(Into::into),
+        refresh_expires_at: expiry("refresh_token_expire_in"),
+        seller: Seller {
+            open_id: text("open_id"),
+            name: text("seller_name"),
+            base_region: text("seller_base_region"),
+            granted_scopes: scopes.map(|list| list.iter().filter_map(|scope| string(scope)).collect()),
+        },
+    })
+}
+
+/// One shop that an authorization covers.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Shop {
+    /// TikTok's id of the shop.
+    pub id: String,
+    /// Its name.
+    #[serde(default)]
+    pub name: String,
+    /// Its market.
+    #[serde(default)]
+    pub region: String,
+    /// What later calls name the shop by.
+    #[serde(default)]
+    pub cipher: String,
+}
+
+/// Reads the answer to Get Authorized Shops.
+///
+/// # Errors
+/// The failure that status, code and message mean.
+pub(super) fn parse_shops(
+    status: u16,
+    retry_after: Option<Duration>,
+    body: &[u8],
+) -> Result<Vec<Shop>, CallError> {
+    let body = String::from_utf8_lossy(body);
+    let data = open(status, retry_after, &body)?;
+    let shops = data.get("shops").and_then(|shops| serde_json::from_str(shops.get()).ok());
+    shops.ok_or_else(|| CallError::Ambiguous { message: "a success without a list of shops".into() })
+}
+
+/// An integer, also where a client library has made a float or a string of it.
+#[expect(clippy::cast_possible_truncation, reason = "checked to be whole and within 2^53")]
+fn integer(value: &RawValue) -> Option<i64> {
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    if let Some(text) = string(value) {
+        return text.trim().parse().ok();
+    }
+    let text = value.get();
+    let whole = |number: &f64| number.fract() == 0.0 && number.abs() <= EXACT;
+    text.parse().ok().or_else(|| text.parse::<f64>().ok().filter(whole).map(|number| number as i64))
+}
+
+fn string(value: &RawValue) -> Option<String> {
+    // A number is none, and serde's error for it would cost more than all the rest of the answer.
+    value.get().starts_with('"').then(|| serde_json::from_str(value.get()).ok())?
+}
+
+/// A message's words, whatever JSON they come as.
+fn words(value: &RawValue) -> String {
+    string(value).unwrap_or_else(|| value.get().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::circuit_breaker::Sign;
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    fn granted() -> Value {
+        json!({"code": 0, "message": "success", "request_id": "r", "data": {
+            "access_token": "TTP_a", "access_token_expire_in": 1_764_100_000_i64,
+            "refresh_token": "TTR_r", "refresh_token_expire_in": 4_841_467_787_i64,
+            "open_id": "o", "seller_name": "Bánh Mì", "seller_base_region": "VN", "user_type": 0,
+            "granted_scopes": ["seller.authorization.info"],
+        }})
+    }
+
+    fn read(body: &Value) -> Result<Grant, CallError> {
+        parse(200, None, body.to_string().as_bytes())
+    }
+
+    fn with(key: &str, value: Value) -> Value {
+        let mut body = granted();
+        body["data"][key] = value;
+        body
+    }
+
+    #[test]
+    fn a_whole_answer_is_a_grant() {
+        let grant = read(&granted()).unwrap();
+        assert_eq!(grant.access_token.expose(), "TTP_a");
+        assert_eq!(grant.access_expires_at, Some(UnixTime(1_764_100_000)));
+        assert_eq!(grant.refresh_token.unwrap().expose(), "TTR_r");
+        assert_eq!(grant.refresh_expires_at, Some(UnixTime(4_841_467_787)), "absolute, and past u32");
+        assert_eq!(grant.seller.name.as_deref(), Some("Bánh Mì"));
+        assert_eq!(grant.seller.granted_scopes, Some(vec!["seller.authorization.info".into()]));
+    }
+
+    #[test]
+    fn a_token_is_taken_whatever_stands_beside_it() {
+        for odd in [json!(null), json!("soon"), json!(1.5), json!([]), json!({}), json!(u64::MAX)] {
+            let grant = read(&with("access_token_expire_in", odd.clone())).unwrap();
+            assert_eq!(grant.access_expires_at, None, "{odd}");
+        }
+        assert_eq!(
+            read(&with("access_token_expire_in", json!("17"))).unwrap().access_expires_at,
+            Some(UnixTime(17))
+        );
+        assert_eq!(
+            read(&with("access_token_expire_in", json!(1.7e9))).unwrap().access_expires_at,
+            Some(UnixTime(1_700_000_000))
+        );
+        assert!(read(&with("refresh_token", json!(null))).unwrap().refresh_token.is_none());
+        assert!(read(&with("refresh_token", json!(""))).unwrap().refresh_token.is_none());
+        assert!(read(&with("open_id", json!(5))).unwrap().seller.open_id.is_none());
+        assert!(read(&with("granted_scopes", json!("all"))).is_ok());
+        let mut no_code = granted();
+        no_code.as_object_mut().unwrap().remove("code");
+        assert!(read(&no_code).is_ok());
+    }
+
+    #[test]
+    fn a_success_without_a_token_is_no_success() {
+        for body in [
+            json!({"code": 0, "message": "success"}),
+            json!({"code": 0, "data": null}),
+            json!({"code": 0, "data": {}}),
+            json!({"code": 0, "data": []}),
+            json!({"code": 0, "data": ["TTP_a", 17, "TTR_r", 18, "o", "n", "VN", []]}),
+            json!([0, granted()["data"]]),
+            json!({}),
+            with("access_token", json!("")),
+            with("access_token", json!(7)),
+        ] {
+            assert!(matches!(read(&body), Err(CallError::Ambiguous { .. })), "{body}");
+        }
+    }
+
+    #[test]
+    fn whatever_is_unreadable_beside_a_token_does_not_spoil_it() {
+        let bodies: [&[u8]; 8] = [
+            br#"{"code":0,"message":"a","message":"b","data":{"access_token":"TTP_a"}}"#,
+            br#"{"code":0,"message":"\ud800","data":{"access_token":"TTP_a"}}"#,
+            br#"{"code":0,"data":{"access_token":"TTP_a","seller_name":"\ud800"}}"#,
+            br#"{"code":0,"data":{"access_token":"TTP_a","access_token_expire_in":1e999}}"#,
+            b"{\"code\":0,\"data\":{\"access_token\":\"TTP_a\",\"seller_name\":\"\xff\"}}",
+            b"\xef\xbb\xbf{\"code\":0,\"data\":{\"access_token\":\"TTP_a\"}}",
+            br#"{"code":0.5,"data":{"access_token":"TTP_a"}}"#,
+            br#"{"code":"0","data":{"access_token":"TTP_a","granted_scopes":["\ud800",7]}}"#,
+        ];
+        for body in bodies {
+            let grant =
+                parse(200, None, body).unwrap_or_else(|error| panic!("{error}: {}", body.escape_ascii()));
+            assert_eq!(grant.access_token.expose(), "TTP_a");
+        }
+    }
+
+    #[test]
+    fn an_error_comes_with_http_200_and_a_code() {
+        let body =
+            json!({"code": 36_004_005, "message": "can not find related auth record", "request_id": "r"});
+        assert_eq!(
+            read(&body).unwrap_err(),
+            CallError::Reauthorize { code: 36_004_005, message: "can not find related auth record".into() }
+        );
+        let open_api = json!({"code": 36_009_004, "message": "app_key is invalid", "data": null});
+        assert_eq!(read(&open_api).unwrap_err().sign(), Sign::Misconfigured);
+    }
+
+    #[test]
+    fn a_server_error_grants_nothing_whatever_its_body_says() {
+        for status in [400, 429, 500, 503] {
+            assert!(parse(status, None, granted().to_string().as_bytes()).is_err(), "{status}");
+        }
+    }
+
+    #[test]
+    fn what_a_server_in_trouble_says_of_the_seller_is_not_believed() {
+        let body = json!({"code": 36_004_001, "message": "rt has expired"}).to_string();
+        for status in [429, 500, 503] {
+            assert_eq!(parse(status, None, body.as_bytes()).unwrap_err().sign(), Sign::Failed, "{status}");
+        }
+    }
+
+    #[test]
+    fn a_status_without_readable_words_speaks_for_itself() {
+        let after = Some(Duration::from_secs(3));
+        assert_eq!(parse(429, after, b"slow down").unwrap_err().retry_after(), after);
+        assert_eq!(parse(404, None, b"404 page not found").unwrap_err().reason(), "refused");
+        assert_eq!(parse(302, None, b"").unwrap_err().reason(), "refused");
+        assert_eq!(parse(503, None, b"<html>").unwrap_err().reason(), "provider_error");
+        assert_eq!(
+            parse(200, None, b"{\"code\":0,\"data\":{\"acc").unwrap_err().reason(),
+            "no_readable_answer"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_body_panics_or_leaks(status in 100u16..600, body in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = parse(status, None, &body);
+        }
+
+        #[test]
+        fn no_json_under_any_key_panics_or_drops_the_token(
+            key in "access_token_expire_in|refresh_token|refresh_token_expire_in|open_id|seller_name|granted_scopes",
+            number: f64,
+            text in "\\PC{0,20}",
+        ) {
+            for value in [json!(number), json!(text), json!([text]), json!({ "x": number })] {
+                let grant = read(&with(&key, value)).unwrap();
+                prop_assert_eq!(grant.access_token.expose(), "TTP_a");
+                let shown = format!("{grant:?}");
+                prop_assert!(!shown.contains("TTP_a"));
+            }
+        }
+    }
+}
