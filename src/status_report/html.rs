@@ -1,5 +1,6 @@
 //! The status report as a fragment of HTML, for a CloudWatch custom widget. It must never hold a script, load anything
-//! from elsewhere, style what is outside its own class, or show a value from the data unescaped.
+//! from elsewhere or style what is outside its own class. The templates escape every value; only the style sheet, which
+//! holds no data, goes in as it is.
 
 use super::{Listed, StatusReport, relative};
 use crate::domain::{
@@ -7,7 +8,7 @@ use crate::domain::{
     integration::{Health, UnixTime},
 };
 use chrono::{DateTime, Datelike, FixedOffset, Offset, Utc};
-use html_escape::encode_quoted_attribute;
+use maud::{Markup, PreEscaped, html};
 
 /// The help text of the widget, in Markdown: the answer to `{"describe": true}`.
 pub const HELP: &str = r"## TikTok Shop tokens
@@ -38,6 +39,8 @@ team_id: 1
 ```
 ";
 
+/// What the columns of the listed integrations show.
+const HEADINGS: [&str; 5] = ["Integration", "State", "Access token", "Refresh token", "Last error"];
 /// How many integrations are listed at most.
 const MAX_ROWS: usize = 50;
 /// How many warnings are listed at most.
@@ -92,70 +95,71 @@ impl StatusReport {
     /// A self-contained fragment of HTML for a person: health at a glance, what expires when, whom to look at first.
     pub fn html(&self, place: &Place) -> String {
         let local = Local::new(place, self.generated_at);
-        let sections = [
-            "<div class=\"ttr\">".to_owned(),
-            style(place.dark),
-            self.glance(&local),
-            self.refresh_tokens_html(),
-            self.expiries(&local),
-            self.urgent(&local),
-            self.warnings_html(),
-            // CloudWatch's mark for "leave my elements unstyled".
-            "<div class=\"cwdb-no-default-styles\"></div></div>".to_owned(),
-        ];
-        sections.concat()
+        let fragment = html! {
+            div.ttr {
+                (style(place.dark))
+                (self.glance(&local))
+                (self.refresh_tokens_running_out())
+                (self.access_tokens_expiring(&local))
+                (self.most_urgent(&local))
+                (self.warning_list())
+                // CloudWatch's mark for "leave my elements unstyled".
+                div.cwdb-no-default-styles {}
+            }
+        };
+        fragment.into_string()
     }
 
-    fn glance(&self, local: &Local) -> String {
+    fn glance(&self, local: &Local) -> Markup {
         let counts = &self.counts;
-        let unreadable = match counts.total.saturating_sub(self.readable()) {
-            0 => String::new(),
-            n => format!(", {n} of them unreadable"),
-        };
-        let total =
-            if counts.total == 1 { "1 integration" } else { &format!("{} integrations", counts.total) };
-        let tiles = [
-            tile("bad", counts.cannot_refresh, "cannot refresh"),
-            tile("bad", counts.expired, "expired"),
-            tile("warn", counts.expiring_soon, "expiring soon"),
-            tile("due", counts.needs_refresh, "need a refresh"),
-            tile("good", counts.healthy, "healthy"),
-        ];
-        format!(
-            "<p><b>{total}</b>{unreadable} <small class=\"ttr-dim\">at {}, times in {}</small></p>\
-             <div class=\"ttr-tiles\">{}</div>",
-            local.date_and_time(self.generated_at),
-            local.zone,
-            tiles.concat(),
-        )
+        let unreadable = counts.total.saturating_sub(self.readable());
+        html! {
+            p {
+                b { (counts.total) @if counts.total == 1 { " integration" } @else { " integrations" } }
+                @if unreadable > 0 { ", " (unreadable) " of them unreadable" }
+                " "
+                small.ttr-dim { "at " (local.date_and_time(self.generated_at)) ", times in " (local.zone) }
+            }
+            div.ttr-tiles {
+                (tile("bad", counts.cannot_refresh, "cannot refresh"))
+                (tile("bad", counts.expired, "expired"))
+                (tile("warn", counts.expiring_soon, "expiring soon"))
+                (tile("due", counts.needs_refresh, "need a refresh"))
+                (tile("good", counts.healthy, "healthy"))
+            }
+        }
     }
 
-    fn refresh_tokens_html(&self) -> String {
+    fn refresh_tokens_running_out(&self) -> Markup {
         let tokens = &self.refresh_tokens;
-        let tiles = [
-            tile("bad", tokens.expired, "expired or missing"),
-            tile("bad", tokens.within_1_day, "within 1 day"),
-            tile("warn", tokens.within_7_days, "within 7 days"),
-            tile("warn", tokens.within_14_days, "within 14 days"),
-            tile("due", tokens.within_30_days, "within 30 days"),
-        ];
-        let tiles = tiles.concat();
-        format!("<h3>Refresh tokens running out</h3><div class=\"ttr-tiles ttr-small\">{tiles}</div>")
+        html! {
+            h3 { "Refresh tokens running out" }
+            div.ttr-tiles.ttr-small {
+                (tile("bad", tokens.expired, "expired or missing"))
+                (tile("bad", tokens.within_1_day, "within 1 day"))
+                (tile("warn", tokens.within_7_days, "within 7 days"))
+                (tile("warn", tokens.within_14_days, "within 14 days"))
+                (tile("due", tokens.within_30_days, "within 30 days"))
+            }
+        }
     }
 
-    fn expiries(&self, local: &Local) -> String {
-        let soonest = self.soonest_access_token_expiry.map_or_else(String::new, |at| {
-            format!("<p>The soonest in use: {} ({}).</p>", local.moment(at), relative(at, local.now))
-        });
-        let chart = if self.lists_nothing() {
-            "<p class=\"ttr-dim\">This report lists no integrations.</p>".to_owned()
-        } else {
-            chart(&self.bars(), local)
-        };
-        let left_out = self.truncated.map_or_else(String::new, |n| {
-            format!("<p class=\"ttr-dim\">Without {n} integrations, less urgent than these.</p>")
-        });
-        format!("<h3>Access tokens expiring in the coming 7 days</h3>{chart}{soonest}{left_out}")
+    fn access_tokens_expiring(&self, local: &Local) -> Markup {
+        html! {
+            h3 { "Access tokens expiring in the coming 7 days" }
+            // A chart of a summary's empty list would say that nothing expires.
+            @if self.integrations.is_empty() && self.readable() > 0 {
+                p.ttr-dim { "This report lists no integrations." }
+            } @else {
+                (chart(&self.bars(), local))
+            }
+            @if let Some(at) = self.soonest_access_token_expiry {
+                p { "The soonest in use: " (local.moment(at)) " (" (relative(at, local.now)) ")." }
+            }
+            @if let Some(n) = self.truncated {
+                p.ttr-dim { "Without " (n) " integrations, less urgent than these." }
+            }
+        }
     }
 
     /// How many access tokens expire in each quarter of a day from now on. Integrations that count as expired have
@@ -172,59 +176,47 @@ impl StatusReport {
         (0..SPAN / BAR).map(|bar| expiring(bar * BAR)).collect()
     }
 
-    fn urgent(&self, local: &Local) -> String {
+    fn most_urgent(&self, local: &Local) -> Markup {
         let counts = &self.counts;
         let urgent = counts.cannot_refresh + counts.expired + counts.expiring_soon;
-        let heading = "<h3>Look at these first</h3>";
-        if urgent == 0 {
-            let none =
-                if counts.total == 0 { "There are no integrations yet." } else { "None needs a person now." };
-            return format!("{heading}<p class=\"ttr-dim\">{none}</p>");
+        let rows: Vec<&Listed> =
+            self.integrations.iter().filter(|listed| is_urgent(listed.state)).take(MAX_ROWS).collect();
+        html! {
+            h3 { "Look at these first" }
+            @if counts.total == 0 {
+                p.ttr-dim { "There are no integrations yet." }
+            } @else if urgent == 0 {
+                p.ttr-dim { "None needs a person now." }
+            } @else if rows.is_empty() {
+                p.ttr-dim { (urgent) " integrations, which this report does not list." }
+            } @else {
+                div.ttr-wide {
+                    table {
+                        thead { tr { @for heading in HEADINGS { th { (heading) } } } }
+                        tbody { @for listed in &rows { (row(listed, local)) } }
+                    }
+                }
+                // A report may list fewer than it counts.
+                (more(urgent.saturating_sub(rows.len() as u64)))
+            }
         }
-        let rows: Vec<String> = self
-            .integrations
-            .iter()
-            .filter(|listed| is_urgent(listed.state))
-            .take(MAX_ROWS)
-            .map(|listed| row(listed, local))
-            .collect();
-        // A report may list fewer than it counts.
-        let more = more(urgent.saturating_sub(rows.len() as u64));
-        if rows.is_empty() {
-            return format!(
-                "{heading}<p class=\"ttr-dim\">{urgent} integrations, which this report does not list.</p>"
-            );
-        }
-        format!(
-            "{heading}<div class=\"ttr-wide\"><table><thead><tr><th>Integration</th><th>State</th>\
-             <th>Access token</th><th>Refresh token</th><th>Last error</th></tr></thead>\
-             <tbody>{}</tbody></table></div>{more}",
-            rows.concat()
-        )
     }
 
-    fn warnings_html(&self) -> String {
-        if self.warnings.is_empty() {
-            return String::new();
+    fn warning_list(&self) -> Markup {
+        html! {
+            @if !self.warnings.is_empty() {
+                h3 { "Warnings" }
+                ul {
+                    @for warning in self.warnings.iter().take(MAX_WARNINGS) { li { (cut(warning, MAX_WARNING)) } }
+                }
+                (more(self.warnings.len().saturating_sub(MAX_WARNINGS) as u64))
+            }
         }
-        let items: Vec<String> = self
-            .warnings
-            .iter()
-            .take(MAX_WARNINGS)
-            .map(|warning| format!("<li>{}</li>", shown(warning, MAX_WARNING)))
-            .collect();
-        let more = more(self.warnings.len().saturating_sub(MAX_WARNINGS) as u64);
-        format!("<h3>Warnings</h3><ul>{}</ul>{more}", items.concat())
     }
 
     fn readable(&self) -> u64 {
         let counts = &self.counts;
         counts.healthy + counts.expiring_soon + counts.expired + counts.needs_refresh + counts.cannot_refresh
-    }
-
-    /// Whether the report is a summary: a chart of its empty list would say that nothing expires.
-    fn lists_nothing(&self) -> bool {
-        self.integrations.is_empty() && self.readable() > 0
     }
 }
 
@@ -232,7 +224,6 @@ impl StatusReport {
 struct Local {
     now: DateTime<Utc>,
     offset: FixedOffset,
-    /// Escaped.
     zone: String,
 }
 
@@ -243,7 +234,7 @@ impl Local {
             // An offset that no zone has is not shown as if it were kept.
             (None, _) => "UTC".to_owned(),
             (Some(offset), "") => format!("UTC{offset}"),
-            (Some(_), zone) => shown(zone, MAX_NAME),
+            (Some(_), zone) => cut(zone, MAX_NAME),
         };
         Self { now, offset: offset.unwrap_or_else(|| Utc.fix()), zone }
     }
@@ -264,13 +255,6 @@ impl Local {
         time.format(if is_this_year { "%-d %b %H:%M" } else { "%-d %b %Y %H:%M" }).to_string()
     }
 
-    /// A moment for a cell: when, and how far away that is.
-    fn cell(&self, at: Option<UnixTime>) -> String {
-        let Some(at) = at else { return "–".to_owned() };
-        let away = self.time(at).map_or_else(String::new, |_| dim(&relative(at, self.now)));
-        format!("{}{away}", self.moment(at))
-    }
-
     /// How long after local midnight it is, in seconds.
     fn since_midnight(&self) -> i64 {
         (self.now.timestamp() + i64::from(self.offset.local_minus_utc())).rem_euclid(DAY)
@@ -281,144 +265,145 @@ fn is_urgent(state: Health) -> bool {
     matches!(state, Health::CannotRefresh | Health::Expired | Health::ExpiringSoon)
 }
 
+/// A text from the data, fit to be shown: cut to `limit` characters, with blanks for control characters.
+fn cut(text: &str, limit: usize) -> String {
+    let mut cut: String = text.chars().take(limit).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if text.chars().nth(limit).is_some() {
+        cut.push('…');
+    }
+    cut
+}
+
 /// A counted tile. Nothing counted raises no alarm.
-fn tile(tone: &str, count: u64, label: &str) -> String {
+fn tile(tone: &str, count: u64, label: &str) -> Markup {
     let tone = if count == 0 { "none" } else { tone };
-    format!("<div class=\"ttr-tile ttr-{tone}\"><b>{count}</b>{label}</div>")
+    html! { div.ttr-tile.{ "ttr-" (tone) } { b { (count) } (label) } }
 }
 
-fn row(listed: &Listed, local: &Local) -> String {
-    let key =
-        format!("{} / {}", shown(&listed.key.team_id, MAX_NAME), shown(&listed.key.integration_id, MAX_NAME));
-    let integration = match listed.seller_name.as_deref() {
-        None | Some("") => key,
-        Some(name) => format!("<b>{}</b>{}", shown(name, MAX_NAME), dim(&key)),
-    };
+/// An integration's row of the table.
+fn row(listed: &Listed, local: &Local) -> Markup {
+    let key = &listed.key;
+    let key = format!("{} / {}", cut(&key.team_id, MAX_NAME), cut(&key.integration_id, MAX_NAME));
     let tone = if listed.state == Health::ExpiringSoon { "warn" } else { "bad" };
-    let status = match listed.status.as_str() {
-        "active" => String::new(),
-        status => dim(&format!("status {}", shown(status, MAX_STATUS))),
-    };
-    format!(
-        "<tr><td>{integration}</td><td class=\"ttr-fixed\"><b class=\"ttr-{tone}\">{}</b>{status}</td>\
-         <td class=\"ttr-fixed\">{}</td><td class=\"ttr-fixed\">{}</td><td>{}</td></tr>",
-        listed.state.as_str().replace('_', " "),
-        local.cell(listed.access_token_expires_at),
-        local.cell(listed.refresh_token_expires_at),
-        last_error(listed, local),
-    )
+    html! {
+        tr {
+            td {
+                @match listed.seller_name.as_deref() {
+                    None | Some("") => (key),
+                    Some(name) => { b { (cut(name, MAX_NAME)) } (second_line(&key)) }
+                }
+            }
+            td.ttr-fixed {
+                b.{ "ttr-" (tone) } { (listed.state.as_str().replace('_', " ")) }
+                @if listed.status != "active" {
+                    (second_line(&format!("status {}", cut(&listed.status, MAX_STATUS))))
+                }
+            }
+            td.ttr-fixed { (expiry(listed.access_token_expires_at, local)) }
+            td.ttr-fixed { (expiry(listed.refresh_token_expires_at, local)) }
+            td { (last_error(listed, local)) }
+        }
+    }
 }
 
-fn last_error(listed: &Listed, local: &Local) -> String {
-    let Some(error) = listed.error_message.as_ref().or(listed.error_code.as_ref()) else {
-        return "–".to_owned();
-    };
+/// When a token expires, and how far away that is.
+fn expiry(at: Option<UnixTime>, local: &Local) -> Markup {
+    html! {
+        @if let Some(at) = at {
+            (local.moment(at))
+            @if local.time(at).is_some() { (second_line(&relative(at, local.now))) }
+        } @else { "–" }
+    }
+}
+
+fn last_error(listed: &Listed, local: &Local) -> Markup {
     let at = listed.error_at.map(|at| local.moment(at));
-    let failures = match listed.consecutive_failures {
-        n if n < 2 => None,
-        n => Some(format!("{n} failures in a row")),
-    };
+    let failures = listed.consecutive_failures;
+    let failures = (failures > 1).then(|| format!("{failures} failures in a row"));
     let details: Vec<String> = at.into_iter().chain(failures).collect();
-    let details = if details.is_empty() { String::new() } else { dim(&details.join(", ")) };
-    format!("{}{details}", shown(error, MAX_ERROR))
+    html! {
+        @if let Some(error) = listed.error_message.as_ref().or(listed.error_code.as_ref()) {
+            (cut(error, MAX_ERROR))
+            @if !details.is_empty() { (second_line(&details.join(", "))) }
+        } @else { "–" }
+    }
 }
 
-/// A second, quieter line. Takes HTML.
-fn dim(html: &str) -> String {
-    format!("<div><small class=\"ttr-dim\">{html}</small></div>")
+/// A second, quieter line of a cell.
+fn second_line(text: &str) -> Markup {
+    html! { div { small.ttr-dim { (text) } } }
 }
 
-fn more(left_out: u64) -> String {
-    if left_out == 0 { String::new() } else { format!("<p class=\"ttr-dim\">and {left_out} more</p>") }
+/// How many items a list leaves out.
+fn more(left_out: u64) -> Markup {
+    html! { @if left_out > 0 { p.ttr-dim { "and " (left_out) " more" } } }
 }
 
 /// The bars from now to a week ahead, with the days of the local calendar below them.
-fn chart(bars: &[u64], local: &Local) -> String {
+fn chart(bars: &[u64], local: &Local) -> Markup {
     let (total, max) = (bars.iter().sum::<u64>(), bars.iter().copied().max().unwrap_or(0));
     if max == 0 {
-        return "<p class=\"ttr-dim\">None expires in this time.</p>".to_owned();
+        return html! { p.ttr-dim { "None expires in this time." } };
     }
     let title = format!(
         "Access tokens that expire in the coming 7 days: {total}, at most {max} in 6 hours; times in {}",
         local.zone
     );
     let (right, top) = (LEFT + SPAN / SECONDS_PER_PIXEL, FLOOR - TALLEST.cast_signed());
-    let columns: Vec<String> =
-        (0_i64..).zip(bars).map(|(index, count)| column(index, *count, max, local)).collect();
-    let days: Vec<String> =
-        (0..=SPAN / DAY).map(|day| day_mark(day * DAY - local.since_midnight(), local)).collect();
-    format!(
-        "<div class=\"ttr-wide\"><svg viewBox=\"0 0 {width} 138\" role=\"img\" aria-label=\"{title}\">\
-         <title>{title}</title>{days}\
-         <path class=\"ttr-line\" d=\"M{LEFT} {top}H{right}\"/>{columns}\
-         <path class=\"ttr-floor\" d=\"M{LEFT} {FLOOR}H{right}\"/>\
-         <text x=\"{label}\" y=\"{top_label}\" text-anchor=\"end\">{max}</text>\
-         <text x=\"{label}\" y=\"{FLOOR}\" text-anchor=\"end\">0</text></svg></div>",
-        width = right + 8,
-        days = days.concat(),
-        columns = columns.concat(),
-        label = LEFT - 6,
-        top_label = top + 4,
-    )
+    html! {
+        div.ttr-wide {
+            svg viewBox={ "0 0 " (right + 8) " 138" } role="img" aria-label=(title) {
+                title { (title) }
+                @for day in 0..=SPAN / DAY { (day_mark(day * DAY - local.since_midnight(), local)) }
+                path.ttr-line d={ "M" (LEFT) " " (top) "H" (right) } {}
+                @for (index, count) in (0..).zip(bars) { (bar(index, *count, max, local)) }
+                path.ttr-floor d={ "M" (LEFT) " " (FLOOR) "H" (right) } {}
+                text x=(LEFT - 6) y=(top + 4) text-anchor="end" { (max) }
+                text x=(LEFT - 6) y=(FLOOR) text-anchor="end" { "0" }
+            }
+        }
+    }
 }
 
-fn column(index: i64, count: u64, max: u64, local: &Local) -> String {
-    if count == 0 {
-        return String::new();
-    }
-    let now = UnixTime::of(local.now).0;
-    let (from, until) = (UnixTime(now + index * BAR), UnixTime(now + (index + 1) * BAR));
+/// The bar of the chart for `count` of at most `max` tokens, with its count and its times as a tooltip.
+fn bar(index: i64, count: u64, max: u64, local: &Local) -> Markup {
+    let moment = |index: i64| local.moment(UnixTime(local.now.timestamp() + index * BAR));
     let height = (count * TALLEST).div_ceil(max).cast_signed();
     let width = BAR / SECONDS_PER_PIXEL;
-    format!(
-        "<rect class=\"ttr-bar\" x=\"{}\" y=\"{}\" width=\"{}\" height=\"{height}\">\
-         <title>{count}: {} to {}</title></rect>",
-        LEFT + index * width + 2,
-        FLOOR - height,
-        width - 4,
-        local.moment(from),
-        local.moment(until),
-    )
+    html! {
+        @if count > 0 {
+            rect.ttr-bar x=(LEFT + index * width + 2) y=(FLOOR - height) width=(width - 4) height=(height) {
+                title { (count) ": " (moment(index)) " to " (moment(index + 1)) }
+            }
+        }
+    }
 }
 
 /// The line at which a local day begins, and its name. `begin` is told from now, in seconds.
-fn day_mark(begin: i64, local: &Local) -> String {
+fn day_mark(begin: i64, local: &Local) -> Markup {
     let (from, until) = (begin.max(0), (begin + DAY).min(SPAN));
     let x = |at: i64| LEFT + at / SECONDS_PER_PIXEL;
-    let line = if (1..SPAN).contains(&begin) {
-        format!("<path class=\"ttr-line\" d=\"M{} 8V{}\"/>", x(begin), FLOOR + 6)
-    } else {
-        String::new()
-    };
     // The ends of the week may be too narrow for a name.
     let has_room = until - from >= DAY / 2;
     let noon = local.time(UnixTime(local.now.timestamp() + begin + DAY / 2)).filter(|_| has_room);
-    let name = noon.map_or_else(String::new, |noon| {
-        let middle = x(i64::midpoint(from, until));
-        format!("<text x=\"{middle}\" y=\"132\" text-anchor=\"middle\">{}</text>", noon.format("%a %-d"))
-    });
-    format!("{line}{name}")
-}
-
-/// A text from the data, ready for HTML: cut, without control characters, escaped for text and quoted attributes.
-fn shown(text: &str, limit: usize) -> String {
-    let mut cut: String = text.chars().take(limit).map(|c| if c.is_control() { ' ' } else { c }).collect();
-    if text.chars().nth(limit).is_some() {
-        cut.push('…');
+    html! {
+        @if (1..SPAN).contains(&begin) { path.ttr-line d={ "M" (x(begin)) " 8V" (FLOOR + 6) } {} }
+        @if let Some(noon) = noon {
+            text x=(x(i64::midpoint(from, until))) y="132" text-anchor="middle" { (noon.format("%a %-d")) }
+        }
     }
-    encode_quoted_attribute(&cut).into_owned()
 }
 
-fn style(dark: bool) -> String {
+/// The style sheet, all of it our own text.
+fn style(dark: bool) -> Markup {
     // All but the thin lines have a contrast of 4.5 or more with what they stand on.
     let [back, text, dim, line, bad, warn, due, good] = if dark {
         ["#161d26", "#e9ebed", "#b6bec9", "#414d5c", "#ff7a7a", "#f2b844", "#6db3f8", "#5fc98b"]
     } else {
         ["#ffffff", "#16191f", "#545b64", "#d5dbdb", "#c7250e", "#9a5b00", "#0b63b5", "#0b7a2b"]
     };
-    format!(
-        "<style>{STYLE}\
-         .ttr{{background:{back};color:{text}}}\
+    let colours = format!(
+        ".ttr{{background:{back};color:{text}}}\
          .ttr .ttr-tile,.ttr th,.ttr td{{border-color:{line}}}\
          .ttr .ttr-dim,.ttr .ttr-none{{color:{dim}}}\
          .ttr .ttr-tile.ttr-bad{{border-left-color:{bad}}}.ttr b.ttr-bad,.ttr .ttr-bad b{{color:{bad}}}\
@@ -426,8 +411,9 @@ fn style(dark: bool) -> String {
          .ttr .ttr-tile.ttr-due{{border-left-color:{due}}}.ttr .ttr-due b{{color:{due}}}\
          .ttr .ttr-tile.ttr-good{{border-left-color:{good}}}.ttr .ttr-good b{{color:{good}}}\
          .ttr svg text{{fill:{dim}}}.ttr .ttr-bar{{fill:{due}}}\
-         .ttr .ttr-line{{stroke:{line};fill:none}}.ttr .ttr-floor{{stroke:{dim};fill:none}}</style>"
-    )
+         .ttr .ttr-line{{stroke:{line};fill:none}}.ttr .ttr-floor{{stroke:{dim};fill:none}}"
+    );
+    html! { style { (PreEscaped(STYLE)) (PreEscaped(colours)) } }
 }
 
 #[cfg(test)]
@@ -494,16 +480,18 @@ mod tests {
         html
     }
 
-    /// Every tag that is opened is closed, in order, and every attribute is quoted.
+    /// Every tag that is opened is closed, in order, and every attribute is in double quotes.
     fn assert_balanced(html: &str) {
         let mut open = Vec::new();
         for piece in html.split('<').skip(1) {
             let (tag, text) = piece.split_once('>').expect("a tag ends");
             assert!(!text.contains('>'), "a stray > after <{tag}>");
             assert!(tag.matches('"').count() % 2 == 0, "an open quote in <{tag}>");
+            let mut names = tag.split('"').step_by(2).map(|name| name.strip_suffix('=').unwrap_or(name));
+            assert!(!names.any(|name| name.contains(['=', '\''])), "not in double quotes: <{tag}>");
             if let Some(name) = tag.strip_prefix('/') {
                 assert_eq!(open.pop(), Some(name), "in {html}");
-            } else if !tag.ends_with('/') {
+            } else {
                 open.push(tag.split(' ').next().unwrap());
             }
         }
@@ -525,7 +513,7 @@ mod tests {
         let html = report.html(&zone(0, &nasty));
         assert_balanced(&html);
         assert!(!html.contains("<img") && !html.contains('\u{0}'), "{html}");
-        let escaped = "&lt;img src=x onerror=alert(1)&gt;&quot;&#x27;&amp; ";
+        let escaped = "&lt;img src=x onerror=alert(1)&gt;&quot;'&amp; ";
         // Both ids, name, message, code, warning; the zone in the head and in the chart's two titles. The status is cut.
         assert_eq!(html.matches(escaped).count(), 9, "{html}");
         assert!(html.contains("status &lt;img src=x onerror=a…"), "{html}");
@@ -548,7 +536,7 @@ mod tests {
     #[test]
     fn every_rule_keeps_to_the_fragments_own_class() {
         for dark in [false, true] {
-            let style = style(dark);
+            let style = style(dark).into_string();
             let rules = style.strip_prefix("<style>").unwrap().strip_suffix("</style>").unwrap();
             for rule in rules.split_terminator('}') {
                 let selectors = rule.split_once('{').expect("a rule has selectors").0;
