@@ -1,45 +1,64 @@
-//! One event in, one answer out: what the function does for an invocation, whoever carries it here.
+//! One event in, one response out: what the function does for an invocation, whoever delivers it.
 
+pub use crate::services::EmitMetrics;
 use crate::{
     actions::{
-        cleanup,
-        connect::{self, ConnectError},
-        queue, status,
+        cleanup, connect,
+        connect::ConnectError,
+        queue,
+        status::{self, Status},
         verify::{self, Fresh, TokenError, VerifyError},
     },
-    aws::{
-        dynamodb::{Store, StoreError},
-        eventbridge::EventBus,
-        secrets_manager::Credentials,
-        sqs::Queue,
-    },
+    aws::dynamodb::TableError,
     domain::{
         clock::Clock,
         integration::IntegrationKey,
+        retry_policy::RetryPolicy,
         secret::{AccessToken, AppCredentials},
     },
     event::{self, BadEvent, Request},
-    refresh::Pace,
-    response::Answer,
+    response::{CleanupResponse, ConnectResponse, RefreshResponse, VerifyResponse},
     run::{self, RunError},
-    services::{Emit, Services},
+    services::Services,
     settings::Settings,
-    status_report,
-    tiktok::{ApiError, RateLimiter, TikTok},
+    status_report::{self, StatusReport},
+    tiktok::ApiError,
 };
 use aws_config::SdkConfig;
+use aws_lambda_events::sqs::SqsBatchResponse;
 use chrono::{DateTime, Utc};
-use governor::Quota;
 use lambda_runtime::Diagnostic;
-use std::{future::Future, num::NonZeroU32, sync::Arc};
+use serde::Serialize;
+use std::{future::Future, sync::Arc};
 
 /// The function, with the clients that a warm environment keeps.
 #[derive(Debug)]
 pub struct Function {
-    services: Services,
+    services: Arc<Services>,
 }
 
-/// Why an invocation failed. It carries the type and the message that Lambda shows.
+/// A response to any event. None ever holds a token or a secret.
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+pub enum Response {
+    /// To `refresh`.
+    Refresh(Box<RefreshResponse>),
+    /// To messages of the queue: which of them SQS must deliver again.
+    /// <https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html>
+    Queue(SqsBatchResponse),
+    /// To `status`, for a program.
+    Status(Box<StatusReport>),
+    /// To `status`, for a person.
+    Text(String),
+    /// To `cleanup`.
+    Cleanup(Box<CleanupResponse>),
+    /// To `connect`.
+    Connect(Box<ConnectResponse>),
+    /// To `verify`.
+    Verify(Box<VerifyResponse>),
+}
+
+/// Why an invocation failed: the type and the message that Lambda shows.
 #[derive(Debug, thiserror::Error)]
 pub enum InvocationError {
     /// The event was not understood.
@@ -50,7 +69,7 @@ pub enum InvocationError {
     Run(#[from] RunError),
     /// The table could not be read.
     #[error(transparent)]
-    Table(#[from] StoreError),
+    Table(#[from] TableError),
     /// The tokens could not be verified.
     #[error(transparent)]
     Verify(#[from] VerifyError),
@@ -71,7 +90,7 @@ impl InvocationError {
         match self {
             Self::Event(_) => "BadEvent",
             Self::Connect(error) => error.error_type(),
-            Self::Table(_) | Self::Run(RunError::Table(_)) | Self::Verify(VerifyError::Store(_)) => {
+            Self::Table(_) | Self::Run(RunError::Table(_)) | Self::Verify(VerifyError::Table(_)) => {
                 "TableUnavailable"
             }
             Self::Run(RunError::Credentials(_)) | Self::Verify(VerifyError::Credentials(_)) => {
@@ -83,46 +102,25 @@ impl InvocationError {
 }
 
 impl Function {
-    /// The function with clients made from `sdk`. Nothing is connected yet, and no root certificate read.
-    pub fn new(settings: Settings, sdk: &SdkConfig, clock: Clock, emit: Emit) -> Self {
-        let pace = Pace::with_call(settings.tiktok_timeout);
-        Self::with_pace(settings, sdk, clock, emit, pace)
+    /// The function with clients made from `sdk`. Nothing is connected yet.
+    pub fn new(settings: Settings, sdk: &SdkConfig, clock: Clock, emit_metrics: EmitMetrics) -> Self {
+        let retry_policy = RetryPolicy::with_call_timeout(settings.tiktok_timeout);
+        Self::with_retry_policy(settings, sdk, clock, emit_metrics, retry_policy)
     }
 
-    /// As [`Function::new`], with waits of one's own.
-    pub fn with_pace(settings: Settings, sdk: &SdkConfig, clock: Clock, emit: Emit, pace: Pace) -> Self {
-        let rate = settings.max_requests_per_second;
-        // A small burst evens out late timers; a large one would double the rate of the first second.
-        let burst = NonZeroU32::new(rate.get().div_ceil(10)).unwrap_or(NonZeroU32::MIN);
-        let secrets = aws_sdk_secretsmanager::Client::new(sdk);
-        Self {
-            services: Services {
-                store: Store::new(aws_sdk_dynamodb::Client::new(sdk), &settings.table_name),
-                tiktok: TikTok::new(
-                    &settings.tiktok_auth_url,
-                    &settings.tiktok_api_url,
-                    settings.tiktok_timeout,
-                ),
-                credentials: Arc::new(Credentials::new(&settings.credentials, secrets, clock.clone())),
-                limiter: Arc::new(RateLimiter::new(Quota::per_second(rate).allow_burst(burst))),
-                queue: settings
-                    .work_queue_url
-                    .as_ref()
-                    .map(|url| Queue::new(aws_sdk_sqs::Client::new(sdk), url)),
-                bus: settings
-                    .event_bus_name
-                    .as_ref()
-                    .map(|name| EventBus::new(aws_sdk_eventbridge::Client::new(sdk), name)),
-                settings,
-                clock,
-                pace,
-                emit,
-            },
-        }
+    /// As [`Function::new`], with another retry policy.
+    pub fn with_retry_policy(
+        settings: Settings,
+        sdk: &SdkConfig,
+        clock: Clock,
+        emit_metrics: EmitMetrics,
+        retry_policy: RetryPolicy,
+    ) -> Self {
+        Self { services: Arc::new(Services::new(settings, sdk, clock, emit_metrics, retry_policy)) }
     }
 
-    /// An access token of an integration that lives for more than 5 minutes: the stored one, or a new one, had by the
-    /// same protocol as the nightly run's.
+    /// An integration's access token that lives for more than 5 minutes: the stored one, or a new one from the same protocol
+    /// as the nightly run's.
     ///
     /// ```no_run
     /// # use tiktok_token_refresh::{actions::verify::TokenError, domain::integration::IntegrationKey, handler::Function};
@@ -130,7 +128,7 @@ impl Function {
     /// let key = IntegrationKey { team_id: "1".into(), integration_id: "7".into() };
     /// let deadline = chrono::Utc::now() + chrono::TimeDelta::minutes(5);
     /// let token = function.ensure_valid_access_token(&key, deadline).await?;
-    /// // Its text is had by `token.expose()` alone, and never printed by accident.
+    /// // `token.expose()` is the only way to its text, so it is never printed by accident.
     /// # Ok(())
     /// # }
     /// ```
@@ -145,8 +143,8 @@ impl Function {
         Box::pin(verify::ensure_valid_access_token(&self.services, key, deadline)).await
     }
 
-    /// Makes a call with an integration's access token. If TikTok does not take the token, it is refreshed once and the
-    /// call made again; no other error refreshes anything.
+    /// Makes a call with an integration's access token. If TikTok does not accept the token, refreshes it once and calls again;
+    /// no other error refreshes anything.
     ///
     /// ```no_run
     /// # use tiktok_token_refresh::{
@@ -166,7 +164,7 @@ impl Function {
     /// ```
     ///
     /// # Errors
-    /// [`TokenError`], whose call's part is the call's own.
+    /// [`TokenError`]; its `Call` variant is the call's own error.
     pub async fn call_with_valid_token<T, F, Fut>(
         &self,
         key: &IntegrationKey,
@@ -177,40 +175,36 @@ impl Function {
         F: Fn(AppCredentials, AccessToken) -> Fut,
         Fut: Future<Output = Result<T, ApiError>>,
     {
-        Box::pin(verify::call_for(&self.services, key, deadline, call)).await
+        Box::pin(verify::call_with_valid_token(&self.services, key, deadline, call)).await
     }
 
-    /// Answers one event, by `deadline`. The future is to be polled to its end: one that is dropped before takes its
-    /// refreshes in mid-flight with it.
+    /// Responds to one event, by `deadline`. Poll the future to its end: dropping it drops the refreshes in mid-flight.
     ///
     /// # Errors
     /// [`InvocationError`] if the event is not understood or the run as a whole could not be done.
-    pub async fn handle(&self, event: &str, deadline: DateTime<Utc>) -> Result<Answer, InvocationError> {
-        match event::parse(event) {
-            Ok(Request::Refresh(request)) => {
-                // Boxed, as the compiler gives up on a future of that depth.
-                let run = Box::pin(run::run(&self.services, &request, deadline));
-                Ok(Answer::Refresh(Box::new(run.await?)))
+    pub async fn handle(&self, event: &str, deadline: DateTime<Utc>) -> Result<Response, InvocationError> {
+        let request = event::parse(event).inspect_err(|error| tracing::error!("{error}"))?;
+        let services = &self.services;
+        // The long futures are boxed: inlined, their depth is more than the compiler accepts.
+        Ok(match request {
+            Request::Refresh(request) => {
+                Response::Refresh(Box::new(Box::pin(run::run(services, &request, deadline)).await?))
             }
-            Ok(Request::Describe) => Ok(Answer::Text(status_report::HELP.into())),
-            Ok(Request::Status(request)) => Ok(status::run(&self.services, &request).await?),
-            Ok(Request::Verify(selection)) => {
-                let run = Box::pin(verify::run(&self.services, &selection, deadline));
-                Ok(Answer::Verify(Box::new(run.await?)))
+            Request::Describe => Response::Text(status_report::HELP.into()),
+            Request::Status(request) => match status::run(services, &request).await? {
+                Status::Json(report) => Response::Status(report),
+                Status::Text(text) => Response::Text(text),
+            },
+            Request::Verify(selection) => {
+                Response::Verify(Box::new(Box::pin(verify::run(services, &selection, deadline)).await?))
             }
-            Ok(Request::Connect(request)) => {
-                Ok(Answer::Connect(Box::new(connect::run(&self.services, &request, deadline).await?)))
+            Request::Connect(request) => {
+                Response::Connect(Box::new(connect::run(services, &request, deadline).await?))
             }
-            Ok(Request::Cleanup(request)) => {
-                Ok(Answer::Cleanup(Box::new(cleanup::run(&self.services, &request).await?)))
+            Request::Cleanup(request) => Response::Cleanup(Box::new(cleanup::run(services, &request).await?)),
+            Request::Queue(records) => {
+                Response::Queue(Box::pin(queue::run(services, records, deadline)).await)
             }
-            Ok(Request::Queue(records)) => {
-                Ok(Answer::Queue(Box::pin(queue::run(&self.services, records, deadline)).await))
-            }
-            Err(error) => {
-                tracing::error!("{error}");
-                Err(error.into())
-            }
-        }
+        })
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! An event becomes a [`event::Request`], becomes a stream of [`integration::Candidate`] rows (keys and expiries, no
 //! tokens), each becomes a leased row (the only thing that can call TikTok), each becomes an
-//! [`report::Outcome`], all become an [`answer::RefreshAnswer`].
+//! [`report::Outcome`], all become an [`answer::RefreshResponse`].
 //!
 //! | room | files | knows |
 //! |---|---|---|
@@ -21,10 +21,10 @@ pub mod handler;
 #[cfg(feature = "local")]
 pub mod local;
 pub mod logging;
-pub mod refresh;
+mod refresh;
 pub mod response;
-pub mod run;
-pub mod services;
+mod run;
+mod services;
 pub mod settings;
 pub mod status_report;
 pub mod tiktok;

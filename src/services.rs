@@ -1,82 +1,62 @@
-//! What a warm environment keeps from one invocation to the next.
+//! The settings and clients that a warm environment shares among its invocations.
 
 use crate::{
-    aws::{dynamodb::Store, eventbridge::EventBus, secrets_manager::Credentials, sqs::Queue},
-    domain::{clock::Clock, integration::Rule, secret::Apps},
-    refresh::{Pace, Refresher, RetryBudget},
+    aws::{dynamodb::Table, eventbridge::EventBus, secrets_manager::Credentials, sqs::Queue},
+    domain::{clock::Clock, retry_policy::RetryPolicy},
     settings::Settings,
     tiktok::{RateLimiter, TikTok},
 };
-use chrono::{DateTime, Utc};
-use std::{
-    collections::HashSet,
-    fmt,
-    sync::{Arc, Mutex, RwLock, atomic::AtomicU64},
-};
+use aws_config::SdkConfig;
+use std::{fmt, sync::Arc};
 
-/// Where the lines for CloudWatch's metrics go: standard output, or a test's ear.
-pub type Emit = Arc<dyn Fn(&str) + Send + Sync>;
+/// Writes a line of metrics: to standard output in production.
+pub type EmitMetrics = Arc<dyn Fn(&str) + Send + Sync>;
 
-/// What a warm environment keeps from one invocation to the next.
-pub struct Services {
-    /// The settings.
-    pub settings: Settings,
-    /// The table.
-    pub store: Store,
-    /// The provider.
-    pub tiktok: TikTok,
-    /// The app credentials.
-    pub credentials: Arc<Credentials>,
+/// The settings and clients that a warm environment shares among its invocations.
+pub(crate) struct Services {
+    pub(crate) settings: Settings,
+    pub(crate) table: Table,
+    pub(crate) tiktok: TikTok,
+    pub(crate) credentials: Credentials,
     /// The function's own queue, if it has one.
-    pub queue: Option<Queue>,
-    /// The user's event bus, if there is one.
-    pub bus: Option<EventBus>,
-    /// Toward TikTok, by app.
-    pub limiter: Arc<RateLimiter>,
-    /// The time.
-    pub clock: Clock,
-    /// How long a refresh waits for what.
-    pub pace: Pace,
-    /// Where metrics go.
-    pub emit: Emit,
+    pub(crate) queue: Option<Queue>,
+    /// Where state changes are published, if anywhere.
+    pub(crate) event_bus: Option<EventBus>,
+    pub(crate) rate_limiter: RateLimiter,
+    pub(crate) clock: Clock,
+    pub(crate) retry_policy: RetryPolicy,
+    pub(crate) emit_metrics: EmitMetrics,
+}
+
+impl Services {
+    /// The clients for these settings. Nothing is connected yet.
+    pub(crate) fn new(
+        settings: Settings,
+        sdk: &SdkConfig,
+        clock: Clock,
+        emit_metrics: EmitMetrics,
+        retry_policy: RetryPolicy,
+    ) -> Self {
+        let secrets = aws_sdk_secretsmanager::Client::new(sdk);
+        let queue = |url| Queue::new(aws_sdk_sqs::Client::new(sdk), url);
+        let bus = |name: &String| EventBus::new(aws_sdk_eventbridge::Client::new(sdk), name);
+        Self {
+            table: Table::new(aws_sdk_dynamodb::Client::new(sdk), &settings.table_name),
+            tiktok: TikTok::new(&settings.tiktok_auth_url, &settings.tiktok_api_url, settings.tiktok_timeout),
+            credentials: Credentials::new(&settings.credentials, secrets, clock.clone()),
+            rate_limiter: RateLimiter::new(settings.max_requests_per_second),
+            queue: settings.work_queue_url.as_ref().map(queue),
+            event_bus: settings.event_bus_name.as_ref().map(bus),
+            settings,
+            clock,
+            retry_policy,
+            emit_metrics,
+        }
+    }
 }
 
 impl fmt::Debug for Services {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Services").field("settings", &self.settings).finish_non_exhaustive()
-    }
-}
-
-impl Services {
-    /// What the refreshes of one run share.
-    pub fn refresher(
-        &self,
-        run_id: &str,
-        apps: Arc<Apps>,
-        deadline: DateTime<Utc>,
-        rule: &Rule,
-    ) -> Refresher {
-        Refresher {
-            run_id: run_id.to_owned(),
-            store: self.store.clone(),
-            tiktok: self.tiktok.clone(),
-            credentials: self.credentials.clone(),
-            apps: RwLock::new(apps),
-            limiter: self.limiter.clone(),
-            clock: self.clock.clone(),
-            deadline,
-            refresh_ahead: rule.refresh_ahead,
-            force: rule.force,
-            unless_refreshed_since: rule.unless_refreshed_since,
-            pace: self.pace,
-            budget: RetryBudget::default(),
-            latency: Mutex::default(),
-            attempts: AtomicU64::new(0),
-            cut_off: AtomicU64::new(0),
-            others_tried: tokio::sync::Mutex::new(HashSet::new()),
-            queue: self.queue.clone(),
-            bus: self.bus.clone(),
-            unpublished: AtomicU64::new(0),
-        }
     }
 }

@@ -1,49 +1,56 @@
-//! The clean-up: marks integrations whose refresh token has expired as `expired`, so that they are told apart from those
-//! that failed for another reason.
+//! `cleanup`: marks integrations whose refresh token has expired as `expired`, so that they differ from those that failed for
+//! another reason.
 
 use crate::{
-    aws::dynamodb::{Change, Malformed, StoreError},
+    aws::dynamodb::{MalformedRow, TableError, updates},
     domain::{
-        integration::{Candidate, Status},
+        integration::{Candidate, IntegrationKey, Status},
         selection::CleanupRequest,
     },
-    response::{CleanupAnswer, CleanupTally},
+    response::{CleanupResponse, CleanupResults},
     services::Services,
 };
 use futures_util::{StreamExt, stream};
-use tracing::{error, info};
+use tracing::{Instrument, error, error_span, info};
 
-/// What came of one row.
+/// The result for one row.
 enum Cleaned {
-    Marked(Candidate),
-    WouldMark(Candidate),
+    Marked(IntegrationKey),
+    WouldMark(IntegrationKey),
     Skipped,
-    Failed(Candidate, StoreError),
-    Malformed(Malformed),
+    Failed(IntegrationKey, String),
 }
 
-/// Answers a request to clean up.
+/// Answers a `cleanup` request.
 ///
 /// # Errors
-/// [`StoreError`] if the table cannot be read.
-pub async fn run(services: &Services, request: &CleanupRequest) -> Result<CleanupAnswer, StoreError> {
+/// [`TableError`] if the table cannot be read.
+pub(crate) async fn run(
+    services: &Services,
+    request: &CleanupRequest,
+) -> Result<CleanupResponse, TableError> {
     let run_id = uuid::Uuid::new_v4().to_string();
-    let mut tally = CleanupTally::default();
-    let mut pages = services.store.candidates(&request.selection);
-    while let Some(page) = pages.next().await {
-        let rows = stream::iter(page?).map(|row| clean(services, request.dry_run, row));
-        let mut cleaned = rows.buffer_unordered(services.settings.max_concurrency);
-        while let Some(cleaned) = cleaned.next().await {
-            count(&mut tally, &run_id, cleaned);
+    let span = error_span!("cleanup", run_id);
+    let clean_up_all = async {
+        let mut results = CleanupResults::default();
+        let mut pages = services.table.candidates(&request.selection);
+        while let Some(page) = pages.next().await {
+            let rows = stream::iter(page?).map(|row| clean_up(services, request.dry_run, row));
+            let mut cleaned = rows.buffer_unordered(services.settings.max_concurrency);
+            while let Some(cleaned) = cleaned.next().await {
+                record(&mut results, cleaned);
+            }
         }
-    }
-    Ok(CleanupAnswer::new(run_id, request, tally))
+        Ok(results)
+    };
+    let results = clean_up_all.instrument(span).await?;
+    Ok(CleanupResponse::new(run_id, request, results))
 }
 
-async fn clean(services: &Services, dry_run: bool, row: Result<Candidate, Malformed>) -> Cleaned {
+async fn clean_up(services: &Services, dry_run: bool, row: Result<Candidate, MalformedRow>) -> Cleaned {
     let row = match row {
         Ok(row) => row,
-        Err(malformed) => return Cleaned::Malformed(malformed),
+        Err(malformed) => return Cleaned::Failed(malformed.key.clone(), malformed.to_string()),
     };
     let now = services.clock.now();
     let is_ours = matches!(row.status, Status::Active | Status::Error);
@@ -51,62 +58,32 @@ async fn clean(services: &Services, dry_run: bool, row: Result<Candidate, Malfor
         return Cleaned::Skipped;
     }
     if dry_run {
-        return Cleaned::WouldMark(row);
+        return Cleaned::WouldMark(row.key);
     }
-    // Unless the seller has connected again, or an attempt has begun, since the row was read.
-    let change = Change::default()
-        .set_text("status", Status::Expired.as_str())
-        .release()
-        .only_if("status", Some(row.status.as_str()))
-        .only_if_time("refresh_token_expires_at", row.refresh_expires_at)
-        .only_if("lock_owner", row.lease.as_ref().map(|lease| lease.owner.as_str()));
-    match services.store.change(&row.key, change).await {
-        Ok(Ok(())) => Cleaned::Marked(row),
+    match services.table.update(&row.key, updates::clean_up(&row)).await {
+        Ok(Ok(())) => Cleaned::Marked(row.key),
         Ok(Err(_)) => Cleaned::Skipped,
-        Err(error) => Cleaned::Failed(row, error),
+        Err(error) => Cleaned::Failed(row.key, error.to_string()),
     }
 }
 
-fn count(tally: &mut CleanupTally, run_id: &str, cleaned: Cleaned) {
-    tally.counts.examined += 1;
+fn record(results: &mut CleanupResults, cleaned: Cleaned) {
+    results.counts.examined += 1;
     match cleaned {
-        Cleaned::Skipped => tally.counts.skipped += 1,
-        Cleaned::Marked(row) => {
-            let key = row.key;
-            info!(
-                run_id,
-                team_id = key.team_id.as_str(),
-                integration_id = key.integration_id.as_str(),
-                "marked as expired"
-            );
-            tally.counts.marked += 1;
-            tally.list(key, "marked", None);
+        Cleaned::Skipped => results.counts.skipped += 1,
+        Cleaned::Marked(key) => {
+            key.span().in_scope(|| info!("marked the integration as expired: its refresh token has expired"));
+            results.counts.marked += 1;
+            results.list(key, "marked", None);
         }
-        Cleaned::WouldMark(row) => {
-            tally.counts.would_mark += 1;
-            tally.list(row.key, "would_mark", Some("the refresh token has expired".into()));
+        Cleaned::WouldMark(key) => {
+            results.counts.would_mark += 1;
+            results.list(key, "would_mark", Some("the refresh token has expired".into()));
         }
-        Cleaned::Failed(row, error) => {
-            let key = row.key;
-            error!(
-                run_id,
-                team_id = key.team_id.as_str(),
-                integration_id = key.integration_id.as_str(),
-                "not marked: {error}"
-            );
-            tally.counts.failed += 1;
-            tally.list(key, "failed", Some(error.to_string()));
-        }
-        Cleaned::Malformed(malformed) => {
-            let key = malformed.key.clone();
-            error!(
-                run_id,
-                team_id = key.team_id.as_str(),
-                integration_id = key.integration_id.as_str(),
-                "not marked: {malformed}"
-            );
-            tally.counts.failed += 1;
-            tally.list(key, "failed", Some(malformed.to_string()));
+        Cleaned::Failed(key, why) => {
+            key.span().in_scope(|| error!("could not mark the integration as expired: {why}"));
+            results.counts.failed += 1;
+            results.list(key, "failed", Some(why));
         }
     }
 }

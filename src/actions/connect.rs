@@ -1,10 +1,10 @@
-//! The way in, and the way back: exchanges a seller's auth code for a pair and stores the integration, new or connected
-//! again. Another seller's row is not taken over unless the request says so.
+//! `connect`: exchanges a seller's auth code for a token pair and stores the integration, new or connected again. Another
+//! seller's row is taken over only if the request says so.
 
 use crate::{
     aws::{
-        dynamodb::{Change, Conditional, Conflict, StoreError},
-        eventbridge,
+        dynamodb::{ConditionalWrite, Conflict, TableError, Update, updates},
+        eventbridge::StateChange,
         secrets_manager::CredentialsError,
     },
     domain::{
@@ -12,18 +12,17 @@ use crate::{
         integration::{Integration, Status},
     },
     event::ConnectRequest,
-    refresh::{with_pair, with_seller},
-    response::ConnectAnswer,
+    response::ConnectResponse,
     services::Services,
     tiktok::CallError,
 };
 use backon::{ExponentialBuilder, Retryable};
 use chrono::{DateTime, TimeDelta, Utc};
 use std::time::Duration;
-use tracing::{error, info, warn};
+use tracing::{Instrument, error, info, warn};
 
-/// How often a changed row is looked at and written again.
-const ROUNDS: u32 = 10;
+/// How often a connect reads a changed row and writes again before it gives up.
+const MAX_CONFLICTS: u32 = 10;
 
 /// Why an integration could not be connected.
 #[derive(Debug, thiserror::Error)]
@@ -33,19 +32,20 @@ pub enum ConnectError {
     Credentials(#[from] CredentialsError),
     /// The table cannot be read or written.
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Table(#[from] TableError),
     /// The secret does not hold the app.
     #[error("app_key: the secret has no app {0:?}")]
     UnknownApp(String),
-    /// TikTok did not take the code.
+    /// TikTok did not accept the code.
     #[error(
-        "the auth code was not exchanged: {0}; auth codes work once and not for long, so ask the seller to authorize the app again"
+        "the auth code was not exchanged: {0}; an auth code works once and expires soon, so ask the seller to authorize the \
+         app again"
     )]
     Exchange(CallError),
-    /// The row is another seller's.
+    /// The row belongs to another seller.
     #[error(
         "this row belongs to another seller ({row}), and the code to {code}: use another integration_id, or \
-         \"replace\": true to give the row away; the code is used up now, so the seller must authorize the app again"
+         \"replace\": true to give the row away; the code is used up, so the seller must authorize the app again"
     )]
     AnotherSeller {
         /// The row's `open_id`.
@@ -65,7 +65,7 @@ impl ConnectError {
     pub fn error_type(&self) -> &'static str {
         match self {
             Self::Credentials(_) => "CredentialsUnavailable",
-            Self::Store(_) => "TableUnavailable",
+            Self::Table(_) => "TableUnavailable",
             Self::UnknownApp(_) => "BadEvent",
             Self::Exchange(_) => "CodeRefused",
             Self::AnotherSeller { .. } | Self::Contended => "ConnectRefused",
@@ -77,44 +77,42 @@ impl ConnectError {
 ///
 /// # Errors
 /// [`ConnectError`], with what to do about it.
-pub async fn run(
+pub(crate) async fn run(
     services: &Services,
     request: &ConnectRequest,
     deadline: DateTime<Utc>,
-) -> Result<ConnectAnswer, ConnectError> {
-    let key = &request.key;
+) -> Result<ConnectResponse, ConnectError> {
+    connect(services, request, deadline).instrument(request.key.span()).await
+}
+
+async fn connect(
+    services: &Services,
+    request: &ConnectRequest,
+    deadline: DateTime<Utc>,
+) -> Result<ConnectResponse, ConnectError> {
     let apps = services.credentials.apps().await?;
-    // Read before the code is used: what cannot be read could not be written either.
-    let row = services.store.read(key).await?;
+    // Before the code is used up: a table that cannot be read could not be written either.
+    let row = services.table.read(&request.key).await?;
     let named = request.app_key.as_deref().or(row.as_ref().and_then(|row| row.candidate.app_key.as_deref()));
     let app =
         apps.get(named).ok_or_else(|| ConnectError::UnknownApp(named.unwrap_or_default().to_owned()))?;
-    services.limiter.until_ready(&app.app_key).await;
-    let mut answer = services.tiktok.exchange(app, &request.auth_code).await;
-    if let Err(CallError::Ambiguous { .. } | CallError::NotConnected { .. } | CallError::Busy { .. }) = answer
+    services.rate_limiter.until_ready(&app.app_key).await;
+    let mut result = services.tiktok.exchange(app, &request.auth_code).await;
+    if let Err(CallError::Ambiguous { .. } | CallError::NotConnected { .. } | CallError::Busy { .. }) = result
     {
-        tokio::time::sleep(services.pace.ask_again_after).await;
-        answer = services.tiktok.exchange(app, &request.auth_code).await;
+        tokio::time::sleep(services.retry_policy.lost_response_wait).await;
+        result = services.tiktok.exchange(app, &request.auth_code).await;
     }
-    let grant = answer.map_err(ConnectError::Exchange)?;
-    let outcome = store(services, request, row, &grant, deadline).await.inspect_err(|error| {
-        error!(
-            team_id = key.team_id.as_str(),
-            integration_id = key.integration_id.as_str(),
-            "not connected: {error}"
-        );
-    })?;
-    info!(
-        team_id = key.team_id.as_str(),
-        integration_id = key.integration_id.as_str(),
-        outcome,
-        new_expires_at = grant.access_expires_at.map(|at| at.0),
-        "TikTok Shop integration connected",
-    );
-    Ok(ConnectAnswer::new(key.clone(), outcome, &grant))
+    let grant = result.map_err(ConnectError::Exchange)?;
+    let outcome = store(services, request, row, &grant, deadline)
+        .await
+        .inspect_err(|error| error!("could not connect the TikTok Shop integration: {error}"))?;
+    let new_expires_at = grant.access_expires_at.map(|at| at.0);
+    info!(outcome, new_expires_at, "TikTok Shop integration connected");
+    Ok(ConnectResponse::new(request.key.clone(), outcome, &grant))
 }
 
-/// Stores a pair, whatever becomes of the row meanwhile.
+/// Stores a token pair, whatever becomes of the row meanwhile. Returns the response's `outcome`.
 async fn store(
     services: &Services,
     request: &ConnectRequest,
@@ -122,7 +120,7 @@ async fn store(
     grant: &Grant,
     deadline: DateTime<Utc>,
 ) -> Result<&'static str, ConnectError> {
-    for _ in 0..ROUNDS {
+    for _ in 0..MAX_CONFLICTS {
         let is_same_seller = is_same_seller(row.as_ref(), grant);
         if !is_same_seller && !request.replace {
             let seller =
@@ -132,13 +130,13 @@ async fn store(
                 code: seller(grant.seller.open_id.as_ref()),
             });
         }
-        let change = connecting(request, row.as_ref(), grant, services.clock.now());
+        let update = updates::connect(grant, row.as_ref(), request.app_key.as_deref(), services.clock.now());
         let was_marked =
             row.as_ref().is_some_and(|row| matches!(row.candidate.status, Status::Error | Status::Expired));
-        match write(services, request, row.is_some(), change, deadline).await? {
+        match write_with_retries(services, request, row.is_some(), update, deadline).await? {
             Ok(()) => {
                 if was_marked {
-                    announce_recovery(services, request, grant).await;
+                    publish_recovery(services, request, grant).await;
                 }
                 return Ok(match (row, is_same_seller) {
                     (None, _) => "connected",
@@ -146,7 +144,7 @@ async fn store(
                     (Some(_), false) => "replaced",
                 });
             }
-            // Our own write, whose answer was lost.
+            // Our own write, whose response was lost.
             Err(Conflict::Changed(stored))
                 if stored
                     .access_token
@@ -162,7 +160,7 @@ async fn store(
     Err(ConnectError::Contended)
 }
 
-/// A row of no known seller is anybody's; a grant of no known seller is nobody's.
+/// A row without a known seller is anybody's; a grant without a known seller is nobody's.
 fn is_same_seller(row: Option<&Integration>, grant: &Grant) -> bool {
     match row.and_then(|row| row.open_id.as_ref()) {
         None => true,
@@ -170,71 +168,34 @@ fn is_same_seller(row: Option<&Integration>, grant: &Grant) -> bool {
     }
 }
 
-fn connecting(
-    request: &ConnectRequest,
-    row: Option<&Integration>,
-    grant: &Grant,
-    now: DateTime<Utc>,
-) -> Change {
-    let mut change = with_seller(with_pair(Change::default(), grant, now), &grant.seller)
-        .release()
-        .remove(&["error_code", "error_message", "error_at", "consecutive_failures", "refresh_token_notice"]);
-    if let Some(app_key) = &request.app_key {
-        change = change.set_text("app_key", app_key);
-    }
-    // A status of the user's own stays; what this function marked is healed.
-    match row.map(|row| &row.candidate.status) {
-        Some(Status::Other(status)) if !status.is_empty() => change = change.only_if("status", Some(status)),
-        Some(status) if !status.as_str().is_empty() => {
-            change =
-                change.only_if("status", Some(status.as_str())).set_text("status", Status::Active.as_str());
-        }
-        _ => change = change.set_text("status", Status::Active.as_str()),
-    }
-    match row.and_then(|row| row.open_id.as_deref()) {
-        Some(open_id) => change.only_if("open_id", Some(open_id)),
-        None => change,
-    }
-}
-
-/// Writes until the invocation's last second: the code is used up, and the pair has no other place.
-async fn write(
+/// Retries until the invocation's last second: the code is used up, and the token pair has no other place.
+async fn write_with_retries(
     services: &Services,
     request: &ConnectRequest,
     exists: bool,
-    change: Change,
+    update: Update,
     deadline: DateTime<Utc>,
-) -> Conditional {
+) -> ConditionalWrite {
     let backoff = ExponentialBuilder::new()
-        .with_min_delay(services.pace.save_retry_after)
+        .with_min_delay(services.retry_policy.save_backoff)
         .with_max_delay(Duration::from_secs(2))
         .with_jitter()
         .without_max_times();
     let last_second = deadline - TimeDelta::seconds(1);
-    let (store, key) = (&services.store, &request.key);
+    let (table, key) = (&services.table, &request.key);
     (|| async {
-        if exists { store.change(key, change.clone()).await } else { store.create(key, change.clone()).await }
+        if exists { table.update(key, update.clone()).await } else { table.create(key, update.clone()).await }
     })
     .retry(backoff)
     .when(|_| services.clock.now() < last_second)
-    .notify(|error, _| {
-        warn!(
-            team_id = key.team_id.as_str(),
-            integration_id = key.integration_id.as_str(),
-            "TikTok's new pair is not saved yet, trying again: {error}",
-        );
-    })
+    .notify(|error, _| warn!("could not save the new token pair yet, retrying: {error}"))
     .await
 }
 
-async fn announce_recovery(services: &Services, request: &ConnectRequest, grant: &Grant) {
-    let Some(bus) = &services.bus else { return };
+async fn publish_recovery(services: &Services, request: &ConnectRequest, grant: &Grant) {
+    let Some(bus) = &services.event_bus else { return };
     let (key, name, now) = (&request.key, grant.seller.name.as_deref(), services.clock.now());
-    if let Err(error) = bus.announce(eventbridge::Change::Recovered, key, name, "connected", now).await {
-        error!(
-            team_id = key.team_id.as_str(),
-            integration_id = key.integration_id.as_str(),
-            "a change of state could not be published: {error}",
-        );
+    if let Err(error) = bus.publish(StateChange::Recovered, key, name, "connected", now).await {
+        error!("could not publish a state change: {error}");
     }
 }

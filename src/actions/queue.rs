@@ -1,76 +1,71 @@
-//! The messages of the function's own queue: each is done, or left to SQS to deliver again.
+//! The messages of the function's own queue: each is either done, or left for SQS to deliver again.
 
 use crate::{
-    domain::{
-        integration::Rule,
-        message::{self, Message, Rescue},
-    },
+    domain::message::{self, Message, Rescue},
     event::QueueRecord,
-    response::{BatchItemFailure, QueueAnswer},
-    run::work_off,
+    refresh::{Refresher, RunContext},
+    run::process_message,
     services::Services,
 };
+use aws_lambda_events::sqs::SqsBatchResponse;
 use chrono::{DateTime, Utc};
-use tracing::{error, info};
+use std::sync::Arc;
+use tracing::{Instrument, error, error_span, info};
 
-/// Does what the messages say, one after the other, by `deadline`.
-pub async fn run(services: &Services, records: Vec<QueueRecord>, deadline: DateTime<Utc>) -> QueueAnswer {
-    let mut answer = QueueAnswer::default();
+/// Processes the messages one after the other, by `deadline`. Returns those that SQS must deliver again.
+pub(crate) async fn run(
+    services: &Arc<Services>,
+    records: Vec<QueueRecord>,
+    deadline: DateTime<Utc>,
+) -> SqsBatchResponse {
+    let mut response = SqsBatchResponse::default();
     for record in records {
         let is_done = match message::parse(&record.body) {
-            Ok(Message::Work(work)) => work_off(services, work, deadline).await,
+            Ok(Message::Work(work)) => process_message(services, work, deadline).await,
             Ok(Message::Rescue(rescue)) => save(services, *rescue, deadline).await,
-            Err(bad) => {
-                // It ends in the dead-letter queue. Of a rescue at least the integration is told.
+            Err(invalid) => {
+                // It ends in the dead-letter queue. Of a rescue message, say at least which integration it is about.
                 let key = message::key_of(&record.body);
                 error!(
                     message_id = record.message_id,
-                    team_id = key.as_ref().map(|key| &*key.team_id),
-                    integration_id = key.as_ref().map(|key| &*key.integration_id),
-                    "a message of the queue could not be read: {bad}",
+                    team_id = key.as_ref().map(|key| key.team_id.as_str()),
+                    integration_id = key.as_ref().map(|key| key.integration_id.as_str()),
+                    "could not read a message of the queue: {invalid}",
                 );
                 false
             }
         };
         if !is_done {
-            answer.batch_item_failures.push(BatchItemFailure { item_identifier: record.message_id });
+            response.add_failure(record.message_id);
         }
     }
-    answer
+    response
 }
 
-/// Saves a pair that the table would not take before. Needs no credentials: TikTok is not asked.
-async fn save(services: &Services, rescue: Rescue, deadline: DateTime<Utc>) -> bool {
-    let rule = Rule {
-        now: services.clock.now(),
-        refresh_ahead: services.settings.refresh_ahead,
-        force: false,
-        unless_refreshed_since: None,
-    };
+/// Saves a token pair that DynamoDB did not accept before. Needs no app credentials, as TikTok is not called.
+async fn save(services: &Arc<Services>, rescue: Rescue, deadline: DateTime<Utc>) -> bool {
     let run_id = uuid::Uuid::new_v4().to_string();
-    let refresher = services.refresher(&run_id, std::sync::Arc::default(), deadline, &rule);
-    let key = rescue.key.clone();
-    match refresher.save_rescued(rescue).await {
-        Ok(report) => {
-            info!(
-                run_id,
-                team_id = key.team_id.as_str(),
-                integration_id = key.integration_id.as_str(),
-                outcome = report.outcome.as_str(),
-                reason = report.reason,
-                "a pair that waited in the queue was put away",
-            );
-            true
+    let span = error_span!(
+        "rescue",
+        run_id,
+        team_id = rescue.key.team_id,
+        integration_id = rescue.key.integration_id
+    );
+    let run = RunContext { run_id, deadline, force: false, unless_refreshed_since: None };
+    let refresher = Refresher::new(services.clone(), run, Arc::default());
+    let save = async {
+        match refresher.save_rescued(rescue).await {
+            Ok(report) => {
+                let (outcome, reason) = (report.outcome.as_str(), report.reason);
+                info!(outcome, reason, "saved a token pair from the rescue queue");
+                true
+            }
+            Err(report) => {
+                let why = report.message.as_deref().unwrap_or_default();
+                error!("could not save a token pair from the rescue queue, which keeps it: {why}");
+                false
+            }
         }
-        Err(report) => {
-            let why = report.message.as_deref().unwrap_or_default();
-            error!(
-                run_id,
-                team_id = key.team_id.as_str(),
-                integration_id = key.integration_id.as_str(),
-                "a pair goes on waiting in the queue: {why}",
-            );
-            false
-        }
-    }
+    };
+    save.instrument(span).await
 }

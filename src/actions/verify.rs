@@ -1,52 +1,52 @@
-//! Does a token work? Calls TikTok with it: the valid token first, on a token error one refresh by the same protocol and
-//! one more try; any other error is named as what it is, and refreshes nothing.
+//! `verify`, and valid tokens for callers in Rust: calls TikTok with the stored token; on a token error refreshes once, by the
+//! same protocol as the nightly run, and calls again. Any other error is reported as what it is and refreshes nothing.
 
 use crate::{
     aws::{
-        dynamodb::{Malformed, StoreError},
+        dynamodb::{MalformedRow, TableError},
         secrets_manager::CredentialsError,
     },
     domain::{
-        integration::{AccessState, Candidate, IntegrationKey, Rule, Status},
+        integration::{AccessState, Candidate, IntegrationKey, Status},
         outcome::Outcome,
         secret::{AccessToken, AppCredentials},
         selection::Selection,
     },
-    refresh::{Attempt, Refresher},
-    response::{VerifyAnswer, VerifyReport, VerifyTally},
+    refresh::{Attempt, Refresher, RunContext},
+    response::{VerifyReport, VerifyResponse, VerifyResults},
     services::Services,
     tiktok::ApiError,
 };
 use chrono::{DateTime, Utc};
 use futures_util::{StreamExt, stream};
 use std::{future::Future, sync::Arc};
-use tracing::{error, info};
+use tracing::{Instrument, error, error_span, info};
 
-/// Why a run could not be done as a whole.
+/// Why a verification could not be done as a whole.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
     /// The table cannot be read.
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Table(#[from] TableError),
     /// The secret cannot be read.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
 }
 
-/// Why there is no valid token, or no answer to a call with one.
+/// Why there is no valid token, or no result of a call with one.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
-    /// The row or the table says no.
+    /// There is no valid token.
     #[error("{message}")]
     NoToken {
-        /// As in the answer.
+        /// As in a response.
         reason: &'static str,
         /// For a person.
         message: String,
         /// TikTok's code, where it gave one.
         code: Option<i64>,
     },
-    /// TikTok refused the call.
+    /// The call failed.
     #[error(transparent)]
     Call(#[from] ApiError),
 }
@@ -54,58 +54,60 @@ pub enum TokenError {
 /// A call's result, and whether it took a refresh to get it.
 #[derive(Debug)]
 pub struct Fresh<T> {
-    /// What the call answered.
+    /// What the call returned.
     pub value: T,
     /// Whether the token was refreshed for it.
     pub was_refreshed: bool,
+}
+
+/// Gets valid access tokens for one run.
+#[derive(Clone)]
+struct TokenSource {
+    services: Arc<Services>,
+    refresher: Arc<Refresher>,
+    /// Whether to mark a row whose refresh token TikTok rejects.
+    marks: bool,
 }
 
 /// Verifies each active integration of a selection, by `deadline`.
 ///
 /// # Errors
 /// [`VerifyError`] if the table or the secret cannot be read.
-pub async fn run(
-    services: &Services,
+pub(crate) async fn run(
+    services: &Arc<Services>,
     selection: &Selection,
     deadline: DateTime<Utc>,
-) -> Result<VerifyAnswer, VerifyError> {
+) -> Result<VerifyResponse, VerifyError> {
     let run_id = uuid::Uuid::new_v4().to_string();
-    let refresher = Arc::new(refresher(services, &run_id, deadline).await?);
-    // An operator who names a team has looked at it; over the whole table a rejection may be the app's fault.
-    let marks = *selection != Selection::All;
-    let mut tally = VerifyTally::default();
-    let mut pages = services.store.candidates(selection);
-    while let Some(page) = pages.next().await {
-        // A task each: one that panics must not take another's save with it.
-        let rows = stream::iter(page?).map(|row| tokio::spawn(examine(refresher.clone(), row, marks)));
-        let mut reports = rows.buffer_unordered(services.settings.max_concurrency);
-        while let Some(report) = reports.next().await {
-            match report {
-                Ok(report) => count(&mut tally, &run_id, report),
-                Err(panic) => error!(run_id, "a verification was lost: {panic}"),
+    let span = error_span!("verify", run_id);
+    let verify_all = async {
+        // An operator who names a team has looked at it; over the whole table a rejection may be the app's fault.
+        let marks = *selection != Selection::All;
+        let source = TokenSource::new(services, run_id.clone(), marks, deadline).await?;
+        let mut results = VerifyResults::default();
+        let mut pages = services.table.candidates(selection);
+        while let Some(page) = pages.next().await {
+            // A task for each row: a panic must not take another row's save with it.
+            let rows =
+                stream::iter(page?).map(|row| tokio::spawn(verify(source.clone(), row).in_current_span()));
+            let mut reports = rows.buffer_unordered(services.settings.max_concurrency);
+            while let Some(report) = reports.next().await {
+                match report {
+                    Ok(report) => {
+                        log(&report);
+                        results.record(report);
+                    }
+                    Err(panic) => error!("the verification of an integration panicked: {panic}"),
+                }
             }
         }
-    }
-    Ok(VerifyAnswer::new(run_id, selection, tally))
-}
-
-/// What the refreshes of a verification share. Forced, since a token that TikTok does not take is due whatever its row
-/// says.
-async fn refresher(
-    services: &Services,
-    run_id: &str,
-    deadline: DateTime<Utc>,
-) -> Result<Refresher, CredentialsError> {
-    let rule = Rule {
-        now: services.clock.now(),
-        refresh_ahead: services.settings.refresh_ahead,
-        force: true,
-        unless_refreshed_since: None,
+        Ok::<_, VerifyError>(results)
     };
-    Ok(services.refresher(run_id, services.credentials.apps().await?, deadline, &rule))
+    let results = verify_all.instrument(span).await?;
+    Ok(VerifyResponse::new(run_id, selection, results))
 }
 
-async fn examine(refresher: Arc<Refresher>, row: Result<Candidate, Malformed>, marks: bool) -> VerifyReport {
+async fn verify(source: TokenSource, row: Result<Candidate, MalformedRow>) -> VerifyReport {
     let row = match row {
         Ok(row) => row,
         Err(malformed) => {
@@ -116,11 +118,12 @@ async fn examine(refresher: Arc<Refresher>, row: Result<Candidate, Malformed>, m
         return VerifyReport::skipped(row.key, row.status.as_str());
     }
     let key = row.key.clone();
-    let shops = call_with_valid_token(&refresher, row, marks, |app, token| {
-        let refresher = refresher.clone();
-        async move { refresher.tiktok.get_authorized_shops(&app, &token, refresher.clock.now()).await }
+    let services = source.services.clone();
+    let shops = source.call(row, |app, token| {
+        let services = services.clone();
+        async move { services.tiktok.get_authorized_shops(&app, &token, services.clock.now()).await }
     });
-    match shops.await {
+    match shops.instrument(key.span()).await {
         Ok(shops) => {
             VerifyReport::valid(key, shops.was_refreshed, shops.value.into_iter().map(|shop| shop.id))
         }
@@ -133,147 +136,155 @@ async fn examine(refresher: Arc<Refresher>, row: Result<Candidate, Malformed>, m
     }
 }
 
+fn log(report: &VerifyReport) {
+    let _span = report.key.span().entered();
+    let (outcome, reason) = (report.outcome, report.reason.as_deref());
+    let why = report.message.as_deref().unwrap_or_default();
+    match outcome {
+        "failed" => error!(outcome, reason, "TikTok access token verification failed: {why}"),
+        "skipped" => info!(outcome, reason, "TikTok access token verification skipped: {why}"),
+        _ => info!(outcome, "TikTok access token verified"),
+    }
+}
+
 /// An access token that lives for more than 5 minutes: the stored one, or a new one.
 ///
 /// # Errors
 /// [`TokenError::NoToken`], with the reason.
-pub async fn ensure_valid_access_token(
-    services: &Services,
+pub(crate) async fn ensure_valid_access_token(
+    services: &Arc<Services>,
     key: &IntegrationKey,
     deadline: DateTime<Utc>,
 ) -> Result<AccessToken, TokenError> {
-    let (refresher, row) = prepared(services, key, deadline).await?;
-    match valid_token(&refresher, &row).await? {
-        Some(token) => Ok(token),
-        None => ensure_refreshed(&refresher, row, true).await,
-    }
-}
-
-/// Makes a call with an integration's access token; see [`call_with_valid_token`].
-///
-/// # Errors
-/// [`TokenError`], whose call's part is the call's own.
-pub async fn call_for<T, F, Fut>(
-    services: &Services,
-    key: &IntegrationKey,
-    deadline: DateTime<Utc>,
-    call: F,
-) -> Result<Fresh<T>, TokenError>
-where
-    F: Fn(AppCredentials, AccessToken) -> Fut,
-    Fut: Future<Output = Result<T, ApiError>>,
-{
-    let (refresher, row) = prepared(services, key, deadline).await?;
-    call_with_valid_token(&refresher, row, true, call).await
-}
-
-async fn prepared(
-    services: &Services,
-    key: &IntegrationKey,
-    deadline: DateTime<Utc>,
-) -> Result<(Arc<Refresher>, Candidate), TokenError> {
-    let no_token = |reason, message| TokenError::NoToken { reason, message, code: None };
-    let run_id = uuid::Uuid::new_v4().to_string();
-    let refresher = refresher(services, &run_id, deadline)
-        .await
-        .map_err(|error| no_token("credentials_unavailable", error.to_string()))?;
-    let row = services.store.read(key).await.map_err(|error| no_token("store_error", error.to_string()))?;
-    match row {
-        Some(row) if row.candidate.status == Status::Active => Ok((Arc::new(refresher), row.candidate)),
-        Some(row) => Err(no_token("status", format!("its status is {:?}", row.candidate.status.as_str()))),
-        None => Err(no_token("not_found", format!("there is no {key} in the table"))),
-    }
-}
-
-/// The stored token, if it has not expired by its row.
-async fn valid_token(refresher: &Refresher, row: &Candidate) -> Result<Option<AccessToken>, TokenError> {
-    match row.access_state(refresher.clock.now()) {
-        AccessState::Expired => Ok(None),
-        AccessState::ExpiringSoon | AccessState::Ok => stored_token(refresher, row).await,
-    }
-}
-
-/// Calls TikTok with an integration's access token. A token that has expired is refreshed before, one that TikTok does
-/// not take is refreshed once and the call made again; no other error refreshes anything. With `marks`, a seller who
-/// must connect again is marked.
-///
-/// # Errors
-/// [`TokenError`], whose call's part is the call's own.
-pub async fn call_with_valid_token<T, F, Fut>(
-    refresher: &Arc<Refresher>,
-    row: Candidate,
-    marks: bool,
-    call: F,
-) -> Result<Fresh<T>, TokenError>
-where
-    F: Fn(AppCredentials, AccessToken) -> Fut,
-    Fut: Future<Output = Result<T, ApiError>>,
-{
-    let no_app = || TokenError::NoToken {
-        reason: "unknown_app_key",
-        message: "the secret does not hold the app that the row names".into(),
-        code: None,
+    let ensure = async {
+        let (source, row) = TokenSource::for_integration(services, key, deadline).await?;
+        match source.stored_if_valid(&row).await? {
+            Some(token) => Ok(token),
+            None => source.refreshed(row).await,
+        }
     };
-    if let Some(token) = valid_token(refresher, &row).await? {
-        let app = refresher.app(&row).ok_or_else(no_app)?;
-        refresher.limiter.until_ready(&app.app_key).await;
-        match call((*app).clone(), token).await {
-            Ok(value) => return Ok(Fresh { value, was_refreshed: false }),
-            Err(ApiError::Token { .. }) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    let token = ensure_refreshed(refresher, row.clone(), marks).await?;
-    let app = refresher.app(&row).ok_or_else(no_app)?;
-    refresher.limiter.until_ready(&app.app_key).await;
-    Ok(Fresh { value: call((*app).clone(), token).await?, was_refreshed: true })
+    ensure.instrument(key.span()).await
 }
 
-/// Refreshes an integration's token by the protocol, and answers the new one. In a task of its own: whoever waits for it
-/// may give up, and a refresh in mid-flight must not end with that.
+/// Makes a call with an integration's access token. A token that has expired is refreshed before; a token that TikTok does not
+/// accept is refreshed once and the call made again.
 ///
 /// # Errors
-/// [`TokenError::NoToken`] with the reason of the refresh.
-async fn ensure_refreshed(
-    refresher: &Arc<Refresher>,
-    row: Candidate,
-    marks: bool,
-) -> Result<AccessToken, TokenError> {
-    let (task_refresher, candidate) = (refresher.clone(), row.clone());
-    let refresh = tokio::spawn(async move {
-        match task_refresher.refresh(&candidate).await {
-            Attempt::Done { report, .. } => report,
-            Attempt::Rejected(rejected) if marks => task_refresher.mark(*rejected).await,
-            Attempt::Rejected(rejected) => task_refresher.spare(*rejected).await,
-        }
-    });
-    let no_token = |reason, message, code| TokenError::NoToken { reason, message, code };
-    let report = refresh.await.map_err(|lost| no_token("internal_error", lost.to_string(), None))?;
-    if report.outcome != Outcome::Refreshed {
-        let reason = report.reason.unwrap_or(report.outcome.as_str());
-        let message = report.message.clone().unwrap_or_else(|| "it was not refreshed".into());
-        return Err(no_token(reason, message, report.tiktok_code));
-    }
-    stored_token(refresher, &row).await?.ok_or_else(|| no_token("deleted", "the row is gone".into(), None))
+/// [`TokenError`]; its `Call` variant is the call's own error.
+pub(crate) async fn call_with_valid_token<T, F, Fut>(
+    services: &Arc<Services>,
+    key: &IntegrationKey,
+    deadline: DateTime<Utc>,
+    call: F,
+) -> Result<Fresh<T>, TokenError>
+where
+    F: Fn(AppCredentials, AccessToken) -> Fut,
+    Fut: Future<Output = Result<T, ApiError>>,
+{
+    let ensure_and_call = async {
+        let (source, row) = TokenSource::for_integration(services, key, deadline).await?;
+        source.call(row, call).await
+    };
+    ensure_and_call.instrument(key.span()).await
 }
 
-async fn stored_token(refresher: &Refresher, row: &Candidate) -> Result<Option<AccessToken>, TokenError> {
-    let stored = refresher.store.read(&row.key).await.map_err(|error| TokenError::NoToken {
-        reason: "store_error",
-        message: error.to_string(),
-        code: None,
-    })?;
-    Ok(stored.and_then(|row| row.access_token))
+fn no_token(reason: &'static str, message: impl Into<String>) -> TokenError {
+    TokenError::NoToken { reason, message: message.into(), code: None }
 }
 
-fn count(tally: &mut VerifyTally, run_id: &str, report: VerifyReport) {
-    let (team_id, integration_id) = (report.key.team_id.as_str(), report.key.integration_id.as_str());
-    let (outcome, reason) = (report.outcome, report.reason.as_deref());
-    match &report.message {
-        Some(why) if outcome == "failed" => {
-            error!(run_id, team_id, integration_id, outcome, reason, "TikTok token not verified: {why}");
-        }
-        _ => info!(run_id, team_id, integration_id, outcome, reason, "TikTok token verified"),
+impl TokenSource {
+    async fn new(
+        services: &Arc<Services>,
+        run_id: String,
+        marks: bool,
+        deadline: DateTime<Utc>,
+    ) -> Result<Self, CredentialsError> {
+        let apps = services.credentials.apps().await?;
+        // Forced: a token that TikTok does not accept is due, whatever its row says.
+        let run = RunContext { run_id, deadline, force: true, unless_refreshed_since: None };
+        let refresher = Arc::new(Refresher::new(services.clone(), run, apps));
+        Ok(Self { services: services.clone(), refresher, marks })
     }
-    tally.add(report);
+
+    async fn for_integration(
+        services: &Arc<Services>,
+        key: &IntegrationKey,
+        deadline: DateTime<Utc>,
+    ) -> Result<(Self, Candidate), TokenError> {
+        let source = Self::new(services, uuid::Uuid::new_v4().to_string(), true, deadline)
+            .await
+            .map_err(|error| no_token("credentials_unavailable", error.to_string()))?;
+        let row =
+            services.table.read(key).await.map_err(|error| no_token("store_error", error.to_string()))?;
+        match row {
+            Some(row) if row.candidate.status == Status::Active => Ok((source, row.candidate)),
+            Some(row) => {
+                Err(no_token("status", format!("its status is {:?}", row.candidate.status.as_str())))
+            }
+            None => Err(no_token("not_found", format!("there is no {key} in the table"))),
+        }
+    }
+
+    async fn call<T, F, Fut>(&self, row: Candidate, call: F) -> Result<Fresh<T>, TokenError>
+    where
+        F: Fn(AppCredentials, AccessToken) -> Fut,
+        Fut: Future<Output = Result<T, ApiError>>,
+    {
+        if let Some(token) = self.stored_if_valid(&row).await? {
+            match call(self.app(&row).await?, token).await {
+                Ok(value) => return Ok(Fresh { value, was_refreshed: false }),
+                Err(ApiError::Token { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let token = self.refreshed(row.clone()).await?;
+        Ok(Fresh { value: call(self.app(&row).await?, token).await?, was_refreshed: true })
+    }
+
+    /// The row's app, once the rate limiter lets it be called.
+    async fn app(&self, row: &Candidate) -> Result<AppCredentials, TokenError> {
+        let app = self.refresher.app(row).ok_or_else(|| {
+            no_token("unknown_app_key", "the secret does not hold the app that the row names")
+        })?;
+        self.services.rate_limiter.until_ready(&app.app_key).await;
+        Ok((*app).clone())
+    }
+
+    /// The stored token, unless it has expired by its row.
+    async fn stored_if_valid(&self, row: &Candidate) -> Result<Option<AccessToken>, TokenError> {
+        match row.access_state(self.services.clock.now()) {
+            AccessState::Expired => Ok(None),
+            AccessState::ExpiringSoon | AccessState::Ok => self.stored(row).await,
+        }
+    }
+
+    async fn stored(&self, row: &Candidate) -> Result<Option<AccessToken>, TokenError> {
+        let stored = self.services.table.read(&row.key).await;
+        let stored = stored.map_err(|error| no_token("store_error", error.to_string()))?;
+        Ok(stored.and_then(|row| row.access_token))
+    }
+
+    /// Refreshes the token and returns the new one. In a task of its own: the caller may stop waiting, and a refresh must not
+    /// end with that.
+    async fn refreshed(&self, row: Candidate) -> Result<AccessToken, TokenError> {
+        let (refresher, marks, candidate) = (self.refresher.clone(), self.marks, row.clone());
+        let refresh = async move {
+            match refresher.refresh(&candidate).await {
+                Attempt::Done { report, .. } => report,
+                Attempt::Rejected(rejected) if marks => refresher.mark(*rejected).await,
+                Attempt::Rejected(rejected) => refresher.leave_unmarked(*rejected).await,
+            }
+        };
+        let report = tokio::spawn(refresh.in_current_span())
+            .await
+            .map_err(|panic| no_token("internal_error", panic.to_string()))?;
+        if report.outcome != Outcome::Refreshed {
+            return Err(TokenError::NoToken {
+                reason: report.reason.unwrap_or(report.outcome.as_str()),
+                message: report.message.unwrap_or_else(|| "it was not refreshed".into()),
+                code: report.tiktok_code,
+            });
+        }
+        self.stored(&row).await?.ok_or_else(|| no_token("deleted", "the row was deleted"))
+    }
 }

@@ -94,8 +94,8 @@ mod tests {
     #[test]
     fn the_line_is_the_embedded_metric_format() {
         let mut latency = Latency::default();
-        latency.saw(Duration::from_millis(48));
-        latency.saw(Duration::from_millis(52));
+        latency.record(Duration::from_millis(48));
+        latency.record(Duration::from_millis(52));
         let metrics = RunMetrics {
             namespace: "TikTokTokenRefresh",
             at: DateTime::from_timestamp(1_795_399_200, 0).unwrap(),

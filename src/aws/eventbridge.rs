@@ -1,7 +1,6 @@
-//! EventBridge: tells the user's platform of changes of state. That an entry could not be published never undoes what
-//! it tells of.
+//! EventBridge: publishes state changes to the user's platform. A failed publication never undoes the change.
 
-use crate::{aws::Said, domain::integration::IntegrationKey};
+use crate::{aws::AwsError, domain::integration::IntegrationKey};
 use aws_sdk_eventbridge::{Client, types::PutEventsRequestEntry};
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::json;
@@ -9,18 +8,18 @@ use serde_json::json;
 /// The source of all entries.
 const SOURCE: &str = "tiktok.shop.tokens";
 
-/// A change of an integration's state.
+/// A change of an integration's state that the user's platform should know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
+pub enum StateChange {
     /// The seller must connect again.
     CannotRefresh,
-    /// An integration that could not be refreshed is alive again.
+    /// An integration that could not be refreshed works again.
     Recovered,
     /// The refresh token expires in 30, 14, 7 or 1 days.
     RefreshTokenExpiring,
 }
 
-impl Change {
+impl StateChange {
     fn detail_type(self) -> &'static str {
         match self {
             Self::CannotRefresh => "TikTok Shop Integration Cannot Refresh",
@@ -37,12 +36,12 @@ pub struct EventBus {
     name: String,
 }
 
-/// EventBridge would not take an entry.
+/// EventBridge did not accept an entry.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the event bus would not take an entry ({0}): check EVENT_BUS_NAME, and allow events:PutEvents on it"
+    "the event bus did not accept an entry ({0}): check EVENT_BUS_NAME, and allow events:PutEvents on it"
 )]
-pub struct AnnounceError(String);
+pub struct PublishError(String);
 
 impl EventBus {
     /// The bus of this name or ARN.
@@ -50,18 +49,18 @@ impl EventBus {
         Self { client, name: name.to_owned() }
     }
 
-    /// Publishes a change of state.
+    /// Publishes a state change.
     ///
     /// # Errors
-    /// [`AnnounceError`]; the entry may then have been taken all the same.
-    pub async fn announce(
+    /// [`PublishError`]; EventBridge may have accepted the entry all the same.
+    pub async fn publish(
         &self,
-        change: Change,
+        change: StateChange,
         key: &IntegrationKey,
         seller_name: Option<&str>,
         reason: &str,
         at: DateTime<Utc>,
-    ) -> Result<(), AnnounceError> {
+    ) -> Result<(), PublishError> {
         let detail = json!({
             "team_id": key.team_id,
             "integration_id": key.integration_id,
@@ -75,16 +74,16 @@ impl EventBus {
             .detail_type(change.detail_type())
             .detail(detail.to_string())
             .build();
-        let answer = self
+        let response = self
             .client
             .put_events()
             .entries(entry)
             .send()
             .await
-            .map_err(|error| AnnounceError(Said::by(&error).to_string()))?;
-        // EventBridge takes the request and refuses entries one by one.
-        match answer.entries().iter().find_map(|entry| entry.error_code()) {
-            Some(code) => Err(AnnounceError(code.to_owned())),
+            .map_err(|error| PublishError(AwsError::of(&error).to_string()))?;
+        // EventBridge accepts the request and refuses entries one by one.
+        match response.entries().iter().find_map(|entry| entry.error_code()) {
+            Some(code) => Err(PublishError(code.to_owned())),
             None => Ok(()),
         }
     }

@@ -1,4 +1,4 @@
-//! What all AWS adapters share: the SDK's configuration, and what may be told of its errors.
+//! The adapters to AWS, one file for each service; and what they share: the SDK's configuration and its errors.
 
 pub mod cloudwatch;
 pub mod dynamodb;
@@ -62,31 +62,31 @@ fn http_client() -> SharedHttpClient {
 
 /// What an SDK error comes down to. The error itself may print what was sent or stored, and stays in its adapter.
 #[derive(Debug)]
-pub(crate) enum Said {
-    /// The service's code.
+pub(crate) enum AwsError {
+    /// The service answered with this error code.
     Code(String),
-    /// The innermost cause, where the service gave no answer: there is no row or secret that it could show.
-    NoAnswer(String),
+    /// The service gave no response; the root cause. It cannot quote a row or a secret, as none arrived.
+    NoResponse(String),
 }
 
-impl Said {
-    pub(crate) fn by<E, R>(error: &SdkError<E, R>) -> Self
+impl AwsError {
+    pub(crate) fn of<E, R>(error: &SdkError<E, R>) -> Self
     where
         E: ProvideErrorMetadata + Error + 'static,
         R: fmt::Debug + 'static,
     {
         match error.as_service_error() {
-            Some(said) => Self::Code(said.code().unwrap_or("an error without a code").to_owned()),
-            None => Self::NoAnswer(root_cause(error)),
+            Some(error) => Self::Code(error.code().unwrap_or("an error without a code").to_owned()),
+            None => Self::NoResponse(root_cause(error)),
         }
     }
 }
 
-impl fmt::Display for Said {
+impl fmt::Display for AwsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Code(code) => f.write_str(code),
-            Self::NoAnswer(cause) => write!(f, "no answer: {cause}"),
+            Self::NoResponse(cause) => write!(f, "no response: {cause}"),
         }
     }
 }

@@ -2,7 +2,7 @@
 //! when TikTok refuses them.
 
 use crate::{
-    aws::Said,
+    aws::AwsError,
     domain::{
         clock::Clock,
         secret::{AppCredentials, AppSecret, Apps, CredentialsFrom},
@@ -76,7 +76,7 @@ pub enum CredentialsError {
         "the secret {id} {problem}: expected {{\"app_key\":\"…\",\"app_secret\":\"…\"}} or \
          {{\"apps\":[{{\"app_key\":\"…\",\"app_secret\":\"…\"}},…]}}"
     )]
-    Malformed {
+    MalformedRow {
         /// `APP_CREDENTIALS_SECRET_ID`.
         id: String,
         /// What is wrong with it.
@@ -150,8 +150,8 @@ impl Credentials {
 
 async fn read(client: &Client, id: &str, stage: &str) -> Result<Apps, CredentialsError> {
     let get = client.get_secret_value().secret_id(id).version_stage(stage);
-    let output = get.send().await.map_err(|error| unreadable(Said::by(&error), id))?;
-    let malformed = |problem| CredentialsError::Malformed { id: id.to_owned(), problem };
+    let output = get.send().await.map_err(|error| unreadable(AwsError::of(&error), id))?;
+    let malformed = |problem| CredentialsError::MalformedRow { id: id.to_owned(), problem };
     let text = output.secret_string().ok_or_else(|| malformed("holds binary data"))?;
     parse(text).map_err(malformed)
 }
@@ -193,15 +193,15 @@ fn parse(text: &str) -> Result<Apps, &'static str> {
     Ok(Apps(apps.into_iter().map(credentials).collect()))
 }
 
-fn unreadable(said: Said, id: &str) -> CredentialsError {
+fn unreadable(said: AwsError, id: &str) -> CredentialsError {
     let id = id.to_owned();
     match said {
-        Said::Code(code) => match code.as_str() {
+        AwsError::Code(code) => match code.as_str() {
             "ResourceNotFoundException" => CredentialsError::Missing { id },
             "AccessDeniedException" | "DecryptionFailure" => CredentialsError::Denied { id },
             _ => CredentialsError::Unreadable { id, cause: code },
         },
-        Said::NoAnswer(_) => CredentialsError::Unreadable { id, cause: said.to_string() },
+        AwsError::NoResponse(_) => CredentialsError::Unreadable { id, cause: said.to_string() },
     }
 }
 

@@ -1,6 +1,6 @@
 //! SQS: the messages that the function sends itself. What may be in them is `message`'s to say.
 
-use crate::aws::Said;
+use crate::aws::AwsError;
 use aws_sdk_sqs::{Client, types::SendMessageBatchRequestEntry};
 use backon::{BackoffBuilder, ExponentialBuilder};
 use futures_util::{StreamExt, stream};
@@ -41,7 +41,7 @@ impl Queue {
     /// [`QueueError`]; the message may then have been taken all the same.
     pub async fn send(&self, message: &str) -> Result<(), QueueError> {
         let send = self.client.send_message().queue_url(&self.url).message_body(message);
-        send.send().await.map(drop).map_err(|error| QueueError(Said::by(&error).to_string()))
+        send.send().await.map(drop).map_err(|error| QueueError(AwsError::of(&error).to_string()))
     }
 
     /// Sends many messages, in batches side by side. Answers the places of those that SQS would not take.
@@ -72,7 +72,7 @@ impl Queue {
             let entry = SendMessageBatchRequestEntry::builder().id(n.to_string()).message_body(message);
             batch = batch.entries(entry.build().map_err(|error| QueueError(error.to_string()))?);
         }
-        let answer = batch.send().await.map_err(|error| QueueError(Said::by(&error).to_string()))?;
+        let answer = batch.send().await.map_err(|error| QueueError(AwsError::of(&error).to_string()))?;
         if let Some(entry) = answer.failed().first() {
             warn!("{}", QueueError(entry.code().to_owned()));
         }

@@ -1,6 +1,6 @@
 //! Lambda's Invoke, with errors that say the next step.
 
-use crate::aws::{self, Said};
+use crate::aws::{self, AwsError};
 use aws_config::{Region, retry::RetryConfig, timeout::TimeoutConfig};
 use aws_sdk_lambda::{Client, primitives::Blob};
 use clap::Args;
@@ -98,7 +98,7 @@ impl Aws {
         let client = Client::new(&config.load().await);
         let payload = Blob::new(event.to_string().into_bytes());
         let sent = client.invoke().function_name(&self.function_name).payload(payload).send().await;
-        let answered = sent.map_err(|error| self.refused(Said::by(&error)))?;
+        let answered = sent.map_err(|error| self.refused(AwsError::of(&error)))?;
         let body = answered.payload().map(|blob| blob.as_ref().to_vec()).unwrap_or_default();
         let answer: Value = serde_json::from_slice(&body).map_err(|_| {
             InvokeError::Refused("the answer is not JSON; is this the right function?".into())
@@ -109,9 +109,9 @@ impl Aws {
         }
     }
 
-    fn refused(&self, said: Said) -> InvokeError {
+    fn refused(&self, said: AwsError) -> InvokeError {
         match said {
-            Said::Code(code) => match code.as_str() {
+            AwsError::Code(code) => match code.as_str() {
                 "ResourceNotFoundException" => InvokeError::NoFunction(self.function_name.clone()),
                 "AccessDeniedException"
                 | "UnrecognizedClientException"
@@ -119,7 +119,7 @@ impl Aws {
                 | "InvalidSignatureException" => InvokeError::Denied(code),
                 _ => InvokeError::Refused(code),
             },
-            Said::NoAnswer(cause) => InvokeError::Unreachable(cause),
+            AwsError::NoResponse(cause) => InvokeError::Unreachable(cause),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 /// What a CloudWatch custom widget tells of the place where it is shown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Place {
+pub struct Display {
     /// Whether the console is dark.
     pub dark: bool,
     /// The offset of the time zone shown, east of UTC.

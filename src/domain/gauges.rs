@@ -1,6 +1,6 @@
 //! What a run learns of the whole table on its way, row by row and without keeping any.
 
-use crate::domain::integration::{AccessState, Candidate, Health, Rule, Status};
+use crate::domain::integration::{AccessState, Candidate, DuePolicy, Health, Status};
 use chrono::TimeDelta;
 
 /// How long before its expiry a refresh token is warned of.
@@ -19,34 +19,34 @@ pub struct Gauges {
 
 /// What the run learns of the whole table on its way.
 #[derive(Debug)]
-pub struct Census {
-    rule: Rule,
+pub struct GaugeRecorder {
+    policy: DuePolicy,
     /// What it has learnt so far.
     pub gauges: Gauges,
 }
 
-impl Census {
-    /// A census by the rule of its run.
-    pub fn new(rule: Rule) -> Self {
-        Self { rule, gauges: Gauges::default() }
+impl GaugeRecorder {
+    /// A census by the policy of its run.
+    pub fn new(policy: DuePolicy) -> Self {
+        Self { policy, gauges: Gauges::default() }
     }
 
     /// Counts an integration as it is after its refresh. Those that cannot be refreshed are counted elsewhere.
-    pub fn count(&mut self, candidate: &Candidate) {
-        if candidate.status != Status::Active || candidate.health(&self.rule) == Health::CannotRefresh {
+    pub fn record(&mut self, candidate: &Candidate) {
+        if candidate.status != Status::Active || candidate.health(&self.policy) == Health::CannotRefresh {
             return;
         }
-        if candidate.access_state(self.rule.now) == AccessState::Expired {
+        if candidate.access_state(self.policy.now) == AccessState::Expired {
             self.gauges.expired_access_tokens += 1;
         }
-        if candidate.expiry_is_believed(&self.rule) {
-            let seconds = candidate.access_expires_at.map(|at| at.seconds_from(self.rule.now));
+        if candidate.has_plausible_expiry(&self.policy) {
+            let seconds = candidate.access_expires_at.map(|at| at.seconds_from(self.policy.now));
             let soonest = [self.gauges.soonest_access_token_expiry, seconds].into_iter().flatten().min();
             self.gauges.soonest_access_token_expiry = soonest;
         }
         if candidate
             .known_refresh_expiry()
-            .is_some_and(|at| at.is_within(REFRESH_TOKEN_WARNING, self.rule.now))
+            .is_some_and(|at| at.is_within(REFRESH_TOKEN_WARNING, self.policy.now))
         {
             self.gauges.refresh_tokens_expiring_in_7_days += 1;
         }

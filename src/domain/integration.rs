@@ -1,5 +1,5 @@
 //! One row of the table as this crate sees it: its token states, and whether it is due. Pure: the clock and the
-//! settings come in as a [`Rule`], a decision goes out.
+//! settings come in as a [`DuePolicy`], a decision goes out.
 //!
 //! The conditional write that takes a lease states the same rule in DynamoDB's language (`store`); a property
 //! test holds the two together.
@@ -8,6 +8,7 @@ use crate::domain::secret::{AccessToken, RefreshToken};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use tracing::{Span, error_span};
 
 /// An access token that expires within this time counts as expired: it could die during a call.
 pub const EXPIRED_WITHIN: TimeDelta = TimeDelta::minutes(5);
@@ -15,7 +16,7 @@ pub const EXPIRED_WITHIN: TimeDelta = TimeDelta::minutes(5);
 pub const EXPIRING_SOON_WITHIN: TimeDelta = TimeDelta::minutes(30);
 /// An access-token expiry further ahead than this is not believed: TikTok grants 7 days, and clients that add an
 /// absolute time to "now" write dates decades away.
-pub const BELIEVABLE_AHEAD: TimeDelta = TimeDelta::days(30);
+pub const PLAUSIBLE_AHEAD: TimeDelta = TimeDelta::days(30);
 
 /// Which integration: the table's two keys.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -24,6 +25,13 @@ pub struct IntegrationKey {
     pub team_id: String,
     /// Sort key: which of the team's integrations.
     pub integration_id: String,
+}
+
+impl IntegrationKey {
+    /// The span that puts the two ids on each log line of this integration. Of level `ERROR`, so that no log level drops it.
+    pub fn span(&self) -> Span {
+        error_span!("integration", team_id = self.team_id, integration_id = self.integration_id)
+    }
 }
 
 impl fmt::Display for IntegrationKey {
@@ -49,7 +57,7 @@ impl UnixTime {
     }
 
     /// Whether this moment is at or before `time`.
-    pub fn is_by(self, time: DateTime<Utc>) -> bool {
+    pub fn has_passed(self, time: DateTime<Utc>) -> bool {
         self <= Self::of(time)
     }
 
@@ -110,8 +118,8 @@ pub struct Lease {
 
 impl Lease {
     /// Whether the claim has ended by itself: its holder was cut off.
-    pub fn has_run_out(&self, now: DateTime<Utc>) -> bool {
-        self.expires_at.is_by(now)
+    pub fn has_expired(&self, now: DateTime<Utc>) -> bool {
+        self.expires_at.has_passed(now)
     }
 }
 
@@ -180,7 +188,7 @@ pub struct Integration {
 
 /// What decides whether a row is taken: the time, the window, and whether an operator forces it.
 #[derive(Clone, Copy, Debug)]
-pub struct Rule {
+pub struct DuePolicy {
     /// The current time.
     pub now: DateTime<Utc>,
     /// `REFRESH_AHEAD`: how long before its expiry a token is refreshed.
@@ -191,35 +199,35 @@ pub struct Rule {
     pub unless_refreshed_since: Option<UnixTime>,
 }
 
-impl Rule {
+impl DuePolicy {
     /// The last second of expiry that counts as due.
     pub fn due_until(&self) -> UnixTime {
         UnixTime::after(self.now, self.refresh_ahead)
     }
 
     /// The last second of expiry that is believed.
-    pub fn believed_until(&self) -> UnixTime {
-        UnixTime::after(self.now, BELIEVABLE_AHEAD)
+    pub fn plausible_until(&self) -> UnixTime {
+        UnixTime::after(self.now, PLAUSIBLE_AHEAD)
     }
 }
 
 /// Why a row is to be refreshed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Due {
+pub enum DueReason {
     /// The access token expires within `REFRESH_AHEAD`, or has expired.
     Expiring,
     /// The stored expiry is absent, zero or absurdly far ahead.
-    ExpiryNotBelieved,
+    ImplausibleExpiry,
     /// An operator said so.
     Forced,
 }
 
-impl Due {
+impl DueReason {
     /// The `reason` of the answer.
     pub fn reason(self) -> &'static str {
         match self {
             Self::Expiring => "access_token_expiring",
-            Self::ExpiryNotBelieved => "expiry_not_believed",
+            Self::ImplausibleExpiry => "expiry_not_believed",
             Self::Forced => "forced",
         }
     }
@@ -227,7 +235,7 @@ impl Due {
 
 /// Why a row is left as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Skip {
+pub enum SkipReason {
     /// The access token lives long enough.
     NotDue,
     /// The user gave the row a status of their own.
@@ -307,8 +315,8 @@ impl Candidate {
     }
 
     /// Whether the stored expiry of the access token can be true: present, positive, at most 30 days ahead.
-    pub fn expiry_is_believed(&self, rule: &Rule) -> bool {
-        self.access_expires_at.is_some_and(|at| at.0 > 0 && at <= rule.believed_until())
+    pub fn has_plausible_expiry(&self, policy: &DuePolicy) -> bool {
+        self.access_expires_at.is_some_and(|at| at.0 > 0 && at <= policy.plausible_until())
     }
 
     /// When the refresh token expires, if that is known. A stored number that is not positive says nothing, and TikTok is
@@ -319,30 +327,30 @@ impl Candidate {
 
     /// Whether the refresh token is known to have expired.
     pub fn refresh_token_expired(&self, now: DateTime<Utc>) -> bool {
-        self.known_refresh_expiry().is_some_and(|at| at.is_by(now))
+        self.known_refresh_expiry().is_some_and(|at| at.has_passed(now))
     }
 
     /// Whether the row's own facts, lease aside, call for a refresh.
     ///
     /// # Errors
     /// The first reason against it.
-    pub fn due(&self, rule: &Rule) -> Result<Due, Skip> {
+    pub fn due(&self, policy: &DuePolicy) -> Result<DueReason, SkipReason> {
         match &self.status {
             Status::Active => {}
-            Status::Error if rule.force => {}
-            Status::Error | Status::Expired => return Err(Skip::Marked(self.status.clone())),
-            Status::Other(status) => return Err(Skip::UserStatus(status.clone())),
+            Status::Error if policy.force => {}
+            Status::Error | Status::Expired => return Err(SkipReason::Marked(self.status.clone())),
+            Status::Other(status) => return Err(SkipReason::UserStatus(status.clone())),
         }
-        if self.refresh_token_expired(rule.now) {
-            return Err(Skip::RefreshTokenExpired);
+        if self.refresh_token_expired(policy.now) {
+            return Err(SkipReason::RefreshTokenExpired);
         }
-        if !self.expiry_is_believed(rule) {
-            return Ok(Due::ExpiryNotBelieved);
+        if !self.has_plausible_expiry(policy) {
+            return Ok(DueReason::ImplausibleExpiry);
         }
-        if self.access_expires_at.is_none_or(|at| at <= rule.due_until()) {
-            return Ok(Due::Expiring);
+        if self.access_expires_at.is_none_or(|at| at <= policy.due_until()) {
+            return Ok(DueReason::Expiring);
         }
-        if rule.force { Ok(Due::Forced) } else { Err(Skip::NotDue) }
+        if policy.force { Ok(DueReason::Forced) } else { Err(SkipReason::NotDue) }
     }
 
     /// The warning that is due about the refresh token's expiry, if it was not published yet.
@@ -359,20 +367,20 @@ impl Candidate {
 
     /// The lease that keeps others away at `now`, if there is one.
     pub fn live_lease(&self, now: DateTime<Utc>) -> Option<&Lease> {
-        self.lease.as_ref().filter(|lease| !lease.has_run_out(now))
+        self.lease.as_ref().filter(|lease| !lease.has_expired(now))
     }
 
     /// The integration's state.
-    pub fn health(&self, rule: &Rule) -> Health {
+    pub fn health(&self, policy: &DuePolicy) -> Health {
         let marked = matches!(self.status, Status::Error | Status::Expired);
-        if marked || self.refresh_token_expired(rule.now) {
+        if marked || self.refresh_token_expired(policy.now) {
             return Health::CannotRefresh;
         }
-        match self.access_state(rule.now) {
+        match self.access_state(policy.now) {
             AccessState::Expired => Health::Expired,
             AccessState::ExpiringSoon => Health::ExpiringSoon,
-            AccessState::Ok if !self.expiry_is_believed(rule) => Health::NeedsRefresh,
-            AccessState::Ok if self.access_expires_at.is_some_and(|at| at <= rule.due_until()) => {
+            AccessState::Ok if !self.has_plausible_expiry(policy) => Health::NeedsRefresh,
+            AccessState::Ok if self.access_expires_at.is_some_and(|at| at <= policy.due_until()) => {
                 Health::NeedsRefresh
             }
             AccessState::Ok => Health::Healthy,
@@ -390,22 +398,25 @@ impl Integration {
     ///
     /// # Errors
     /// The first reason against it.
-    pub fn may_be_taken(&self, rule: &Rule) -> Result<Due, Skip> {
-        let due = self.candidate.due(rule);
+    pub fn may_be_taken(&self, policy: &DuePolicy) -> Result<DueReason, SkipReason> {
+        let due = self.candidate.due(policy);
         // A missing access token is an expired one, whatever expiry stands beside it.
-        let due =
-            if due == Err(Skip::NotDue) && self.access_token.is_none() { Ok(Due::Expiring) } else { due };
+        let due = if due == Err(SkipReason::NotDue) && self.access_token.is_none() {
+            Ok(DueReason::Expiring)
+        } else {
+            due
+        };
         let due = due?;
-        if let (Some(since), Some(at)) = (rule.unless_refreshed_since, self.last_refreshed_at)
+        if let (Some(since), Some(at)) = (policy.unless_refreshed_since, self.last_refreshed_at)
             && at >= since
         {
-            return Err(Skip::NotDue);
+            return Err(SkipReason::NotDue);
         }
         if self.refresh_token.is_none() {
-            return Err(Skip::RefreshTokenMissing);
+            return Err(SkipReason::RefreshTokenMissing);
         }
-        match self.candidate.live_lease(rule.now) {
-            Some(lease) => Err(Skip::Locked(lease.clone())),
+        match self.candidate.live_lease(policy.now) {
+            Some(lease) => Err(SkipReason::Locked(lease.clone())),
             None => Ok(due),
         }
     }
@@ -422,12 +433,12 @@ mod tests {
         DateTime::from_timestamp(1_795_000_000, 0).unwrap()
     }
 
-    fn rule() -> Rule {
-        Rule { now: now(), refresh_ahead: AHEAD, force: false, unless_refreshed_since: None }
+    fn policy() -> DuePolicy {
+        DuePolicy { now: now(), refresh_ahead: AHEAD, force: false, unless_refreshed_since: None }
     }
 
-    fn forced() -> Rule {
-        Rule { force: true, ..rule() }
+    fn forced() -> DuePolicy {
+        DuePolicy { force: true, ..policy() }
     }
 
     fn row(access_in: TimeDelta) -> Candidate {
@@ -463,16 +474,16 @@ mod tests {
 
     #[test]
     fn a_token_is_due_up_to_the_last_second_of_the_window() {
-        assert_eq!(row(AHEAD).due(&rule()), Ok(Due::Expiring));
-        assert_eq!(row(AHEAD + TimeDelta::seconds(1)).due(&rule()), Err(Skip::NotDue));
-        assert_eq!(row(TimeDelta::days(-9)).due(&rule()), Ok(Due::Expiring));
+        assert_eq!(row(AHEAD).due(&policy()), Ok(DueReason::Expiring));
+        assert_eq!(row(AHEAD + TimeDelta::seconds(1)).due(&policy()), Err(SkipReason::NotDue));
+        assert_eq!(row(TimeDelta::days(-9)).due(&policy()), Ok(DueReason::Expiring));
     }
 
     #[test]
     fn the_narrow_window_is_only_a_setting() {
-        let narrow = Rule { refresh_ahead: TimeDelta::minutes(5), ..rule() };
-        assert_eq!(row(TimeDelta::minutes(5)).due(&narrow), Ok(Due::Expiring));
-        assert_eq!(row(TimeDelta::minutes(6)).due(&narrow), Err(Skip::NotDue));
+        let narrow = DuePolicy { refresh_ahead: TimeDelta::minutes(5), ..policy() };
+        assert_eq!(row(TimeDelta::minutes(5)).due(&narrow), Ok(DueReason::Expiring));
+        assert_eq!(row(TimeDelta::minutes(6)).due(&narrow), Err(SkipReason::NotDue));
     }
 
     #[test]
@@ -482,46 +493,46 @@ mod tests {
             Some(UnixTime(0)),
             Some(UnixTime(-5)),
             Some(UnixTime(i64::MAX)),
-            Some(UnixTime::of(now() + BELIEVABLE_AHEAD + TimeDelta::seconds(1))),
+            Some(UnixTime::of(now() + PLAUSIBLE_AHEAD + TimeDelta::seconds(1))),
             Some(UnixTime(4_841_467_787)), // 2123, past u32
         ];
         for access_expires_at in absurd {
             let row = Candidate { access_expires_at, ..row(AHEAD) };
-            assert_eq!(row.due(&rule()), Ok(Due::ExpiryNotBelieved), "{access_expires_at:?}");
-            assert!(row.health(&rule()) != Health::Healthy, "{access_expires_at:?}");
+            assert_eq!(row.due(&policy()), Ok(DueReason::ImplausibleExpiry), "{access_expires_at:?}");
+            assert!(row.health(&policy()) != Health::Healthy, "{access_expires_at:?}");
         }
-        assert_eq!(row(BELIEVABLE_AHEAD).due(&rule()), Err(Skip::NotDue));
+        assert_eq!(row(PLAUSIBLE_AHEAD).due(&policy()), Err(SkipReason::NotDue));
     }
 
     #[test]
     fn a_stored_duration_is_a_moment_in_1970_and_so_expired() {
         let row = Candidate { access_expires_at: Some(UnixTime(604_800)), ..row(AHEAD) };
-        assert_eq!(row.due(&rule()), Ok(Due::Expiring));
-        assert_eq!(row.health(&rule()), Health::Expired);
+        assert_eq!(row.due(&policy()), Ok(DueReason::Expiring));
+        assert_eq!(row.health(&policy()), Health::Expired);
     }
 
     #[test]
     fn a_refresh_token_expires_at_its_second_and_may_live_past_2106() {
         let expiring = |at| Candidate { refresh_expires_at: at, ..row(TimeDelta::hours(1)) };
-        assert_eq!(expiring(Some(UnixTime::of(now()))).due(&rule()), Err(Skip::RefreshTokenExpired));
+        assert_eq!(expiring(Some(UnixTime::of(now()))).due(&policy()), Err(SkipReason::RefreshTokenExpired));
         assert_eq!(
-            expiring(Some(UnixTime::of(now() + TimeDelta::seconds(1)))).due(&rule()),
-            Ok(Due::Expiring)
+            expiring(Some(UnixTime::of(now() + TimeDelta::seconds(1)))).due(&policy()),
+            Ok(DueReason::Expiring)
         );
-        assert_eq!(expiring(Some(UnixTime(4_841_467_787))).due(&rule()), Ok(Due::Expiring));
-        assert_eq!(expiring(None).due(&rule()), Ok(Due::Expiring));
-        assert_eq!(expiring(Some(UnixTime(0))).due(&rule()), Ok(Due::Expiring));
+        assert_eq!(expiring(Some(UnixTime(4_841_467_787))).due(&policy()), Ok(DueReason::Expiring));
+        assert_eq!(expiring(None).due(&policy()), Ok(DueReason::Expiring));
+        assert_eq!(expiring(Some(UnixTime(0))).due(&policy()), Ok(DueReason::Expiring));
     }
 
     #[test]
     fn force_takes_fresh_tokens_and_rows_marked_error_and_no_others() {
-        assert_eq!(row(TimeDelta::days(6)).due(&forced()), Ok(Due::Forced));
-        assert_eq!(with_status(Status::Error).due(&forced()), Ok(Due::Expiring));
-        assert_eq!(with_status(Status::Error).due(&rule()), Err(Skip::Marked(Status::Error)));
-        assert_eq!(with_status(Status::Expired).due(&forced()), Err(Skip::Marked(Status::Expired)));
+        assert_eq!(row(TimeDelta::days(6)).due(&forced()), Ok(DueReason::Forced));
+        assert_eq!(with_status(Status::Error).due(&forced()), Ok(DueReason::Expiring));
+        assert_eq!(with_status(Status::Error).due(&policy()), Err(SkipReason::Marked(Status::Error)));
+        assert_eq!(with_status(Status::Expired).due(&forced()), Err(SkipReason::Marked(Status::Expired)));
         assert_eq!(
             with_status(Status::Other("paused".into())).due(&forced()),
-            Err(Skip::UserStatus("paused".into()))
+            Err(SkipReason::UserStatus("paused".into()))
         );
     }
 
@@ -539,7 +550,7 @@ mod tests {
             (row(AHEAD + TimeDelta::seconds(1)), Health::Healthy),
         ];
         for (row, health) in cases {
-            assert_eq!(row.health(&rule()), health, "{row:?}");
+            assert_eq!(row.health(&policy()), health, "{row:?}");
         }
     }
 
@@ -597,17 +608,17 @@ mod tests {
                 status: Status::parse(&status),
                 ..row(AHEAD)
             };
-            let rule = Rule { force, ..rule() };
-            let unforced = row.due(&Rule { force: false, ..rule });
+            let policy = DuePolicy { force, ..policy() };
+            let unforced = row.due(&DuePolicy { force: false, ..policy });
             // Force only ever widens, and never past a status or a dead refresh token.
             if unforced.is_ok() {
-                prop_assert!(row.due(&rule).is_ok());
+                prop_assert!(row.due(&policy).is_ok());
             }
-            if row.due(&rule).is_ok() {
+            if row.due(&policy).is_ok() {
                 prop_assert!(matches!(row.status, Status::Active | Status::Error));
-                prop_assert!(!row.refresh_token_expired(rule.now));
+                prop_assert!(!row.refresh_token_expired(policy.now));
             }
-            if row.health(&rule) == Health::Healthy {
+            if row.health(&policy) == Health::Healthy {
                 prop_assert!(unforced.is_err());
             }
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 const MAX_VALUES: usize = 100;
 
 /// The latencies of a run's provider calls: an even sample of at most 100, which is all that a line may hold.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Latency {
     samples: Vec<u64>,
     seen: u64,
@@ -26,7 +26,7 @@ impl Latency {
     }
 
     /// Takes one call's latency into account.
-    pub fn saw(&mut self, latency: Duration) {
+    pub fn record(&mut self, latency: Duration) {
         if self.seen.is_multiple_of(self.every) {
             if self.samples.len() == MAX_VALUES {
                 // Full: keep every other sample, and from now on half as many.
@@ -53,7 +53,7 @@ mod tests {
     fn a_line_never_holds_more_values_than_the_format_allows() {
         let mut latency = Latency::default();
         for n in 0..100_000 {
-            latency.saw(Duration::from_millis(n));
+            latency.record(Duration::from_millis(n));
             assert!(latency.samples.len() <= MAX_VALUES);
         }
         assert!(latency.samples.len() >= MAX_VALUES / 2);

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 /// How many keys a work message holds.
-pub const KEYS_IN_A_MESSAGE: usize = 50;
+pub const KEYS_PER_MESSAGE: usize = 50;
 
 /// One message.
 #[derive(Debug)]
@@ -120,7 +120,7 @@ pub fn parse(text: &str) -> Result<Message, BadMessage> {
         _ => BadMessage("it is not JSON"),
     })?;
     match text {
-        Text::Work { work } if work.integrations.len() > KEYS_IN_A_MESSAGE => {
+        Text::Work { work } if work.integrations.len() > KEYS_PER_MESSAGE => {
             Err(BadMessage("it has too many keys"))
         }
         Text::Work { work } => Ok(Message::Work(work)),

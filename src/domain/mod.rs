@@ -13,6 +13,7 @@ pub mod loopback;
 pub mod message;
 pub mod outcome;
 pub mod report_row;
+pub mod retry_policy;
 pub mod root_cause;
 pub mod secret;
 pub mod selection;

@@ -1,6 +1,6 @@
 //! What is told of one integration: its outcome, a reason that programs can tell apart, and words for a person.
 
-use crate::domain::integration::{Candidate, IntegrationKey, Skip, UnixTime};
+use crate::domain::integration::{Candidate, IntegrationKey, SkipReason, UnixTime};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
@@ -151,20 +151,26 @@ pub(crate) const DELETED: (&str, &str) = ("deleted", "the integration was delete
 pub(crate) const CHANGED: (&str, &str) =
     ("changed_meanwhile", "the row was changed by somebody else during the run, and is left as it is");
 
+/// A reason and its message.
+pub(crate) const MISMATCH: (&str, &str) = (
+    "identity_mismatch",
+    "TikTok answered with another seller's tokens; they are kept but must not be used: connect the seller again",
+);
+
 /// What to tell of a row that is left as it is.
-pub fn skipped(row: &Candidate, skip: &Skip, now: DateTime<Utc>) -> Report {
+pub fn skipped(row: &Candidate, skip: &SkipReason, now: DateTime<Utc>) -> Report {
     let report = |outcome| Report::new(row.key.clone(), outcome).expiring(row.access_expires_at);
     match skip {
-        Skip::NotDue => report(Outcome::NotDue),
-        Skip::UserStatus(status) => report(Outcome::NotDue)
+        SkipReason::NotDue => report(Outcome::NotDue),
+        SkipReason::UserStatus(status) => report(Outcome::NotDue)
             .because("status", format!("its status is {status:?}, which is the user's own")),
-        Skip::Marked(status) => {
+        SkipReason::Marked(status) => {
             let message = format!("it is marked {:?}: the seller must connect again", status.as_str());
             report(Outcome::CannotRefresh).because("marked", message)
         }
-        Skip::RefreshTokenExpired => report(Outcome::CannotRefresh).because(EXPIRED.0, EXPIRED.1),
-        Skip::RefreshTokenMissing => report(Outcome::CannotRefresh).because(MISSING.0, MISSING.1),
-        Skip::Locked(lease) => {
+        SkipReason::RefreshTokenExpired => report(Outcome::CannotRefresh).because(EXPIRED.0, EXPIRED.1),
+        SkipReason::RefreshTokenMissing => report(Outcome::CannotRefresh).because(MISSING.0, MISSING.1),
+        SkipReason::Locked(lease) => {
             let seconds = lease.expires_at.seconds_from(now);
             let message = format!("another attempt is at it; its lease ends in {seconds} s at the latest");
             report(Outcome::Locked).because("leased", message)

@@ -4,7 +4,7 @@ use crate::domain::integration::{Candidate, UnixTime};
 
 /// Which of a row's tokens are there. Their absence is found by a filter, so that none is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tokens {
+pub enum StoredTokens {
     /// Both.
     Both,
     /// A refresh token alone.
@@ -15,7 +15,7 @@ pub enum Tokens {
 
 /// A row as the report sees it.
 #[derive(Clone, Debug)]
-pub struct Row {
+pub struct ReportRow {
     /// What decides over it.
     pub candidate: Candidate,
     /// The seller's id for the app.

@@ -80,7 +80,7 @@ impl fmt::Debug for QueueRecord {
 /// # Errors
 /// [`BadEvent`] for anything that the function does not know: no key is ever ignored.
 pub fn parse(event: &str) -> Result<Request, BadEvent> {
-    let looks: Looks = read(event)?;
+    let looks: EventShape = read(event)?;
     if looks.detail_type.is_some() {
         return scheduled(&read(event)?);
     }
@@ -105,7 +105,7 @@ pub fn parse(event: &str) -> Result<Request, BadEvent> {
 
 /// The few keys that tell kinds of events apart.
 #[derive(Deserialize)]
-struct Looks {
+struct EventShape {
     #[serde(rename = "detail-type")]
     detail_type: Option<de::IgnoredAny>,
     #[serde(rename = "Records")]
@@ -300,7 +300,7 @@ fn is_empty_detail(detail: &RawValue) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::display::Place;
+    use crate::domain::display::Display;
     use proptest::prelude::*;
 
     #[test]
@@ -397,9 +397,9 @@ mod tests {
         );
         let widget = r#"{"action":"status","format":"html","widgetContext":{"theme":"dark","width":588,"timezone":
             {"label":"Local","offsetISO":"+07:00","offsetInMinutes":-420}}}"#;
-        let place = Place { dark: true, offset_minutes: 420, zone: "UTC+07:00".into() };
+        let place = Display { dark: true, offset_minutes: 420, zone: "UTC+07:00".into() };
         assert_eq!(parse(widget), of(Selection::All, Format::Html(place)));
-        let utc = Format::Html(Place { zone: "UTC".into(), ..Place::default() });
+        let utc = Format::Html(Display { zone: "UTC".into(), ..Display::default() });
         for odd in ["", r#","widgetContext":{}"#, r#","widgetContext":{"timezone":{"offsetISO":"noon"}}"#] {
             let event = format!(r#"{{"action":"status","format":"html"{odd}}}"#);
             assert_eq!(parse(&event), of(Selection::All, utc.clone()), "{odd}");

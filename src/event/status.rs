@@ -4,7 +4,7 @@ use super::{
     Request,
     read::{BadEvent, Id, MAX_TEAM_ID},
 };
-use crate::domain::{display::Place, selection::Selection};
+use crate::domain::{display::Display, selection::Selection};
 use chrono::FixedOffset;
 use serde::{Deserialize, de};
 
@@ -28,7 +28,7 @@ pub enum Format {
     /// A few lines.
     Summary,
     /// A fragment for a CloudWatch custom widget.
-    Html(Place),
+    Html(Display),
 }
 
 #[derive(Deserialize)]
@@ -81,10 +81,10 @@ pub(super) fn request(event: StatusEvent) -> Result<Request, BadEvent> {
 }
 
 /// Where a widget is shown; what CloudWatch does not say, or says oddly, is UTC and light.
-fn place(context: WidgetContext) -> Place {
+fn place(context: WidgetContext) -> Display {
     let offset = context.timezone.and_then(|zone| zone.offset?.parse::<FixedOffset>().ok());
     let offset = offset.filter(|offset| offset.local_minus_utc() != 0);
-    Place {
+    Display {
         dark: context.theme.as_deref() == Some("dark"),
         offset_minutes: offset.map_or(0, |offset| offset.local_minus_utc() / 60),
         zone: offset.map_or_else(|| "UTC".into(), |offset| format!("UTC{offset}")),

@@ -10,10 +10,9 @@ pub mod tiktok;
 
 use crate::{
     aws::dynamodb::row::{self, Item},
-    domain::{clock::Clock, integration::Rule, secret::AppCredentials},
-    handler::{Function, InvocationError},
+    domain::{clock::Clock, integration::DuePolicy, secret::AppCredentials},
+    handler::{Function, InvocationError, Response},
     logging,
-    response::Answer,
     settings::{Settings, SettingsError},
 };
 use aws_config::{Region, SdkConfig};
@@ -87,7 +86,7 @@ pub async fn run(options: &Options) -> Result<(), LocalError> {
     let stack = Stack::start(options.reset).await?;
     say(format_args!("The integrations before:\n{}", stack.rows().await?))?;
     let deadline = stack.clock.now() + invoke::TIMEOUT;
-    let Answer::Refresh(answer) = stack.function.handle(SCHEDULED_EVENT, deadline).await? else {
+    let Response::Refresh(answer) = stack.function.handle(SCHEDULED_EVENT, deadline).await? else {
         return Ok(());
     };
     let counts = answer.counts;
@@ -126,7 +125,7 @@ struct Stack {
     dynamodb: SocketAddr,
     table: Client,
     function: Arc<Function>,
-    rule: Rule,
+    rule: DuePolicy,
 }
 
 impl Stack {
@@ -154,7 +153,7 @@ impl Stack {
         let settings = settings(&app, &tiktok_url)?;
         let log_level = settings.log_level;
         tracing::subscriber::set_global_default(logging::subscriber(log_level, Mutex::new(log)))?;
-        let rule = Rule {
+        let rule = DuePolicy {
             now: clock.now(),
             refresh_ahead: settings.refresh_ahead,
             force: false,
@@ -188,7 +187,7 @@ impl Stack {
     }
 
     async fn rows(&self) -> Result<comfy_table::Table, LocalError> {
-        let rule = Rule { now: self.clock.now(), ..self.rule };
+        let rule = DuePolicy { now: self.clock.now(), ..self.rule };
         Ok(show::rows(&self.items().await?, &rule))
     }
 }

@@ -3,14 +3,14 @@
 use crate::{
     aws::dynamodb::row::{self, Item},
     cli::show::table,
-    domain::integration::{Rule, UnixTime},
-    response::RefreshAnswer,
+    domain::integration::{DuePolicy, UnixTime},
+    response::RefreshResponse,
     status_report::relative,
 };
 use comfy_table::Table;
 
 /// The rows as they are.
-pub(super) fn rows(items: &[Item], rule: &Rule) -> Table {
+pub(super) fn rows(items: &[Item], rule: &DuePolicy) -> Table {
     let mut table = table(&["Team", "Id", "Seller", "Status", "Token", "Expires", "State"]);
     for item in items {
         let key = row::key_of(item);
@@ -32,7 +32,7 @@ pub(super) fn rows(items: &[Item], rule: &Rule) -> Table {
 }
 
 /// What a run did, what needs a person first.
-pub(super) fn report(answer: &RefreshAnswer) -> Table {
+pub(super) fn report(answer: &RefreshResponse) -> Table {
     let mut table = table(&["Team", "Id", "Outcome", "Why"]);
     for report in &answer.integrations {
         let key = &report.key;

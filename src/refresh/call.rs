@@ -1,6 +1,6 @@
-//! The call: how TikTok is asked, how often, and how long.
+//! The call to TikTok: which failures are retried, how often, and after which wait.
 
-use super::{Called, Leased, Refresher};
+use super::{Leased, Refresher};
 use crate::{
     domain::{
         grant::Grant,
@@ -19,187 +19,143 @@ use std::{
 };
 use tracing::warn;
 
-/// How long one refresh waits, and for what.
-#[derive(Clone, Copy, Debug)]
-pub struct Pace {
-    /// One provider call: `TIKTOK_TIMEOUT`.
-    pub call: Duration,
-    /// Kept free at the invocation's end, so that an answer can be saved.
-    pub save_reserve: Duration,
-    /// Before the first retry of a call that TikTok cannot have acted on; then twice that, and so on.
-    pub retry_after: Duration,
-    /// At least this, and at most twice this, before asking again after an answer that was lost.
-    pub ask_again_after: Duration,
-    /// Before the first retry of a save.
-    pub save_retry_after: Duration,
-    /// How long a save is tried before the pair also goes to the queue.
-    pub rescue_after: Duration,
-    /// How long a save is tried once the queue has the pair.
-    pub tries_after_rescue: Duration,
-}
-
-impl Pace {
-    /// The usual pace, with a provider time-out of `call`.
-    pub fn with_call(call: Duration) -> Self {
-        Self {
-            call,
-            save_reserve: Duration::from_secs(5),
-            retry_after: Duration::from_millis(500),
-            ask_again_after: Duration::from_secs(1),
-            save_retry_after: Duration::from_millis(50),
-            rescue_after: Duration::from_secs(1),
-            tries_after_rescue: Duration::from_secs(10),
-        }
-    }
-}
-
-/// How many calls were made and repeated: at most a fifth are repeats, beyond the first few.
+/// Bounds a run's retries to a fifth of its calls, beyond the first few.
 #[derive(Debug, Default)]
-pub struct RetryBudget {
+pub(super) struct RetryBudget {
     calls: AtomicU64,
     retries: AtomicU64,
 }
 
 impl RetryBudget {
-    const ALWAYS: u64 = 10;
+    const ALWAYS_ALLOWED: u64 = 10;
 
-    fn called(&self) {
+    fn record_call(&self) {
         self.calls.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Takes one retry out of the budget, if there is one left.
+    /// Takes one retry out of the budget; `false` if none is left.
     fn take(&self) -> bool {
-        let allowed = Self::ALWAYS + self.calls.load(Ordering::Relaxed) / 5;
+        let allowed = Self::ALWAYS_ALLOWED + self.calls.load(Ordering::Relaxed) / 5;
         let take = |spent| (spent < allowed).then_some(spent + 1);
         self.retries.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
     }
 }
 
 impl Refresher {
-    /// Asks TikTok: patiently while it cannot have acted, with newer credentials when it refuses the app, and once
-    /// more when an answer was lost. The first request's share of the rate has been taken already.
-    pub(super) async fn call(&self, leased: Leased, mut app: Arc<AppCredentials>) -> Called {
-        let mut answer = self.ask_patiently(&app, &leased, true).await;
-        if let Err(CallError::Misconfigured { .. }) = answer
-            && let Some((other, its_answer)) = self.ask_with_others(&app, &leased).await
+    /// Calls TikTok for a leased row: retries while TikTok cannot have acted, tries the secret's other versions when TikTok
+    /// refuses the app, and asks once more when a response was lost. The caller has already waited for the rate limiter.
+    pub(super) async fn call(
+        &self,
+        leased: Leased,
+        mut app: Arc<AppCredentials>,
+    ) -> (Leased, Result<Grant, CallError>) {
+        let mut result = self.call_with_retries(&app, &leased, true).await;
+        if let Err(CallError::Misconfigured { .. }) = result
+            && let Some((other, its_result)) = self.call_with_other_secrets(&app, &leased).await
         {
-            (app, answer) = (other, its_answer);
+            (app, result) = (other, its_result);
         }
-        let Err(CallError::Ambiguous { .. }) = answer else { return leased.called(answer) };
-        tokio::time::sleep(self.pace.ask_again_after.mul_f64(1.0 + fastrand::f64())).await;
-        let key = leased.key();
-        warn!(
-            run_id = self.run_id,
-            team_id = key.team_id.as_str(),
-            integration_id = key.integration_id.as_str(),
-            "TikTok's answer was lost, asking once more",
-        );
-        match self.ask(&app, &leased.sent, false).await {
-            // A rejection now is what a lost answer to a single-use token looks like.
+        let Err(CallError::Ambiguous { .. }) = result else { return (leased, result) };
+        let wait = self.services.retry_policy.lost_response_wait.mul_f64(1.0 + fastrand::f64());
+        tokio::time::sleep(wait).await;
+        warn!("TikTok's response was lost, asking once more");
+        match self.call_once(&app, &leased.sent, false).await {
+            // What the loss of the first response looks like when refresh tokens are single-use.
             Err(error @ CallError::Reauthorize { .. }) => {
-                Leased { cut_off_before: true, ..leased }.called(Err(error))
+                (Leased { was_interrupted: true, ..leased }, Err(error))
             }
-            Err(_) => leased.called(answer),
-            Ok(grant) => leased.called(Ok(grant)),
+            Err(_) => (leased, result),
+            Ok(grant) => (leased, Ok(grant)),
         }
     }
 
-    /// Asks with whatever else the secret holds for an app that TikTok refused: somebody may be rotating it. Tried once
-    /// in a run for each app; what TikTok takes serves the rest of the run too.
-    async fn ask_with_others(
+    /// Tries the other secrets of an app that TikTok refused: somebody may be rotating it. Once per run and app; a secret that
+    /// TikTok accepts serves the rest of the run.
+    async fn call_with_other_secrets(
         &self,
         refused: &AppCredentials,
         leased: &Leased,
     ) -> Option<(Arc<AppCredentials>, Result<Grant, CallError>)> {
-        // Held while asking: the other refreshes that were refused wait for what comes of it.
-        let mut tried = self.others_tried.lock().await;
+        // Held during the calls, so that the other refused refreshes wait for their result.
+        let mut tried = self.tried_other_secrets.lock().await;
         let in_use = self.app(&leased.row.candidate)?;
         if !in_use.app_secret.is_same_as(&refused.app_secret) {
             drop(tried);
-            let answer = self.ask_patiently(&in_use, leased, false).await;
-            return Some((in_use, answer));
+            let result = self.call_with_retries(&in_use, leased, false).await;
+            return Some((in_use, result));
         }
         if !tried.insert(refused.app_key.clone()) {
             return None;
         }
-        let others = self.credentials.others(refused).await.unwrap_or_else(|error| {
-            let run_id = &self.run_id;
-            warn!(run_id, "TikTok refused the app credentials, and they could not be read again: {error}");
+        let others = self.services.credentials.others(refused).await.unwrap_or_else(|error| {
+            warn!("TikTok refused the app credentials, and the secret could not be read again: {error}");
             Vec::new()
         });
         for other in others {
-            let answer = self.ask_patiently(&other, leased, false).await;
-            if !matches!(answer, Err(CallError::Misconfigured { .. } | CallError::NotConnected { .. })) {
-                warn!(
-                    run_id = self.run_id,
-                    app_key = other.app_key,
-                    "TikTok takes another version of the app's secret"
-                );
+            let result = self.call_with_retries(&other, leased, false).await;
+            if !matches!(result, Err(CallError::Misconfigured { .. } | CallError::NotConnected { .. })) {
+                warn!(app_key = other.app_key, "TikTok accepts another version of the app's secret");
                 let mut apps = self.apps.write().unwrap_or_else(PoisonError::into_inner);
                 *apps = Arc::new(apps.with(&other));
                 drop(apps);
-                return Some((other, answer));
+                return Some((other, result));
             }
         }
         None
     }
 
-    async fn ask_patiently(
+    async fn call_with_retries(
         &self,
         app: &AppCredentials,
         leased: &Leased,
-        mut rate_is_paid: bool,
+        mut has_waited: bool,
     ) -> Result<Grant, CallError> {
-        let backoff = ExponentialBuilder::new().with_min_delay(self.pace.retry_after).with_max_times(2);
-        (|| self.ask(app, &leased.sent, std::mem::take(&mut rate_is_paid)))
+        let backoff = ExponentialBuilder::new()
+            .with_min_delay(self.services.retry_policy.call_backoff)
+            .with_max_times(2);
+        (|| self.call_once(app, &leased.sent, std::mem::take(&mut has_waited)))
             .retry(backoff)
-            .when(|error| error.may_be_retried() && self.has_time_for_a_call() && self.budget.take())
+            .when(|error| error.may_be_retried() && self.has_time_for_a_call() && self.retry_budget.take())
             .adjust(|error, delay| {
-                // Full jitter, unless TikTok says how long.
+                // Full jitter, unless TikTok says how long to wait.
                 let wait = error.retry_after().or(delay.map(|delay| delay.mul_f64(fastrand::f64())))?;
                 self.has_time_for_a_call_in(wait).then_some(wait)
             })
             .notify(|error, wait| {
-                let key = leased.key();
-                warn!(
-                    run_id = self.run_id,
-                    team_id = key.team_id.as_str(),
-                    integration_id = key.integration_id.as_str(),
-                    reason = error.reason(),
-                    wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
-                    "asking TikTok again: {error}",
-                );
+                let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+                warn!(reason = error.reason(), wait_ms, "retrying the call to TikTok: {error}");
             })
             .await
     }
 
-    /// One request. None is begun whose answer could not be saved in time.
-    async fn ask(
+    /// Makes one request. Starts none whose response could not be saved in time.
+    async fn call_once(
         &self,
         app: &AppCredentials,
         sent: &RefreshToken,
-        rate_is_paid: bool,
+        has_waited: bool,
     ) -> Result<Grant, CallError> {
-        if !rate_is_paid {
-            self.limiter.until_ready(&app.app_key).await;
+        if !has_waited {
+            self.services.rate_limiter.until_ready(&app.app_key).await;
         }
         if !self.has_time_for_a_call() {
             return Err(CallError::NotConnected { message: "the invocation's time runs out".into() });
         }
-        self.budget.called();
-        let began = Instant::now();
-        let answer = self.tiktok.refresh(app, sent).await;
-        self.latency.lock().unwrap_or_else(PoisonError::into_inner).saw(began.elapsed());
-        answer
+        self.retry_budget.record_call();
+        let started = Instant::now();
+        let result = self.services.tiktok.refresh(app, sent).await;
+        self.record(|statistics| statistics.latency.record(started.elapsed()));
+        result
     }
 
-    /// Whether a call begun now could still be saved.
-    pub fn has_time_for_a_call(&self) -> bool {
+    /// Whether the response to a call that starts now can still be saved.
+    pub(crate) fn has_time_for_a_call(&self) -> bool {
         self.has_time_for_a_call_in(Duration::ZERO)
     }
 
     fn has_time_for_a_call_in(&self, wait: Duration) -> bool {
-        let needed = wait + self.pace.call + self.pace.save_reserve;
-        self.deadline - self.clock.now() > TimeDelta::from_std(needed).unwrap_or(TimeDelta::MAX)
+        let policy = &self.services.retry_policy;
+        let needed = wait + policy.call_timeout + policy.save_reserve;
+        self.run.deadline - self.services.clock.now() > TimeDelta::from_std(needed).unwrap_or(TimeDelta::MAX)
     }
 }

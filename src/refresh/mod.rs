@@ -1,33 +1,25 @@
-//! One integration's refresh: acquire, call, save, settle.
+//! One integration's refresh: acquire the lease, call TikTok, save the new token pair, settle a failure.
 //!
-//! Two promises: at most one live attempt for each integration, and no answer of TikTok's is ever dropped. The
-//! types keep the order: only a leased row can call TikTok, and saving or settling consumes it.
+//! Two promises: at most one live attempt for each integration, and no response from TikTok is ever dropped. The types keep
+//! the order: only a [`Leased`] row can call TikTok, and saving or settling consumes it.
 
 mod call;
 mod mark;
 mod save;
 
-pub use call::{Pace, RetryBudget};
-pub(crate) use save::{with_pair, with_seller};
-
 use crate::{
-    aws::{
-        dynamodb::{Acquired, Change, Claim, Store},
-        eventbridge::EventBus,
-        secrets_manager::Credentials,
-        sqs::Queue,
-    },
+    aws::dynamodb::{Acquired, LeaseRequest, Update, updates},
     domain::{
-        circuit_breaker::Sign,
-        clock::Clock,
-        grant::Grant,
-        integration::{Candidate, Integration, IntegrationKey, Lease, Rule, Skip, Status, UnixTime},
+        circuit_breaker::CallOutcome,
+        integration::{Candidate, DuePolicy, Integration, IntegrationKey, SkipReason, Status, UnixTime},
         latency::Latency,
         outcome::{DELETED, MISSING, Outcome, Report, out_of_time, skipped, unknown_app},
         secret::{AppCredentials, Apps, RefreshToken},
     },
-    tiktok::{CallError, RateLimiter, TikTok},
+    services::Services,
+    tiktok::CallError,
 };
+use call::RetryBudget;
 use chrono::{DateTime, TimeDelta, Utc};
 use std::{
     collections::HashSet,
@@ -38,109 +30,93 @@ use std::{
 };
 use tracing::{error, warn};
 
-/// How far the clocks of two workers may lie apart: a lease outlives its invocation by this.
+/// How far the clocks of two workers may be apart: a lease outlives its invocation by this.
 const CLOCK_SKEW: TimeDelta = TimeDelta::seconds(60);
 
-/// All that the refreshes of one run share.
-#[derive(Debug)]
-pub struct Refresher {
-    /// The run's id, which is on each of its log lines.
-    pub run_id: String,
-    /// The table.
-    pub store: Store,
-    /// The provider.
-    pub tiktok: TikTok,
-    /// Where newer credentials come from, should TikTok refuse these.
-    pub credentials: Arc<Credentials>,
-    /// The apps, as the run found them or has learnt since.
-    pub apps: RwLock<Arc<Apps>>,
-    /// Toward TikTok, by app.
-    pub limiter: Arc<RateLimiter>,
-    /// The time.
-    pub clock: Clock,
+/// What one run's refreshes have in common.
+#[derive(Clone, Debug)]
+pub(crate) struct RunContext {
+    /// The run's id, a part of each lease's owner.
+    pub(crate) run_id: String,
     /// When Lambda ends this invocation.
-    pub deadline: DateTime<Utc>,
-    /// `REFRESH_AHEAD`.
-    pub refresh_ahead: TimeDelta,
-    /// Whether an operator forces this run.
-    pub force: bool,
-    /// How long to wait for what.
-    pub pace: Pace,
-    /// The run's retries.
-    pub budget: RetryBudget,
-    /// How long TikTok took.
-    pub latency: Mutex<Latency>,
-    /// How many leases this run asked for: with its id, what tells them apart.
-    pub attempts: AtomicU64,
-    /// How many rows were found with the lease of an attempt that was cut off.
-    pub cut_off: AtomicU64,
-    /// The apps whose other credentials were tried in this run.
-    pub others_tried: tokio::sync::Mutex<HashSet<String>>,
-    /// Where a pair goes that the table would not take.
-    pub queue: Option<Queue>,
-    /// Where changes of state are published.
-    pub bus: Option<EventBus>,
-    /// How many changes of state could not be published.
-    pub unpublished: AtomicU64,
-    /// No forced refresh of a row that was refreshed at or after this moment.
-    pub unless_refreshed_since: Option<UnixTime>,
+    pub(crate) deadline: DateTime<Utc>,
+    /// Whether to refresh tokens that are not due, and rows marked `error`.
+    pub(crate) force: bool,
+    /// Skips rows that were refreshed at or after this time.
+    pub(crate) unless_refreshed_since: Option<UnixTime>,
 }
 
-/// A row that this attempt holds the lease of: the only thing that can call TikTok.
+/// Refreshes integrations, one call of [`refresh`](Self::refresh) for each.
+#[derive(Debug)]
+pub(crate) struct Refresher {
+    services: Arc<Services>,
+    run: RunContext,
+    /// The app credentials that the run started with, or has replaced since.
+    apps: RwLock<Arc<Apps>>,
+    /// The apps whose other secrets were tried in this run.
+    tried_other_secrets: tokio::sync::Mutex<HashSet<String>>,
+    retry_budget: RetryBudget,
+    attempts: AtomicU64,
+    statistics: Mutex<Statistics>,
+}
+
+/// What a run reports beside its outcomes.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Statistics {
+    /// How long TikTok took.
+    pub(crate) latency: Latency,
+    /// Rows that still had the lease of an interrupted attempt.
+    pub(crate) interrupted: u64,
+    /// State changes that could not be published.
+    pub(crate) unpublished: u64,
+}
+
+/// A row whose lease this attempt holds: the only thing that can call TikTok.
 #[derive(Debug)]
 struct Leased {
     attempt_id: String,
     row: Box<Integration>,
     sent: RefreshToken,
-    /// An earlier attempt was cut off, so its answer may have been lost.
-    cut_off_before: bool,
+    /// An earlier attempt was interrupted, so TikTok's response to it may have been lost.
+    was_interrupted: bool,
 }
 
-/// What TikTok answered to a leased row.
+/// A row whose refresh token TikTok rejected. It keeps its lease until the run knows enough of the app to
+/// [mark](Refresher::mark) the row or to [leave it unmarked](Refresher::leave_unmarked).
 #[derive(Debug)]
-enum Called {
-    Granted(Leased, Grant),
-    Refused(Leased, CallError),
-}
-
-/// A row whose seller must connect again. It keeps its lease until the run has seen enough of the app to
-/// [mark](Refresher::mark) it or to [let it go](Refresher::spare).
-#[derive(Debug)]
-pub struct Rejected {
+pub(crate) struct Rejected {
     leased: Leased,
     error: CallError,
 }
 
 /// How one integration's refresh ended.
 #[derive(Debug)]
-pub enum Attempt {
-    /// For good.
+pub(crate) enum Attempt {
+    /// It has an outcome.
     Done {
-        /// What to tell.
         report: Report,
-        /// What it says of the app, if TikTok was asked.
-        sign: Option<Sign>,
-        /// The row as it is now, if it is known to hold a new pair.
+        /// What the call says of the app; `None` if TikTok was not called.
+        call: Option<CallOutcome>,
+        /// The row as it is now, if it is known to hold a new token pair.
         stored: Option<Box<Candidate>>,
     },
-    /// Up to a verdict on the app.
+    /// The outcome depends on what becomes known of the app.
     Rejected(Box<Rejected>),
 }
 
 impl Attempt {
     fn without_call(report: Report) -> Self {
-        Self::Done { report, sign: None, stored: None }
+        Self::Done { report, call: None, stored: None }
     }
 }
 
 impl Rejected {
-    /// Which integration.
-    pub fn key(&self) -> &IntegrationKey {
+    pub(crate) fn key(&self) -> &IntegrationKey {
         self.leased.key()
     }
 
-    /// What TikTok said, for a person.
-    pub fn said(&self) -> String {
+    /// TikTok's answer, for a person.
+    pub(crate) fn message(&self) -> String {
         self.error.to_string()
     }
 }
@@ -154,39 +130,46 @@ impl Leased {
         Report::new(self.key().clone(), outcome).expiring(self.row.candidate.access_expires_at)
     }
 
-    /// A change that is this attempt's to make only while it holds the lease.
-    fn change(&self) -> Change {
-        Change::default().only_if("lock_owner", Some(&self.attempt_id))
-    }
-
-    /// A change that notes a failure. The count is set, not added to: an addition whose answer is lost counts twice.
-    fn noting(&self, code: &str, message: &str, at: UnixTime) -> Change {
-        self.change()
-            .set_text("error_code", code)
-            .set_text("error_message", message)
-            .set_number("error_at", at.0)
-            .set_number("consecutive_failures", self.row.consecutive_failures.saturating_add(1))
+    fn failure(&self, error: &CallError, now: DateTime<Utc>) -> updates::Failure {
+        updates::Failure {
+            code: error_code(error),
+            message: error.to_string(),
+            at: UnixTime::of(now),
+            // Set, not added to: DynamoDB counts an addition twice when its response is lost and the SDK retries.
+            consecutive_failures: self.row.consecutive_failures.saturating_add(1),
+        }
     }
 }
 
 impl Refresher {
-    /// Refreshes one integration. Never cancel this once it has begun: between TikTok's answer and the save the
-    /// only live token is in its hands.
-    pub async fn refresh(&self, candidate: &Candidate) -> Attempt {
+    pub(crate) fn new(services: Arc<Services>, run: RunContext, apps: Arc<Apps>) -> Self {
+        Self {
+            services,
+            run,
+            apps: RwLock::new(apps),
+            tried_other_secrets: tokio::sync::Mutex::default(),
+            retry_budget: RetryBudget::default(),
+            attempts: AtomicU64::new(0),
+            statistics: Mutex::default(),
+        }
+    }
+
+    /// Refreshes one integration. Never cancel this future once it has started: between TikTok's response and the save it
+    /// holds the only live token.
+    pub(crate) async fn refresh(&self, candidate: &Candidate) -> Attempt {
         let Some(app) = self.app(candidate) else {
             return Attempt::without_call(unknown_app(candidate));
         };
-        self.limiter.until_ready(&app.app_key).await;
+        self.services.rate_limiter.until_ready(&app.app_key).await;
         if !self.has_time_for_a_call() {
             return Attempt::without_call(out_of_time(candidate));
         }
         let leased = match self.acquire(candidate).await {
-            Ok(Ok(leased)) => leased,
-            // The candidate may be a mere key, or old: the row itself says that it is to be marked.
-            Ok(Err(expired)) => return Attempt::without_call(self.mark_expired(*expired).await),
-            Err(report) => return Attempt::without_call(report),
+            Ok(leased) => leased,
+            Err(NotAcquired::Expired(row)) => return Attempt::without_call(self.mark_expired(*row).await),
+            Err(NotAcquired::Skipped(report)) => return Attempt::without_call(*report),
         };
-        // Since the scan the row may name another app, and taking the lease may have taken its time.
+        // The row may name another app than the scan saw, and taking the lease takes time.
         let row = &leased.row.candidate;
         let app = match self.app(row) {
             None => Err(unknown_app(row)),
@@ -196,133 +179,135 @@ impl Refresher {
         let app = match app {
             Ok(app) => app,
             Err(report) => {
-                self.write(&leased, leased.change().release(), "release the lease").await;
+                self.release(&leased).await;
                 return Attempt::without_call(report);
             }
         };
         match self.call(leased, app).await {
-            Called::Granted(leased, grant) => self.save(leased, &grant).await,
-            Called::Refused(leased, error) => self.settle(leased, error).await,
+            (leased, Ok(grant)) => self.save(leased, &grant).await,
+            (leased, Err(error)) => self.settle(leased, error).await,
         }
     }
 
-    /// The credentials to use for a row, if the secret holds the app that it names.
-    pub fn app(&self, row: &Candidate) -> Option<Arc<AppCredentials>> {
+    /// The credentials for a row, if the secret holds the app that the row names.
+    pub(crate) fn app(&self, row: &Candidate) -> Option<Arc<AppCredentials>> {
         self.apps.read().unwrap_or_else(PoisonError::into_inner).get(row.app_key.as_deref()).cloned()
     }
 
-    /// What decides now whether a row is taken.
-    pub fn rule(&self) -> Rule {
-        Rule {
-            now: self.clock.now(),
-            refresh_ahead: self.refresh_ahead,
-            force: self.force,
-            unless_refreshed_since: self.unless_refreshed_since,
+    /// A copy of the statistics so far.
+    pub(crate) fn statistics(&self) -> Statistics {
+        self.statistics.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn record(&self, record: impl FnOnce(&mut Statistics)) {
+        record(&mut self.statistics.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn due_policy(&self) -> DuePolicy {
+        DuePolicy {
+            now: self.services.clock.now(),
+            refresh_ahead: self.services.settings.refresh_ahead,
+            force: self.run.force,
+            unless_refreshed_since: self.run.unless_refreshed_since,
         }
     }
 
-    async fn acquire(&self, candidate: &Candidate) -> Result<Result<Leased, Box<Candidate>>, Report> {
-        let attempt_id = format!("{}-{}", self.run_id, self.attempts.fetch_add(1, Ordering::Relaxed));
-        let expires_at = UnixTime::of(self.deadline + CLOCK_SKEW);
+    async fn acquire(&self, candidate: &Candidate) -> Result<Leased, NotAcquired> {
         let key = &candidate.key;
+        let attempt_id = format!("{}-{}", self.run.run_id, self.attempts.fetch_add(1, Ordering::Relaxed));
+        let expires_at = UnixTime::of(self.run.deadline + CLOCK_SKEW);
+        let lease = LeaseRequest { attempt_id: &attempt_id, expires_at };
         let report = |outcome| Report::new(key.clone(), outcome).expiring(candidate.access_expires_at);
-        let claim = Claim { attempt_id: &attempt_id, expires_at };
-        match self.store.acquire(key, &self.rule(), claim).await {
+        let report = match self.services.table.acquire(key, &self.due_policy(), lease).await {
             Ok(Acquired::Taken(row)) => match row.refresh_token.clone() {
                 Some(sent) => {
-                    let ran_out = |lease: &Lease| lease.has_run_out(self.clock.now());
-                    // What the scan saw helps where the answer of our own write was lost.
-                    let cut_off_before = [&row.candidate, candidate]
-                        .into_iter()
-                        .any(|row| row.lease.as_ref().is_some_and(ran_out));
-                    if cut_off_before {
-                        self.cut_off.fetch_add(1, Ordering::Relaxed);
-                        warn!(
-                            run_id = self.run_id,
-                            team_id = key.team_id.as_str(),
-                            integration_id = key.integration_id.as_str(),
-                            "an earlier attempt at this integration was cut off",
-                        );
-                    }
-                    Ok(Ok(Leased { attempt_id, row, sent, cut_off_before }))
+                    let was_interrupted = self.was_interrupted(&row, candidate);
+                    return Ok(Leased { attempt_id, row, sent, was_interrupted });
                 }
-                None => Err(report(Outcome::CannotRefresh).because(MISSING.0, MISSING.1)),
+                None => report(Outcome::CannotRefresh).because(MISSING.0, MISSING.1),
             },
-            Ok(Acquired::Skipped(Skip::RefreshTokenExpired, row)) if row.status == Status::Active => {
-                Ok(Err(row))
+            Ok(Acquired::Skipped(SkipReason::RefreshTokenExpired, row)) if row.status == Status::Active => {
+                return Err(NotAcquired::Expired(row));
             }
-            Ok(Acquired::Skipped(skip, row)) => Err(skipped(&row, &skip, self.clock.now())),
-            Ok(Acquired::Deleted) => Err(report(Outcome::NotDue).because(DELETED.0, DELETED.1)),
-            Ok(Acquired::Malformed(malformed)) => {
-                Err(report(Outcome::Failed).because("malformed_row", malformed.to_string()))
+            Ok(Acquired::Skipped(skip, row)) => skipped(&row, &skip, self.services.clock.now()),
+            Ok(Acquired::Deleted) => report(Outcome::NotDue).because(DELETED.0, DELETED.1),
+            Ok(Acquired::MalformedRow(malformed)) => {
+                report(Outcome::Failed).because("malformed_row", malformed.to_string())
             }
-            Err(error) => Err(report(Outcome::Failed).because("store_error", error.to_string())),
-        }
+            Err(error) => report(Outcome::Failed).because("store_error", error.to_string()),
+        };
+        Err(NotAcquired::Skipped(Box::new(report)))
     }
 
-    /// Classifies a refusal, notes it in the row and lets the lease go; or leaves the lease to run out, when
-    /// nobody knows what TikTok did.
+    /// Whether the row had an expired lease that was never released. The scan's copy counts too: when the SDK retries our own
+    /// acquiring write, the row that comes back no longer shows the lease before it.
+    fn was_interrupted(&self, row: &Integration, candidate: &Candidate) -> bool {
+        let now = self.services.clock.now();
+        let was_interrupted = [&row.candidate, candidate]
+            .into_iter()
+            .any(|row| row.lease.as_ref().is_some_and(|lease| lease.has_expired(now)));
+        if was_interrupted {
+            self.record(|statistics| statistics.interrupted += 1);
+            warn!(
+                "an earlier attempt to refresh this integration was interrupted: its lease expired unreleased"
+            );
+        }
+        was_interrupted
+    }
+
+    /// Classifies a failed call. Notes it in the row and releases the lease; or lets the lease expire by itself when nobody
+    /// knows what TikTok did.
     async fn settle(&self, leased: Leased, error: CallError) -> Attempt {
-        let sign = error.sign();
+        let failure = leased.failure(&error, self.services.clock.now());
+        let note = updates::note_failure(&leased.attempt_id, &failure);
         let outcome = match &error {
             CallError::Reauthorize { .. } => return Attempt::Rejected(Box::new(Rejected { leased, error })),
             CallError::Misconfigured { .. } => {
-                // The app's fault, not the row's: nothing is noted in it.
-                self.write(&leased, leased.change().release(), "release the lease").await;
+                // The fault is the app's, not the row's, so the row keeps no note of it.
+                self.release(&leased).await;
                 Outcome::Failed
             }
             CallError::Ambiguous { .. } => {
-                self.write(&leased, self.noted(&leased, &error), "note the failure").await;
+                self.tidy_up(&leased, note, "note the failure").await;
                 Outcome::OutcomeUnknown
             }
             CallError::NotConnected { .. }
             | CallError::Busy { .. }
             | CallError::ServerError { .. }
             | CallError::Refused { .. } => {
-                self.write(&leased, self.noted(&leased, &error).release(), "note the failure").await;
+                self.tidy_up(&leased, note.release(), "note the failure").await;
                 Outcome::Failed
             }
         };
         let report =
             leased.report(outcome).because(error.reason(), error.to_string()).with_code(error.code());
-        Attempt::Done { report, sign: Some(sign), stored: None }
+        Attempt::Done { report, call: Some(error.call_outcome()), stored: None }
     }
 
-    fn noted(&self, leased: &Leased, error: &CallError) -> Change {
-        leased.noting(&error_code(error), &error.to_string(), UnixTime::of(self.clock.now()))
+    async fn release(&self, leased: &Leased) {
+        self.tidy_up(leased, updates::release(&leased.attempt_id), "release the lease").await;
     }
 
-    /// A write that only tidies up. If it fails the lease runs out by itself, so it is enough to say so.
-    async fn write(&self, leased: &Leased, change: Change, to: &str) {
-        let key = leased.key();
-        match self.store.change(key, change).await {
+    /// A write that only tidies up. If it fails the lease expires by itself, so logging the failure is enough.
+    async fn tidy_up(&self, leased: &Leased, update: Update, purpose: &str) {
+        match self.services.table.update(leased.key(), update).await {
             Ok(Ok(())) => {}
-            Ok(Err(_)) => warn!(
-                run_id = self.run_id,
-                team_id = key.team_id.as_str(),
-                integration_id = key.integration_id.as_str(),
-                "did not {to}: the lease is somebody else's by now",
-            ),
-            Err(error) => error!(
-                run_id = self.run_id,
-                team_id = key.team_id.as_str(),
-                integration_id = key.integration_id.as_str(),
-                "could not {to}, so the row stays locked until its lease runs out: {error}",
-            ),
+            Ok(Err(_)) => warn!("could not {purpose}: another attempt holds the lease by now"),
+            Err(error) => {
+                error!("could not {purpose}, so the row stays locked until its lease expires: {error}");
+            }
         }
     }
 }
 
-impl Leased {
-    fn called(self, answer: Result<Grant, CallError>) -> Called {
-        match answer {
-            Ok(grant) => Called::Granted(self, grant),
-            Err(error) => Called::Refused(self, error),
-        }
-    }
+/// Why there is no lease.
+enum NotAcquired {
+    /// The refresh token has expired by its row, which the scan may not have seen.
+    Expired(Box<Candidate>),
+    Skipped(Box<Report>),
 }
 
-/// The row's `error_code`: TikTok's own where there is one.
+/// The row's `error_code`: TikTok's own code where there is one.
 fn error_code(error: &CallError) -> String {
     error.code().map_or_else(|| error.reason().to_owned(), |code| code.to_string())
 }

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 /// The answer to a clean-up.
 #[derive(Clone, Debug, Serialize)]
-pub struct CleanupAnswer {
+pub struct CleanupResponse {
     action: &'static str,
     /// This run's id, which is on each of its log lines.
     pub run_id: String,
@@ -24,7 +24,7 @@ pub struct CleanupAnswer {
 
 /// What a clean-up has done so far, in memory that does not grow with the table.
 #[derive(Debug, Default)]
-pub struct CleanupTally {
+pub struct CleanupResults {
     /// How many ended how.
     pub counts: CleanupCounts,
     /// Failures first.
@@ -58,23 +58,23 @@ pub struct CleanedUp {
     pub message: Option<String>,
 }
 
-impl CleanupTally {
+impl CleanupResults {
     /// Lists an integration.
     pub fn list(&mut self, key: IntegrationKey, outcome: &'static str, message: Option<String>) {
         self.listed.push((outcome != "failed", key.clone()), CleanedUp { key, outcome, message });
     }
 }
 
-impl CleanupAnswer {
+impl CleanupResponse {
     /// The answer of a run.
-    pub fn new(run_id: String, request: &CleanupRequest, tally: CleanupTally) -> Self {
-        let (integrations, truncated) = tally.listed.finish();
+    pub fn new(run_id: String, request: &CleanupRequest, results: CleanupResults) -> Self {
+        let (integrations, truncated) = results.listed.finish();
         Self {
             action: "cleanup",
             run_id,
             dry_run: request.dry_run,
             team_id: request.selection.team_id().map(ToOwned::to_owned),
-            counts: tally.counts,
+            counts: results.counts,
             integrations,
             truncated,
         }

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 /// The answer to a connection.
 #[derive(Clone, Debug, Serialize)]
-pub struct ConnectAnswer {
+pub struct ConnectResponse {
     action: &'static str,
     /// Which integration.
     #[serde(flatten)]
@@ -27,7 +27,7 @@ pub struct ConnectAnswer {
     pub refresh_token_expires_at: Option<UnixTime>,
 }
 
-impl ConnectAnswer {
+impl ConnectResponse {
     /// What may be told of a grant that was stored.
     pub fn new(key: IntegrationKey, outcome: &'static str, grant: &Grant) -> Self {
         let seller = grant.seller.clone();

@@ -14,19 +14,19 @@ use std::time::Duration;
 
 /// Gathers the reports of a run in memory that does not grow with the table.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub struct RefreshResults {
     counts: Counts,
     listed: BoundedList<(Outcome, IntegrationKey), Report>,
 }
 
-impl Tally {
+impl RefreshResults {
     /// Counts an integration that is due.
-    pub fn due(&mut self) {
+    pub fn record_due(&mut self) {
         self.counts.due += 1;
     }
 
-    /// Counts an integration's end.
-    pub fn ended(&mut self, report: Report) {
+    /// Records how an integration ended.
+    pub fn record(&mut self, report: Report) {
         self.counts.examined += 1;
         *self.counts.of(report.outcome) += 1;
         self.listed.push((report.outcome, report.key.clone()), report);
@@ -40,7 +40,7 @@ impl Tally {
 
 /// The answer to a refresh.
 #[derive(Clone, Debug, Serialize)]
-pub struct RefreshAnswer {
+pub struct RefreshResponse {
     action: &'static str,
     /// This run's id, which is on each of its log lines.
     pub run_id: String,
@@ -68,17 +68,17 @@ pub struct RefreshAnswer {
     pub truncated: Option<u64>,
 }
 
-impl RefreshAnswer {
+impl RefreshResponse {
     /// The answer of a run that began at `started_at` and took `took`.
     pub fn new(
         run_id: String,
         request: &RefreshRequest,
         started_at: DateTime<Utc>,
         took: Duration,
-        tally: Tally,
+        results: RefreshResults,
     ) -> Self {
-        let counts = tally.counts();
-        let (integrations, truncated) = tally.listed.finish();
+        let counts = results.counts();
+        let (integrations, truncated) = results.listed.finish();
         Self {
             action: "refresh",
             run_id,
@@ -118,7 +118,7 @@ mod tests {
         IntegrationKey { team_id: "1".into(), integration_id: id.to_string().into() }
     }
 
-    fn answer(tally: Tally) -> RefreshAnswer {
+    fn response(results: RefreshResults) -> RefreshResponse {
         let request = RefreshRequest {
             selection: Selection::Team("1".into()),
             force: false,
@@ -126,17 +126,17 @@ mod tests {
             trigger: Trigger::Manual,
         };
         let started_at = DateTime::from_timestamp(1_795_399_200, 999_000_000).unwrap();
-        RefreshAnswer::new("r".into(), &request, started_at, Duration::from_millis(812), tally)
+        RefreshResponse::new("r".into(), &request, started_at, Duration::from_millis(812), results)
     }
 
     #[test]
     fn the_answer_is_written_as_the_contract_says() {
-        let mut tally = Tally::default();
-        tally.due();
+        let mut results = RefreshResults::default();
+        results.record_due();
         let expires_at = Some(UnixTime(1_764_100_000));
-        tally.ended(Report::new(key(7), Outcome::Refreshed).expiring(expires_at));
+        results.record(Report::new(key(7), Outcome::Refreshed).expiring(expires_at));
         assert_eq!(
-            serde_json::to_value(answer(tally)).unwrap(),
+            serde_json::to_value(response(results)).unwrap(),
             serde_json::json!({
                 "action": "refresh", "run_id": "r", "trigger": "manual", "dry_run": false, "force": false,
                 "team_id": "1", "started_at": "2026-11-23T02:00:00Z", "duration_ms": 812, "complete": true,
@@ -151,45 +151,45 @@ mod tests {
 
     #[test]
     fn what_needs_a_person_is_listed_first() {
-        let mut tally = Tally::default();
+        let mut results = RefreshResults::default();
         for (id, outcome) in OUTCOMES.iter().rev().enumerate() {
-            tally.ended(Report::new(key(id), *outcome));
+            results.record(Report::new(key(id), *outcome));
         }
-        let listed: Vec<_> = answer(tally).integrations.iter().map(|report| report.outcome).collect();
+        let listed: Vec<_> = response(results).integrations.iter().map(|report| report.outcome).collect();
         assert_eq!(listed, OUTCOMES);
     }
 
     #[test]
     fn a_run_that_deferred_anything_is_not_complete() {
-        let mut tally = Tally::default();
-        tally.ended(Report::new(key(1), Outcome::Deferred));
-        assert!(!answer(tally).complete);
+        let mut results = RefreshResults::default();
+        results.record(Report::new(key(1), Outcome::Deferred));
+        assert!(!response(results).complete);
     }
 
     #[test]
     fn the_list_stays_well_below_lambdas_limit_whatever_the_rows_hold() {
-        let mut tally = Tally::default();
+        let mut results = RefreshResults::default();
         for id in 0..12_000 {
             let key = IntegrationKey {
                 team_id: "\u{1}".repeat(2000).into(),
                 integration_id: id.to_string().into(),
             };
-            tally.ended(Report::new(key, Outcome::Failed).because("x", "y".repeat(9999)));
+            results.record(Report::new(key, Outcome::Failed).because("x", "y".repeat(9999)));
         }
-        let answer = answer(tally);
-        let listed = answer.integrations.len() as u64;
-        assert_eq!(answer.truncated, Some(12_000 - listed));
-        assert!(listed > 0 && serde_json::to_string(&answer).unwrap().len() < 5_000_000);
+        let response = response(results);
+        let listed = response.integrations.len() as u64;
+        assert_eq!(response.truncated, Some(12_000 - listed));
+        assert!(listed > 0 && serde_json::to_string(&response).unwrap().len() < 5_000_000);
     }
 
     proptest! {
         #[test]
         fn the_counts_always_add_up(outcomes in proptest::collection::vec(0..OUTCOMES.len(), 0..200)) {
-            let mut tally = Tally::default();
+            let mut results = RefreshResults::default();
             for (id, outcome) in outcomes.iter().enumerate() {
-                tally.ended(Report::new(key(id), OUTCOMES[*outcome]));
+                results.record(Report::new(key(id), OUTCOMES[*outcome]));
             }
-            let c = tally.counts();
+            let c = results.counts();
             let sum = c.refreshed + c.would_refresh + c.skipped_not_due + c.skipped_locked + c.cannot_refresh
                 + c.failed + c.outcome_unknown + c.deferred + c.queued;
             prop_assert_eq!(c.examined, sum);

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 /// The answer to a verification.
 #[derive(Clone, Debug, Serialize)]
-pub struct VerifyAnswer {
+pub struct VerifyResponse {
     action: &'static str,
     /// This run's id, which is on each of its log lines.
     pub run_id: String,
@@ -22,7 +22,7 @@ pub struct VerifyAnswer {
 
 /// What a verification has found so far, in memory that does not grow with the table.
 #[derive(Debug, Default)]
-pub struct VerifyTally {
+pub struct VerifyResults {
     counts: VerifyCounts,
     /// Failures first.
     listed: BoundedList<(bool, IntegrationKey), VerifyReport>,
@@ -85,9 +85,9 @@ impl VerifyReport {
     }
 }
 
-impl VerifyTally {
+impl VerifyResults {
     /// Counts and lists an integration.
-    pub fn add(&mut self, report: VerifyReport) {
+    pub fn record(&mut self, report: VerifyReport) {
         self.counts.examined += 1;
         *match report.outcome {
             "valid" => &mut self.counts.valid,
@@ -99,12 +99,12 @@ impl VerifyTally {
     }
 }
 
-impl VerifyAnswer {
+impl VerifyResponse {
     /// The answer of a run.
-    pub fn new(run_id: String, selection: &Selection, tally: VerifyTally) -> Self {
-        let (integrations, truncated) = tally.listed.finish();
+    pub fn new(run_id: String, selection: &Selection, results: VerifyResults) -> Self {
+        let (integrations, truncated) = results.listed.finish();
         let team_id = selection.team_id().map(ToOwned::to_owned);
-        Self { action: "verify", run_id, team_id, counts: tally.counts, integrations, truncated }
+        Self { action: "verify", run_id, team_id, counts: results.counts, integrations, truncated }
     }
 }
 
@@ -114,18 +114,18 @@ mod tests {
 
     #[test]
     fn the_list_stays_well_below_lambdas_limit_and_keeps_the_failures() {
-        let mut tally = VerifyTally::default();
+        let mut results = VerifyResults::default();
         let key = |id: usize| IntegrationKey {
             team_id: "t".repeat(2000).into(),
             integration_id: id.to_string().into(),
         };
         for id in 0..4_000 {
-            tally.add(VerifyReport::valid(key(id), false, std::iter::once("7495".into())));
+            results.record(VerifyReport::valid(key(id), false, std::iter::once("7495".into())));
         }
-        tally.add(VerifyReport::failed(key(9_999), "refused", "why".into(), None));
-        let answer = VerifyAnswer::new("r".into(), &Selection::All, tally);
-        assert!(serde_json::to_string(&answer).unwrap().len() < 5_000_000);
-        assert_eq!(answer.integrations[0].outcome, "failed");
-        assert_eq!(answer.truncated, Some(4_001 - answer.integrations.len() as u64));
+        results.record(VerifyReport::failed(key(9_999), "refused", "why".into(), None));
+        let response = VerifyResponse::new("r".into(), &Selection::All, results);
+        assert!(serde_json::to_string(&response).unwrap().len() < 5_000_000);
+        assert_eq!(response.integrations[0].outcome, "failed");
+        assert_eq!(response.truncated, Some(4_001 - response.integrations.len() as u64));
     }
 }

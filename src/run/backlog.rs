@@ -1,24 +1,24 @@
-//! In which order a run does what is left to do.
+//! The backlog of one run, in the order in which it is worked off.
 
-use super::Work;
+use super::Job;
 use crate::domain::integration::Candidate;
 use std::collections::VecDeque;
 
-/// What is left to do.
+/// The jobs that a run has not started yet.
 #[derive(Debug, Default)]
-pub(super) struct Todo {
-    /// The refreshes, the soonest expiry last.
+pub(super) struct Backlog {
+    /// The rows to refresh, the soonest expiry last.
     pub(super) due: Vec<Candidate>,
-    /// Everything else. A mark that is made comes first, the rest when nothing is due any more.
-    pub(super) aside: VecDeque<Work>,
+    /// Everything else. A mark at the front comes before the refreshes, the rest after them.
+    pub(super) other: VecDeque<Job>,
 }
 
-impl Todo {
-    pub(super) fn next(&mut self) -> Option<Work> {
-        if let Some(Work::Mark(_)) = self.aside.front() {
-            return self.aside.pop_front();
+impl Backlog {
+    pub(super) fn next(&mut self) -> Option<Job> {
+        if let Some(Job::Mark(_)) = self.other.front() {
+            return self.other.pop_front();
         }
-        self.due.pop().map(Work::Refresh).or_else(|| self.aside.pop_front())
+        self.due.pop().map(Job::Refresh).or_else(|| self.other.pop_front())
     }
 }
 
@@ -28,18 +28,18 @@ mod tests {
     use crate::domain::integration::IntegrationKey;
 
     fn row(id: usize) -> Candidate {
-        Candidate::of_key(IntegrationKey { team_id: "1".into(), integration_id: id.to_string().into() }, None)
+        Candidate::of_key(IntegrationKey { team_id: "1".into(), integration_id: id.to_string() }, None)
     }
 
     #[test]
     fn what_is_due_comes_first() {
-        let mut todo = Todo {
+        let mut backlog = Backlog {
             due: (0..1_000).rev().map(row).collect(),
-            aside: VecDeque::from([Work::MarkExpired(row(1_000))]),
+            other: VecDeque::from([Job::MarkExpired(row(1_000))]),
         };
         for id in 0..=1_000 {
-            assert_eq!(todo.next().unwrap().key().integration_id, id.to_string());
+            assert_eq!(backlog.next().unwrap().key().integration_id, id.to_string());
         }
-        assert!(todo.next().is_none());
+        assert!(backlog.next().is_none());
     }
 }

@@ -1,21 +1,22 @@
-//! What this invocation leaves to others, by way of the queue.
+//! Fan-out: work that this invocation leaves to others, through the work queue.
 
 use super::Run;
 use crate::domain::{
     integration::Candidate,
-    message::{KEYS_IN_A_MESSAGE, Work, WorkKey},
+    message::{KEYS_PER_MESSAGE, Work, WorkKey},
     outcome::{Outcome, Report, out_of_time},
 };
 
 impl Run<'_> {
-    /// Leaves integrations to the queue, the soonest expiry first; to the next run, if there is no queue or it does not
-    /// take them.
-    pub(super) async fn hand_over(&mut self, mut due: Vec<Candidate>) {
-        let Some(queue) = &self.services.queue else {
+    /// Sends integrations to the work queue, the soonest expiry first. Defers them to the next run if there is no queue, or
+    /// if it does not accept them.
+    pub(super) async fn enqueue(&mut self, mut due: Vec<Candidate>) {
+        let services = self.services.clone();
+        let Some(queue) = &services.queue else {
             return due.iter().for_each(|candidate| self.defer(candidate, out_of_time(candidate)));
         };
         due.sort_by_key(|row| row.access_expires_at);
-        let chunks: Vec<&[Candidate]> = due.chunks(KEYS_IN_A_MESSAGE).collect();
+        let chunks: Vec<&[Candidate]> = due.chunks(KEYS_PER_MESSAGE).collect();
         let unsent = queue.send_all(chunks.iter().map(|chunk| self.message(chunk)).collect()).await;
         for (n, chunk) in chunks.into_iter().enumerate() {
             for candidate in chunk {
@@ -23,11 +24,11 @@ impl Run<'_> {
                     Report::new(candidate.key.clone(), outcome).expiring(candidate.access_expires_at)
                 };
                 if unsent.contains(&n) {
-                    let message = "the queue would not take it; the next run finds it first";
+                    let message = "the work queue did not accept it; the next run starts with it";
                     self.defer(candidate, report(Outcome::Deferred).because("queue_refused", message));
                 } else {
-                    self.census.count(candidate);
-                    self.end(report(Outcome::Queued).because("fan_out", "left to the work queue"));
+                    self.gauges.record(candidate);
+                    self.end(report(Outcome::Queued).because("fan_out", "sent to the work queue"));
                 }
             }
         }
@@ -43,9 +44,9 @@ impl Run<'_> {
         .to_json()
     }
 
-    /// Leaves an integration to the next run.
+    /// Defers an integration to the next run.
     pub(super) fn defer(&mut self, candidate: &Candidate, report: Report) {
-        self.census.count(candidate);
+        self.gauges.record(candidate);
         *self.deferred.entry(report.reason.unwrap_or_default()).or_default() += 1;
         self.end(report);
     }

@@ -4,14 +4,12 @@ use crate::domain::outcome::{Outcome, Report};
 use std::time::Duration;
 use tracing::{debug, error, info, warn};
 
-/// Logs how an integration ended, after an attempt of `took`.
-pub(super) fn ended(run_id: &str, report: &Report, took: Duration) {
+/// Logs how an integration's attempt ended, and how long it took.
+pub(super) fn outcome(report: &Report, took: Duration) {
+    let _span = report.key.span().entered();
     macro_rules! line {
         ($level:ident, $($message:tt)+) => {
             $level!(
-                run_id,
-                team_id = report.key.team_id.as_str(),
-                integration_id = report.key.integration_id.as_str(),
                 outcome = report.outcome.as_str(),
                 reason = report.reason,
                 tiktok_code = report.tiktok_code,
@@ -32,8 +30,9 @@ pub(super) fn ended(run_id: &str, report: &Report, took: Duration) {
         Outcome::OutcomeUnknown => line!(warn, "TikTok token refresh has an unknown outcome: {why}"),
         Outcome::Locked => line!(info, "TikTok token refresh skipped: {why}"),
         Outcome::WouldRefresh => line!(info, "TikTok token would be refreshed: {why}"),
-        // As many as the table has rows; a run logs their numbers.
-        Outcome::Deferred | Outcome::Queued => line!(debug, "TikTok token refresh left for later: {why}"),
-        Outcome::NotDue => line!(debug, "TikTok token refresh not due: {why}"),
+        // As many as the table has rows: the run's last line has their numbers.
+        Outcome::Deferred => line!(debug, "TikTok token refresh deferred to the next run: {why}"),
+        Outcome::Queued => line!(debug, "TikTok token refresh sent to the work queue: {why}"),
+        Outcome::NotDue => line!(debug, "TikTok token is not due for a refresh: {why}"),
     }
 }

@@ -1,31 +1,31 @@
-//! Which rows there are, and what is to be done for each.
+//! The scan: reads the rows, ends those for which nothing is to be done, and puts the rest into the backlog.
 
-use super::{Run, Work, backlog::Todo};
+use super::{Job, Run, backlog::Backlog};
 use crate::{
-    aws::dynamodb::StoreError,
+    aws::dynamodb::TableError,
     domain::{
         gauges::REFRESH_TOKEN_WARNING,
-        integration::{Candidate, Due, Skip, Status},
+        integration::{Candidate, DueReason, SkipReason, Status},
         outcome::{Outcome, Report, skipped},
         selection::Selection,
     },
 };
 use futures_util::StreamExt;
-use std::{cmp::Reverse, collections::VecDeque, time::Duration};
+use std::{cmp::Reverse, time::Duration};
 use tracing::warn;
 
 impl Run<'_> {
-    /// Reads the rows and ends at once those that nothing is to be done for. The rest comes back, the soonest expiry
-    /// first; unless there is so much of it that the queue is to spread it.
-    pub(super) async fn survey(&mut self) -> Result<Todo, StoreError> {
-        let (mut due, mut aside) = (Vec::new(), VecDeque::new());
-        let (mut found, mut is_fanned_out) = (false, false);
-        let mut pages = self.services.store.candidates(&self.request.selection);
+    /// Reads the rows. If more are due than `FAN_OUT_ABOVE`, they go to the work queue instead of the backlog.
+    pub(super) async fn scan(&mut self) -> Result<Backlog, TableError> {
+        let services = self.services.clone();
+        let mut backlog = Backlog::default();
+        let (mut is_found, mut is_fanned_out) = (false, false);
+        let mut pages = services.table.candidates(&self.request.selection);
         while let Some(page) = pages.next().await {
             for row in page? {
-                found = true;
+                is_found = true;
                 match row {
-                    Ok(candidate) => self.look_at(candidate, &mut due, &mut aside),
+                    Ok(candidate) => self.examine(candidate, &mut backlog),
                     Err(malformed) => {
                         let message = malformed.to_string();
                         let report = Report::new(malformed.key, Outcome::Failed);
@@ -34,89 +34,92 @@ impl Run<'_> {
                 }
             }
             // In parts, so that memory does not grow with the table.
-            if self.services.queue.is_some() && due.len() > self.services.settings.fan_out_above {
+            if services.queue.is_some() && backlog.due.len() > services.settings.fan_out_above {
                 is_fanned_out = true;
-                self.hand_over(std::mem::take(&mut due)).await;
+                self.enqueue(std::mem::take(&mut backlog.due)).await;
             }
         }
-        self.say_if_nothing_was_found(found);
-        if is_fanned_out {
-            self.hand_over(due).await;
-            return Ok(Todo { aside, ..Todo::default() });
+        if !is_found {
+            self.report_nothing_found();
         }
-        // An expiry that is absent comes first, as the token may be dead already.
-        due.sort_unstable_by_key(|row: &Candidate| Reverse(row.access_expires_at));
-        Ok(Todo { due, aside })
+        if is_fanned_out {
+            self.enqueue(std::mem::take(&mut backlog.due)).await;
+        }
+        // An absent expiry comes first, as the token may be dead already.
+        backlog.due.sort_unstable_by_key(|row| Reverse(row.access_expires_at));
+        Ok(backlog)
     }
 
-    fn look_at(&mut self, candidate: Candidate, due: &mut Vec<Candidate>, aside: &mut VecDeque<Work>) {
-        self.warn_of_refresh_token(&candidate);
-        match candidate.due(&self.rule) {
-            Ok(why) => {
-                self.tally.due();
+    fn examine(&mut self, candidate: Candidate, backlog: &mut Backlog) {
+        self.warn_if_refresh_token_expires_soon(&candidate);
+        match candidate.due(&self.policy) {
+            Ok(reason) => {
+                self.results.record_due();
                 if self.request.dry_run {
-                    self.would_refresh(&candidate, why);
+                    self.report_due(&candidate, reason);
                 } else {
-                    due.push(candidate);
+                    backlog.due.push(candidate);
                 }
             }
-            Err(Skip::RefreshTokenExpired) if candidate.status == Status::Active && !self.request.dry_run => {
-                aside.push_back(Work::MarkExpired(candidate));
+            Err(SkipReason::RefreshTokenExpired)
+                if candidate.status == Status::Active && !self.request.dry_run =>
+            {
+                backlog.other.push_back(Job::MarkExpired(candidate));
             }
             Err(skip) => {
-                self.census.count(&candidate);
-                self.end(skipped(&candidate, &skip, self.rule.now));
-                aside.extend(self.notice(candidate));
+                self.gauges.record(&candidate);
+                self.end(skipped(&candidate, &skip, self.policy.now));
+                backlog.other.extend(self.expiry_warning(candidate));
             }
         }
     }
 
-    /// The warning that is to be published of a row's refresh token, if one is.
-    pub(super) fn notice(&self, candidate: Candidate) -> Option<Work> {
-        let is_wanted = self.services.bus.is_some() && !self.request.dry_run;
-        let notice = candidate.notice_due(self.rule.now).filter(|_| is_wanted)?;
-        Some(Work::Warn(candidate, notice))
+    /// The job that publishes a warning of the refresh token's expiry, if one is due.
+    pub(super) fn expiry_warning(&self, candidate: Candidate) -> Option<Job> {
+        if self.services.event_bus.is_none() || self.request.dry_run {
+            return None;
+        }
+        let notice = candidate.notice_due(self.policy.now)?;
+        Some(Job::WarnOfExpiry(candidate, notice))
     }
 
-    fn say_if_nothing_was_found(&mut self, found: bool) {
+    fn report_nothing_found(&mut self) {
         match &self.request.selection {
-            Selection::One(key) if !found => {
+            Selection::All => {}
+            Selection::Team(team_id) => warn!(team_id, "the team has no integrations in the table"),
+            Selection::One(key) => {
                 let report = Report::new(key.clone(), Outcome::Failed);
                 self.end(report.because("not_found", format!("there is no {key} in the table")));
             }
-            Selection::Team(team_id) if !found => {
-                warn!(run_id = self.id, team_id, "the team has no integration in the table");
-            }
-            _ => {}
         }
     }
 
-    fn warn_of_refresh_token(&self, candidate: &Candidate) {
+    fn warn_if_refresh_token_expires_soon(&self, candidate: &Candidate) {
         let Some(at) = candidate.known_refresh_expiry() else { return };
-        let soon = at.is_within(REFRESH_TOKEN_WARNING, self.rule.now);
-        if soon && candidate.status == Status::Active && !candidate.refresh_token_expired(self.rule.now) {
+        let is_soon = at.is_within(REFRESH_TOKEN_WARNING, self.policy.now);
+        if is_soon && candidate.status == Status::Active && !candidate.refresh_token_expired(self.policy.now)
+        {
+            let _span = candidate.key.span().entered();
             warn!(
-                run_id = self.id,
-                team_id = candidate.key.team_id.as_str(),
-                integration_id = candidate.key.integration_id.as_str(),
                 refresh_token_expires_at = at.0,
-                "the refresh token expires within 7 days: the seller must connect again before",
+                "the refresh token expires within 7 days: the seller must connect again before then",
             );
         }
     }
 
-    fn would_refresh(&mut self, candidate: &Candidate, due: Due) {
-        if let Some(lease) = candidate.live_lease(self.rule.now) {
-            let locked = Skip::Locked(lease.clone());
-            return self.end(skipped(candidate, &locked, self.rule.now));
+    /// Reports, in a dry run, what a real run would do with a row that is due.
+    fn report_due(&mut self, candidate: &Candidate, reason: DueReason) {
+        if let Some(lease) = candidate.live_lease(self.policy.now) {
+            let locked = SkipReason::Locked(lease.clone());
+            return self.end(skipped(candidate, &locked, self.policy.now));
         }
         let message = match candidate.access_expires_at {
             None => "the access token's expiry is missing".to_owned(),
-            Some(at) if due == Due::ExpiryNotBelieved => {
-                format!("the stored expiry, {}, cannot be true", at.0)
+            Some(at) if reason == DueReason::ImplausibleExpiry => {
+                format!("the stored expiry, {}, is implausible", at.0)
             }
             Some(at) => {
-                let seconds = at.seconds_from(self.rule.now);
+                let seconds = at.seconds_from(self.policy.now);
                 let span = humantime::format_duration(Duration::from_secs(seconds.unsigned_abs()));
                 if seconds > 0 {
                     format!("the access token expires in {span}")
@@ -126,6 +129,6 @@ impl Run<'_> {
             }
         };
         let report = Report::new(candidate.key.clone(), Outcome::WouldRefresh);
-        self.end(report.because(due.reason(), message).expiring(candidate.access_expires_at));
+        self.end(report.because(reason.reason(), message).expiring(candidate.access_expires_at));
     }
 }

@@ -1,6 +1,6 @@
-//! The worker pool of one run: a bounded number of tasks, each of which does one piece of work.
+//! The worker pool of one run: a bounded number of tasks, each of which does one job.
 
-use super::{Done, Work};
+use super::{Job, JobResult};
 use crate::refresh::Refresher;
 use std::{
     collections::HashMap,
@@ -8,62 +8,46 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::task::{Id, JoinSet};
+use tracing::Instrument;
 
-/// The tasks of a run. A task of its own for each integration, so that a panic ends that one alone.
+/// Runs at most `limit` jobs at a time. Each has a task of its own, so that a panic ends that job alone.
 pub(super) struct WorkerPool {
     refresher: Arc<Refresher>,
     limit: usize,
-    tasks: JoinSet<(Done, Duration)>,
+    tasks: JoinSet<(JobResult, Duration)>,
     /// The result of each task in flight, should it panic.
-    in_flight: HashMap<Id, Done>,
+    if_panicked: HashMap<Id, JobResult>,
 }
 
 impl WorkerPool {
-    /// A pool that runs `limit` tasks at once.
     pub(super) fn new(refresher: Arc<Refresher>, limit: usize) -> Self {
-        Self { refresher, limit, tasks: JoinSet::new(), in_flight: HashMap::new() }
+        Self { refresher, limit, tasks: JoinSet::new(), if_panicked: HashMap::new() }
     }
 
     pub(super) fn has_room(&self) -> bool {
         self.tasks.len() < self.limit
     }
 
-    /// Starts a task.
-    pub(super) fn spawn(&mut self, work: Work) {
-        let if_it_panics = work.if_lost();
+    pub(super) fn spawn(&mut self, job: Job) {
+        let (span, if_panicked) = (job.key().span(), job.if_panicked());
         let refresher = self.refresher.clone();
-        let task = self.tasks.spawn(async move {
-            let began = Instant::now();
-            let done = carry_out(&refresher, work).await;
-            (done, began.elapsed())
-        });
-        self.in_flight.insert(task.id(), if_it_panics);
+        let task = async move {
+            let started = Instant::now();
+            let result = job.run(&refresher).await;
+            (result, started.elapsed())
+        };
+        let task = self.tasks.spawn(task.instrument(span));
+        self.if_panicked.insert(task.id(), if_panicked);
     }
 
-    /// Waits for the next task to end: its result, and how long it took. `None` if no task is in flight.
-    pub(super) async fn next(&mut self) -> Option<(Done, Duration)> {
+    /// Waits for the next job to end: its result, and how long it took. `None` if no job is in flight.
+    pub(super) async fn next(&mut self) -> Option<(JobResult, Duration)> {
         match self.tasks.join_next_with_id().await? {
-            Ok((id, done)) => {
-                self.in_flight.remove(&id);
-                Some(done)
+            Ok((id, ended)) => {
+                self.if_panicked.remove(&id);
+                Some(ended)
             }
-            Err(panic) => self.in_flight.remove(&panic.id()).map(|lost| (lost, Duration::ZERO)),
-        }
-    }
-}
-
-async fn carry_out(refresher: &Refresher, work: Work) -> Done {
-    match work {
-        Work::Refresh(candidate) => {
-            let attempt = refresher.refresh(&candidate).await;
-            Done::Attempted(candidate, attempt)
-        }
-        Work::MarkExpired(candidate) => Done::Reported(refresher.mark_expired(candidate).await),
-        Work::Mark(rejected) => Done::Reported(refresher.mark(rejected).await),
-        Work::Spare(rejected) => Done::Reported(refresher.spare(rejected).await),
-        Work::Warn(candidate, notice) => {
-            refresher.warn_of(candidate, notice).await;
-            Done::Warned
+            Err(panic) => self.if_panicked.remove(&panic.id()).map(|result| (result, Duration::ZERO)),
         }
     }
 }

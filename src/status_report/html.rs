@@ -4,7 +4,7 @@
 
 use super::{Listed, StatusReport, relative};
 use crate::domain::{
-    display::Place,
+    display::Display,
     integration::{Health, UnixTime},
 };
 use chrono::{DateTime, Datelike, FixedOffset, Offset, Utc};
@@ -93,7 +93,7 @@ const STYLE: &str = "\
 
 impl StatusReport {
     /// A self-contained fragment of HTML for a person: health at a glance, what expires when, whom to look at first.
-    pub fn html(&self, place: &Place) -> String {
+    pub fn html(&self, place: &Display) -> String {
         let local = Local::new(place, self.generated_at);
         let fragment = html! {
             div.ttr {
@@ -228,7 +228,7 @@ struct Local {
 }
 
 impl Local {
-    fn new(place: &Place, now: DateTime<Utc>) -> Self {
+    fn new(place: &Display, now: DateTime<Utc>) -> Self {
         let offset = place.offset_minutes.checked_mul(60).and_then(FixedOffset::east_opt);
         let zone = match (offset, place.zone.as_str()) {
             // An offset that no zone has is not shown as if it were kept.
@@ -470,8 +470,8 @@ mod tests {
         StatusReport { counts, integrations, ..empty() }
     }
 
-    fn zone(offset_minutes: i32, zone: &str) -> Place {
-        Place { dark: false, offset_minutes, zone: zone.into() }
+    fn zone(offset_minutes: i32, zone: &str) -> Display {
+        Display { dark: false, offset_minutes, zone: zone.into() }
     }
 
     fn html(report: &StatusReport) -> String {
@@ -550,7 +550,7 @@ mod tests {
     #[test]
     fn dark_and_light_differ_in_their_style_alone() {
         let report = report(vec![listed(Health::Expired, -60)]);
-        let shown = |dark| report.html(&Place { dark, ..zone(0, "UTC") });
+        let shown = |dark| report.html(&Display { dark, ..zone(0, "UTC") });
         let (light, dark) = (shown(false), shown(true));
         assert_ne!(light, dark);
         let body = |html: &str| html.split_once("</style>").unwrap().1.to_owned();
@@ -621,7 +621,7 @@ mod tests {
     #[test]
     fn times_and_days_are_those_of_the_place() {
         let report = report(vec![listed(Health::ExpiringSoon, 1_200), listed(Health::Healthy, 6 * DAY)]);
-        let at = |place: &Place| {
+        let at = |place: &Display| {
             let html = report.html(place);
             assert_balanced(&html);
             html

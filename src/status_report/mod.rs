@@ -10,8 +10,8 @@ pub use text::relative;
 use crate::domain::{
     bounded_list::BoundedList,
     clock,
-    integration::{Candidate, Health, IntegrationKey, Rule, Status, UnixTime},
-    report_row::{Row, Tokens},
+    integration::{Candidate, DuePolicy, Health, IntegrationKey, Status, UnixTime},
+    report_row::{ReportRow, StoredTokens},
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
@@ -106,7 +106,7 @@ pub struct StatusReport {
 
 /// How much a report is to hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Depth {
+pub enum Detail {
     /// Counts and warnings: memory does not grow with the table.
     Summary,
     /// The integrations too, and who shares an authorization.
@@ -118,9 +118,9 @@ type Urgency = (Health, Option<UnixTime>, IntegrationKey);
 
 /// Makes a report, row by row.
 #[derive(Debug)]
-pub struct Examination {
-    rule: Rule,
-    depth: Depth,
+pub struct ReportBuilder {
+    rule: DuePolicy,
+    depth: Detail,
     counts: StateCounts,
     refresh_tokens: RefreshTokenCounts,
     soonest: Option<UnixTime>,
@@ -132,9 +132,9 @@ pub struct Examination {
     hasher: RandomState,
 }
 
-impl Examination {
+impl ReportBuilder {
     /// An examination by `rule`.
-    pub fn new(rule: Rule, depth: Depth) -> Self {
+    pub fn new(rule: DuePolicy, depth: Detail) -> Self {
         Self {
             rule,
             depth,
@@ -156,7 +156,7 @@ impl Examination {
     }
 
     /// Takes in a row.
-    pub fn row(&mut self, row: Row, tokens: Tokens) {
+    pub fn row(&mut self, row: ReportRow, tokens: StoredTokens) {
         let state = state(&row.candidate, tokens, &self.rule);
         self.counts.total += 1;
         *match state {
@@ -169,11 +169,11 @@ impl Examination {
         self.count_refresh_token(&row.candidate, tokens);
         self.look_for_oddities(&row, tokens);
         let candidate = row.candidate;
-        let is_in_use = candidate.status == Status::Active && tokens != Tokens::NoAccessToken;
-        if is_in_use && candidate.expiry_is_believed(&self.rule) {
+        let is_in_use = candidate.status == Status::Active && tokens != StoredTokens::NoAccessToken;
+        if is_in_use && candidate.has_plausible_expiry(&self.rule) {
             self.soonest = [self.soonest, candidate.access_expires_at].into_iter().flatten().min();
         }
-        if self.depth == Depth::Summary {
+        if self.depth == Detail::Summary {
             return;
         }
         let urgency = (state, candidate.access_expires_at, candidate.key.clone());
@@ -193,9 +193,9 @@ impl Examination {
         self.listed.push(urgency, listed);
     }
 
-    fn count_refresh_token(&mut self, row: &Candidate, tokens: Tokens) {
+    fn count_refresh_token(&mut self, row: &Candidate, tokens: StoredTokens) {
         let counts = &mut self.refresh_tokens;
-        if tokens == Tokens::NoRefreshToken || row.refresh_token_expired(self.rule.now) {
+        if tokens == StoredTokens::NoRefreshToken || row.refresh_token_expired(self.rule.now) {
             counts.expired += 1;
             return;
         }
@@ -210,10 +210,10 @@ impl Examination {
         }
     }
 
-    fn look_for_oddities(&mut self, row: &Row, tokens: Tokens) {
+    fn look_for_oddities(&mut self, row: &ReportRow, tokens: StoredTokens) {
         let candidate = &row.candidate;
         let key = &candidate.key;
-        if tokens == Tokens::Both && !candidate.expiry_is_believed(&self.rule) {
+        if tokens == StoredTokens::Both && !candidate.has_plausible_expiry(&self.rule) {
             let expiry = candidate.access_expires_at.map_or_else(|| "missing".into(), |at| at.0.to_string());
             self.warn(format!(
                 "{key}: access_token_expires_at is {expiry}, which cannot be true; it counts as due"
@@ -222,7 +222,7 @@ impl Examination {
         if candidate.lease.is_some() && candidate.live_lease(self.rule.now).is_none() {
             self.warn(format!("{key}: its lease has run out unreleased, so an attempt was cut off"));
         }
-        let (Depth::Full, Some(open_id)) = (self.depth, &row.open_id) else { return };
+        let (Detail::Full, Some(open_id)) = (self.depth, &row.open_id) else { return };
         let authorization = self.hasher.hash_one((&candidate.app_key, open_id));
         match self.authorizations.get(&authorization).cloned() {
             None => drop(self.authorizations.insert(authorization, key.clone())),
@@ -258,11 +258,11 @@ impl Examination {
 }
 
 /// An integration's state, with regard to which of its tokens are there.
-fn state(row: &Candidate, tokens: Tokens, rule: &Rule) -> Health {
+fn state(row: &Candidate, tokens: StoredTokens, rule: &DuePolicy) -> Health {
     match (tokens, row.health(rule)) {
-        (Tokens::NoRefreshToken, _) => Health::CannotRefresh,
-        (Tokens::NoAccessToken, health) if health != Health::CannotRefresh => Health::Expired,
-        (Tokens::NoAccessToken | Tokens::Both, health) => health,
+        (StoredTokens::NoRefreshToken, _) => Health::CannotRefresh,
+        (StoredTokens::NoAccessToken, health) if health != Health::CannotRefresh => Health::Expired,
+        (StoredTokens::NoAccessToken | StoredTokens::Both, health) => health,
     }
 }
 
@@ -271,8 +271,8 @@ mod tests {
     use super::*;
     use crate::domain::bounded_list::MAX_ENTRIES;
 
-    fn rule() -> Rule {
-        Rule {
+    fn rule() -> DuePolicy {
+        DuePolicy {
             now: DateTime::from_timestamp(1_795_399_200, 0).unwrap(),
             refresh_ahead: TimeDelta::hours(48),
             force: false,
@@ -280,10 +280,10 @@ mod tests {
         }
     }
 
-    fn row(id: usize, access_in: TimeDelta) -> Row {
+    fn row(id: usize, access_in: TimeDelta) -> ReportRow {
         let key = IntegrationKey { team_id: "1".into(), integration_id: id.to_string().into() };
         let at = |delta| Some(UnixTime::of(rule().now + delta));
-        Row {
+        ReportRow {
             candidate: Candidate {
                 access_expires_at: at(access_in),
                 refresh_expires_at: at(TimeDelta::days(300)),
@@ -299,8 +299,8 @@ mod tests {
         }
     }
 
-    fn report(rows: Vec<(Row, Tokens)>, depth: Depth) -> StatusReport {
-        let mut examination = Examination::new(rule(), depth);
+    fn report(rows: Vec<(ReportRow, StoredTokens)>, depth: Detail) -> StatusReport {
+        let mut examination = ReportBuilder::new(rule(), depth);
         for (row, tokens) in rows {
             examination.row(row, tokens);
         }
@@ -319,11 +319,11 @@ mod tests {
     fn missing_tokens_are_expired_ones() {
         let fresh = TimeDelta::days(6);
         let rows = vec![
-            (row(1, fresh), Tokens::Both),
-            (row(2, fresh), Tokens::NoAccessToken),
-            (row(3, fresh), Tokens::NoRefreshToken),
+            (row(1, fresh), StoredTokens::Both),
+            (row(2, fresh), StoredTokens::NoAccessToken),
+            (row(3, fresh), StoredTokens::NoRefreshToken),
         ];
-        let report = report(rows, Depth::Full);
+        let report = report(rows, Detail::Full);
         let expected =
             StateCounts { total: 3, healthy: 1, expired: 1, cannot_refresh: 1, ..StateCounts::default() };
         assert_eq!((report.counts, report.refresh_tokens.expired), (expected, 1));
@@ -334,7 +334,7 @@ mod tests {
         let running_out = |id, delta: TimeDelta| {
             let mut row = row(id, TimeDelta::days(6));
             row.candidate.refresh_expires_at = Some(UnixTime::of(rule().now + delta));
-            (row, Tokens::Both)
+            (row, StoredTokens::Both)
         };
         let second = TimeDelta::seconds(1);
         let rows = vec![
@@ -351,7 +351,7 @@ mod tests {
             within_14_days: 2,
             within_30_days: 3,
         };
-        assert_eq!(report(rows, Depth::Summary).refresh_tokens, expected);
+        assert_eq!(report(rows, Detail::Summary).refresh_tokens, expected);
     }
 
     #[test]
@@ -363,8 +363,8 @@ mod tests {
         let mut twin = row(2, TimeDelta::days(6));
         twin.open_id = Some("1".into());
         let absurd = row(3, TimeDelta::days(90));
-        let rows = [abandoned, twin, absurd].map(|row| (row, Tokens::Both)).into();
-        let mut warnings = report(rows, Depth::Full).warnings;
+        let rows = [abandoned, twin, absurd].map(|row| (row, StoredTokens::Both)).into();
+        let mut warnings = report(rows, Detail::Full).warnings;
         warnings.sort();
         assert_eq!(warnings.len(), 3);
         assert!(warnings[0].starts_with("integration 1 of team 1: its lease has run out unreleased"));
@@ -378,9 +378,9 @@ mod tests {
     #[test]
     fn the_most_urgent_are_kept_when_the_list_is_cut() {
         let mut rows: Vec<_> =
-            (0..MAX_ENTRIES + 10).map(|id| (row(id, TimeDelta::days(6)), Tokens::Both)).collect();
-        rows.push((row(99_999, TimeDelta::hours(-1)), Tokens::Both));
-        let report = report(rows, Depth::Full);
+            (0..MAX_ENTRIES + 10).map(|id| (row(id, TimeDelta::days(6)), StoredTokens::Both)).collect();
+        rows.push((row(99_999, TimeDelta::hours(-1)), StoredTokens::Both));
+        let report = report(rows, Detail::Full);
         assert_eq!((report.integrations.len(), report.truncated), (MAX_ENTRIES, Some(11)));
         assert_eq!(report.integrations[0].key.integration_id, "99999");
         assert!(serde_json::to_string(&report).unwrap().len() < 5_000_000);
@@ -391,9 +391,9 @@ mod tests {
         let talkative = |id| {
             let mut row = row(id, TimeDelta::hours(-1));
             row.error_message = Some("Cửa hàng này phải được kết nối lại với ứng dụng. ".repeat(6));
-            (row, Tokens::Both)
+            (row, StoredTokens::Both)
         };
-        let report = report((0..MAX_ENTRIES).map(talkative).collect(), Depth::Full);
+        let report = report((0..MAX_ENTRIES).map(talkative).collect(), Detail::Full);
         let table = report.table();
         assert!(serde_json::to_string(&table).unwrap().len() < 5_000_000);
         assert!(table.contains(" more integrations, less urgent than these"), "what is left out is counted");
@@ -401,8 +401,8 @@ mod tests {
 
     #[test]
     fn a_summary_holds_no_integration() {
-        let rows = (0..9000).map(|id| (row(id, TimeDelta::days(90)), Tokens::Both)).collect();
-        let report = report(rows, Depth::Summary);
+        let rows = (0..9000).map(|id| (row(id, TimeDelta::days(90)), StoredTokens::Both)).collect();
+        let report = report(rows, Detail::Summary);
         assert!(report.integrations.is_empty() && report.truncated.is_none());
         assert_eq!((report.counts.total, report.warnings.len()), (9000, MAX_WARNINGS + 1));
         assert_eq!(report.warnings.last().unwrap(), "and 8800 more");
@@ -413,7 +413,7 @@ mod tests {
         let mut failing = row(1, TimeDelta::minutes(20));
         failing.error_message =
             Some("TikTok refused: it answered 36009999 with many a word of little meaning".repeat(3));
-        let report = report(vec![(failing, Tokens::Both)], Depth::Full);
+        let report = report(vec![(failing, StoredTokens::Both)], Detail::Full);
         let table = report.table();
         assert!(
             table

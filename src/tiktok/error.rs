@@ -1,6 +1,6 @@
 //! What can go wrong with a call to TikTok, and what each failure means for the row, the app and the run.
 
-use crate::domain::circuit_breaker::Sign;
+use crate::domain::circuit_breaker::CallOutcome;
 use std::time::Duration;
 use url::form_urlencoded;
 
@@ -107,15 +107,15 @@ impl CallError {
     }
 
     /// What the failure says of the app.
-    pub fn sign(&self) -> Sign {
+    pub fn call_outcome(&self) -> CallOutcome {
         match self {
-            Self::Reauthorize { .. } => Sign::Rejected,
-            Self::Misconfigured { .. } => Sign::Misconfigured,
+            Self::Reauthorize { .. } => CallOutcome::Rejected,
+            Self::Misconfigured { .. } => CallOutcome::Misconfigured,
             Self::NotConnected { .. }
             | Self::Busy { .. }
             | Self::ServerError { .. }
             | Self::Ambiguous { .. }
-            | Self::Refused { .. } => Sign::Failed,
+            | Self::Refused { .. } => CallOutcome::Failed,
         }
     }
 
@@ -193,10 +193,10 @@ mod tests {
     #[test]
     fn only_two_codes_send_the_seller_to_connect_again() {
         for code in [36_004_001, 36_004_005] {
-            assert_eq!(of_code(code, "x".into(), None).sign(), Sign::Rejected);
+            assert_eq!(of_code(code, "x".into(), None).call_outcome(), CallOutcome::Rejected);
         }
         for code in [36_004_002, 36_004_003, 36_004_004, 105_002, 1, -1] {
-            assert_eq!(of_code(code, "x".into(), None).sign(), Sign::Failed, "{code}");
+            assert_eq!(of_code(code, "x".into(), None).call_outcome(), CallOutcome::Failed, "{code}");
         }
     }
 
@@ -210,12 +210,20 @@ mod tests {
             "The IP is not in the allow list.",
             "ip address not in IP whitelist",
         ] {
-            assert_eq!(of_code(36_009_004, message.into(), None).sign(), Sign::Misconfigured, "{message}");
+            assert_eq!(
+                of_code(36_009_004, message.into(), None).call_outcome(),
+                CallOutcome::Misconfigured,
+                "{message}"
+            );
         }
         for message in
             ["invalid grant_type", "shipping address", "list is empty", "recipient not in allow list"]
         {
-            assert_eq!(of_code(36_009_004, message.into(), None).sign(), Sign::Failed, "{message}");
+            assert_eq!(
+                of_code(36_009_004, message.into(), None).call_outcome(),
+                CallOutcome::Failed,
+                "{message}"
+            );
         }
     }
 

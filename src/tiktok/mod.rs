@@ -20,7 +20,7 @@ use crate::domain::{
     secret::{AccessToken, AppCredentials, AuthCode, RefreshToken},
 };
 use chrono::{DateTime, Utc};
-use reqwest::{Client, RequestBuilder, Response, header, redirect};
+use reqwest::{Client, RequestBuilder, header, redirect};
 use std::{sync::Arc, time::Duration};
 use tokio::sync::OnceCell;
 use url::Url;
@@ -146,13 +146,14 @@ fn client(https_only: bool, timeout: Duration) -> Result<Client, CallError> {
         })
 }
 
-struct Answer {
+/// A whole response, its body bounded.
+struct RawResponse {
     status: u16,
     retry_after: Option<Duration>,
     body: Vec<u8>,
 }
 
-async fn exchange(request: RequestBuilder) -> Result<Answer, CallError> {
+async fn exchange(request: RequestBuilder) -> Result<RawResponse, CallError> {
     let mut response = request.send().await.map_err(unanswered)?;
     let (status, retry_after) = (response.status().as_u16(), retry_after(&response));
     let mut body = Vec::new();
@@ -162,7 +163,7 @@ async fn exchange(request: RequestBuilder) -> Result<Answer, CallError> {
         }
         body.extend_from_slice(&chunk);
     }
-    Ok(Answer { status, retry_after, body })
+    Ok(RawResponse { status, retry_after, body })
 }
 
 fn unanswered(error: reqwest::Error) -> CallError {
@@ -177,7 +178,7 @@ fn unanswered(error: reqwest::Error) -> CallError {
 }
 
 /// `Retry-After` in seconds, as APIs write it; a date there is not read, and the usual back-off serves.
-fn retry_after(response: &Response) -> Option<Duration> {
+fn retry_after(response: &reqwest::Response) -> Option<Duration> {
     let text = response.headers().get(header::RETRY_AFTER)?.to_str().ok()?;
     Some(Duration::from_secs(text.trim().parse().ok()?).min(MAX_RETRY_AFTER))
 }

@@ -1,4 +1,4 @@
-//! How often TikTok is asked: so many times a second for each app, and in the order in which the calls were wanted.
+//! Limits how often TikTok is called: so many calls a second for each app, in the order in which they were asked for.
 
 use governor::{
     DefaultDirectRateLimiter, Quota,
@@ -7,42 +7,41 @@ use governor::{
 use std::{
     collections::HashMap,
     fmt,
+    num::NonZeroU32,
     sync::{Arc, Mutex, PoisonError},
 };
 
-/// The rate toward TikTok, of each app by itself.
+/// A rate limiter for each app.
 pub struct RateLimiter {
     quota: Quota,
-    apps: Mutex<HashMap<String, Arc<Line>>>,
+    apps: Mutex<HashMap<String, Arc<Queue>>>,
 }
 
-/// Who waits for an app's next free moment stands in line for it: were all to wait for the moment itself, each would wake
-/// for it and one would have it. The head waits by tokio's timer, as governor's own is a thread beside it.
-type Line = tokio::sync::Mutex<DefaultDirectRateLimiter>;
+/// The callers of one app queue for the lock: if all of them waited for the next free moment, each would wake for it and one
+/// would get it. The first waits by tokio's timer, as governor's own timer is a thread.
+type Queue = tokio::sync::Mutex<DefaultDirectRateLimiter>;
 
 impl RateLimiter {
-    /// So many calls for each app.
-    pub fn new(quota: Quota) -> Self {
-        Self { quota, apps: Mutex::default() }
+    /// So many calls a second for each app.
+    pub fn new(per_second: NonZeroU32) -> Self {
+        // A small burst evens out late timers; a large one would double the rate of the first second.
+        let burst = NonZeroU32::new(per_second.get().div_ceil(10)).unwrap_or(NonZeroU32::MIN);
+        Self { quota: Quota::per_second(per_second).allow_burst(burst), apps: Mutex::default() }
     }
 
-    /// Waits until an app may be asked once more. Whoever gives up waiting takes nothing with him.
+    /// Waits until the app may be called once more. A caller that stops waiting uses nothing up.
     pub async fn until_ready(&self, app_key: &str) {
-        let limiter = self.line(app_key);
+        let limiter = self.of_app(app_key);
         let limiter = limiter.lock().await;
         while let Err(too_early) = limiter.check() {
             tokio::time::sleep(too_early.wait_time_from(DefaultClock::default().now())).await;
         }
     }
 
-    fn line(&self, app_key: &str) -> Arc<Line> {
+    fn of_app(&self, app_key: &str) -> Arc<Queue> {
         let mut apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(line) = apps.get(app_key) {
-            return line.clone();
-        }
-        let line = Arc::new(Line::new(DefaultDirectRateLimiter::direct(self.quota)));
-        apps.insert(app_key.to_owned(), line.clone());
-        line
+        let new = || Arc::new(Queue::new(DefaultDirectRateLimiter::direct(self.quota)));
+        apps.entry(app_key.to_owned()).or_insert_with(new).clone()
     }
 }
 
@@ -58,14 +57,14 @@ mod tests {
     use futures_util::FutureExt;
     use std::{
         future::poll_fn,
-        num::NonZeroU32,
         sync::atomic::{AtomicUsize, Ordering},
     };
     use tokio::task::JoinSet;
 
+    /// Without the burst, so that the second call has to wait.
     fn limiter(per_second: u32) -> Arc<RateLimiter> {
         let quota = Quota::per_second(NonZeroU32::new(per_second).unwrap()).allow_burst(NonZeroU32::MIN);
-        Arc::new(RateLimiter::new(quota))
+        Arc::new(RateLimiter { quota, apps: Mutex::default() })
     }
 
     #[tokio::test]

@@ -130,7 +130,7 @@ fn words(value: &RawValue) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::circuit_breaker::Sign;
+    use crate::domain::circuit_breaker::CallOutcome;
     use proptest::prelude::*;
     use serde_json::{Value, json};
 
@@ -232,7 +232,7 @@ mod tests {
             CallError::Reauthorize { code: 36_004_005, message: "can not find related auth record".into() }
         );
         let open_api = json!({"code": 36_009_004, "message": "app_key is invalid", "data": null});
-        assert_eq!(read(&open_api).unwrap_err().sign(), Sign::Misconfigured);
+        assert_eq!(read(&open_api).unwrap_err().call_outcome(), CallOutcome::Misconfigured);
     }
 
     #[test]
@@ -246,7 +246,11 @@ mod tests {
     fn what_a_server_in_trouble_says_of_the_seller_is_not_believed() {
         let body = json!({"code": 36_004_001, "message": "rt has expired"}).to_string();
         for status in [429, 500, 503] {
-            assert_eq!(parse(status, None, body.as_bytes()).unwrap_err().sign(), Sign::Failed, "{status}");
+            assert_eq!(
+                parse(status, None, body.as_bytes()).unwrap_err().call_outcome(),
+                CallOutcome::Failed,
+                "{status}"
+            );
         }
     }
 

@@ -38,7 +38,7 @@ async fn a_marked_integration_comes_back_when_its_seller_connects_again() {
         let row = world.row(&shop).await;
         assert!(!row.contains_key("error_code") && !row.contains_key("error_message"));
         assert_eq!(world.text(&shop, "note").await.as_deref(), Some("the user's own"));
-        assert_eq!(world.aws.announced()[0].0, "TikTok Shop Integration Recovered");
+        assert_eq!(world.aws.published()[0].0, "TikTok Shop Integration Recovered");
     }
 }
 

@@ -4,7 +4,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 #![allow(unreachable_pub, reason = "nothing is reachable in a test binary")]
 
-mod announcements;
 mod architecture;
 mod bad_nights;
 mod bad_surroundings;
@@ -20,6 +19,7 @@ mod lambda;
 mod many;
 mod model;
 mod outcomes;
+mod published_events;
 mod queue;
 mod rule;
 mod scale;

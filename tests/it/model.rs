@@ -1,5 +1,5 @@
 //! An exhaustive model of one integration's refresh: a row, a provider, a few attempts at it, a rescue queue, and
-//! whatever may go wrong between them, in every order. It stands for `store::Store::acquire` and `change`, and for
+//! whatever may go wrong between them, in every order. It stands for `store::Table::acquire` and `change`, and for
 //! `refresh::Refresher::acquire`, `call` (asking once more after a lost answer), `save` with `judge` and `saving`,
 //! `settle` and `mark`; each conditional write is one step, as it is in DynamoDB. A pair's number is its expiry, and
 //! so the fencing number; a token bears the number of the pair that first held it.
@@ -10,8 +10,8 @@
 //! limit on a save's rounds, and the pure notes of a failure.
 
 use Event::{
-    Acquire, Answer, Busy, Crash, Delete, FallDue, GiveUp, LeaseEnds, LoseAnswer, LoseCall, LoseSave, Mark,
-    Reconnect, Redeliver, RefuseSave, Replace, Rescue, Revoke, RunOut, Save,
+    Acquire, Busy, Crash, Delete, FallDue, GiveUp, LeaseEnds, LoseAnswer, LoseCall, LoseSave, Mark,
+    Reconnect, Redeliver, RefuseSave, Replace, Rescue, Response, Revoke, RunOut, Save,
 };
 use stateright::{Checker, HasDiscoveries, Model, Property};
 use std::collections::BTreeSet;
@@ -115,7 +115,7 @@ struct State {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Event {
     Acquire,
-    Answer,
+    Response,
     Save,
     Mark,
     Rescue,
@@ -150,7 +150,7 @@ enum Event {
     Delete,
 }
 
-const USUAL: [Event; 8] = [Acquire, Answer, Save, Mark, Rescue, GiveUp, LeaseEnds, FallDue];
+const USUAL: [Event; 8] = [Acquire, Response, Save, Mark, Rescue, GiveUp, LeaseEnds, FallDue];
 const FAULTS: [Event; 12] = [
     Crash, RunOut, LoseAnswer, LoseCall, Busy, LoseSave, RefuseSave, Redeliver, Reconnect, Replace, Revoke,
     Delete,
@@ -323,7 +323,7 @@ impl Refresh {
     fn go_on(&self, state: &mut State, event: Event, at: usize) -> Option<()> {
         match (event, state.attempts[at].step) {
             (Acquire, Step::Idle) => self.acquire(state, at)?,
-            (Answer, Step::Asking { leased, .. }) => {
+            (Response, Step::Asking { leased, .. }) => {
                 state.attempts[at].step = match state.redeem(leased.refresh, self.single_use) {
                     Some(pair) => Step::Saving { save: InHand::new(pair, leased), put: false },
                     None => Step::Rejected { leased },

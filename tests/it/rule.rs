@@ -7,8 +7,8 @@ use chrono::TimeDelta;
 use proptest::{prelude::*, strategy::ValueTree, test_runner::TestRunner};
 use std::collections::HashMap;
 use tiktok_token_refresh::{
-    aws::dynamodb::{Acquired, Claim, Store},
-    domain::integration::{Candidate, Integration, IntegrationKey, Lease, Rule, Status, UnixTime},
+    aws::dynamodb::{Acquired, LeaseRequest, Table},
+    domain::integration::{Candidate, DuePolicy, Integration, IntegrationKey, Lease, Status, UnixTime},
 };
 
 /// Moments at and around every border, and far beyond.
@@ -69,19 +69,19 @@ fn row() -> impl Strategy<Value = (Integration, HashMap<String, AttributeValue>)
 #[tokio::test]
 async fn the_leases_condition_and_the_pure_rule_agree_for_every_row() {
     let world = World::new().await;
-    let store = Store::new(world.table.clone(), TABLE);
+    let store = Table::new(world.table.clone(), TABLE);
     let mut runner = TestRunner::deterministic();
     let mut taken = 0;
     for n in 0..1500 {
         let (row, item) = row().new_tree(&mut runner).unwrap().current();
-        let rule = Rule {
+        let rule = DuePolicy {
             now: world.now(),
             refresh_ahead: TimeDelta::hours(48),
             force: n % 3 == 0,
             unless_refreshed_since: None,
         };
         world.table.put_item().table_name(TABLE).set_item(Some(item)).send().await.unwrap();
-        let claim = Claim { attempt_id: "me", expires_at: UnixTime(NIGHT + 960) };
+        let claim = LeaseRequest { attempt_id: "me", expires_at: UnixTime(NIGHT + 960) };
         let acquired = store.acquire(&row.candidate.key, &rule, claim).await.unwrap();
         match (row.may_be_taken(&rule), acquired) {
             (Ok(_), Acquired::Taken(before)) => {

@@ -8,7 +8,9 @@
 )]
 
 use std::{fs, path::Path, sync::Arc, time::Duration};
-use tiktok_token_refresh::{domain::message::KEYS_IN_A_MESSAGE, refresh::Pace, settings::Settings};
+use tiktok_token_refresh::{
+    domain::message::KEYS_PER_MESSAGE, domain::retry_policy::RetryPolicy, settings::Settings,
+};
 use tokio::{
     sync::{Mutex, Semaphore},
     task::JoinSet,
@@ -48,15 +50,15 @@ fn alone(due: u64, rate: u64) -> f64 {
 
 /// Seconds in which workers do what is due, message by message: each ends when its last refresh has ended.
 fn by_queue(due: u64, workers: u64, rate: u64) -> f64 {
-    let messages = due.div_ceil(KEYS_IN_A_MESSAGE as u64).div_ceil(workers);
-    messages as f64 * (KEYS_IN_A_MESSAGE as f64 / pace(rate) + REFRESH.as_secs_f64())
+    let messages = due.div_ceil(KEYS_PER_MESSAGE as u64).div_ceil(workers);
+    messages as f64 * (KEYS_PER_MESSAGE as f64 / pace(rate) + REFRESH.as_secs_f64())
 }
 
 /// The same by workers that take messages, in virtual time.
 async fn in_virtual_time(due: u64, workers: u64, rate: u64) -> f64 {
     let concurrency = defaults().max_concurrency;
     let began = Instant::now();
-    let messages = Arc::new(Mutex::new(due.div_ceil(KEYS_IN_A_MESSAGE as u64)));
+    let messages = Arc::new(Mutex::new(due.div_ceil(KEYS_PER_MESSAGE as u64)));
     let mut all = JoinSet::new();
     for _ in 0..workers {
         let messages = messages.clone();
@@ -72,7 +74,7 @@ async fn in_virtual_time(due: u64, workers: u64, rate: u64) -> f64 {
                 // As the function does a message: permit, rate, refresh; all of it done before the next.
                 let permits = Arc::new(Semaphore::new(concurrency));
                 let mut refreshes = JoinSet::new();
-                for _ in 0..KEYS_IN_A_MESSAGE {
+                for _ in 0..KEYS_PER_MESSAGE {
                     let permit = permits.clone().acquire_owned().await.unwrap();
                     ticks.tick().await;
                     refreshes.spawn(async move {
@@ -117,8 +119,8 @@ fn readme() -> String {
 fn the_table_of_times_is_what_the_code_does() {
     let settings = defaults();
     let page = readme();
-    let reserve = Pace::with_call(settings.tiktok_timeout);
-    let in_one_invocation = 15 * 60 - (reserve.call + reserve.save_reserve).as_secs();
+    let reserve = RetryPolicy::with_call_timeout(settings.tiktok_timeout);
+    let in_one_invocation = 15 * 60 - (reserve.call_timeout + reserve.save_reserve).as_secs();
     let rate = u64::from(settings.max_requests_per_second.get());
     for rows in SIZES {
         let due = due(rows);
@@ -129,7 +131,7 @@ fn the_table_of_times_is_what_the_code_does() {
             if once > in_one_invocation as f64 { "in parts".into() } else { format!("{} s", whole(once)) };
         let is_spread = due > settings.fan_out_above as u64;
         let queue = if is_spread { by_queue(due, WORKERS, SHARE) } else { alone(due, SHARE) };
-        let messages = if is_spread { due.div_ceil(KEYS_IN_A_MESSAGE as u64) } else { 0 };
+        let messages = if is_spread { due.div_ceil(KEYS_PER_MESSAGE as u64) } else { 0 };
         let line = format!(
             "| {} | {} | {} s | {once} | {} s | {} | {} | {} |",
             number(rows),

@@ -6,7 +6,7 @@ use super::support::{
     world::{IMPATIENT, SECRETS},
 };
 use serde_json::json;
-use tiktok_token_refresh::aws::dynamodb::{Change, Conflict, Store};
+use tiktok_token_refresh::aws::dynamodb::{Conflict, Table, updates};
 
 #[tokio::test]
 async fn the_log_that_is_searched_is_the_one_that_is_written() {
@@ -35,13 +35,12 @@ async fn secrets_that_tiktok_repeats_are_taken_out_of_its_words() {
 async fn a_failed_condition_does_not_print_the_row_that_comes_with_it() {
     let world = World::new().await;
     let shop = world.integration().expiring_in(hours(1)).insert().await;
-    let store = Store::new(world.table.clone(), super::support::world::TABLE);
+    let store = Table::new(world.table.clone(), super::support::world::TABLE);
     let key = tiktok_token_refresh::domain::integration::IntegrationKey {
         team_id: shop.team_id.as_str().into(),
         integration_id: shop.integration_id.as_str().into(),
     };
-    let change = Change::default().set_text("status", "x").only_if("status", Some("never"));
-    let conflict = store.change(&key, change).await.unwrap().unwrap_err();
+    let conflict = store.update(&key, updates::release("never-the-owner")).await.unwrap().unwrap_err();
     assert!(matches!(conflict, Conflict::Changed(_)));
     let shown = format!("{conflict:?} {conflict:#?}");
     assert!(shown.contains("RefreshToken(hidden)"), "the row is there");

@@ -1,11 +1,11 @@
-//! The SDK's errors into ours, at the edge. The SDK's error of a failed condition prints the whole stored row, so
-//! none of them travels on.
+//! Maps the SDK's errors to ours. The SDK's error of a failed condition prints the whole stored row, so none of them leaves
+//! this folder.
 
-use crate::aws::Said;
+use crate::aws::AwsError;
 
-/// What DynamoDB would not do.
+/// Why DynamoDB did not do what was asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum StoreError {
+pub enum TableError {
     /// There is no such table.
     #[error("the table {table} does not exist in this account and region: check TABLE_NAME and AWS_REGION")]
     TableMissing {
@@ -25,31 +25,31 @@ pub enum StoreError {
     Throttled {
         /// `TABLE_NAME`.
         table: String,
-        /// DynamoDB's word for it.
+        /// DynamoDB's error code.
         code: String,
     },
-    /// No answer: no network, no credentials, time-out.
-    #[error("DynamoDB gave no answer: {cause}")]
-    Unanswered {
-        /// The innermost cause.
+    /// No response: no network, no credentials, a time-out.
+    #[error("no response from DynamoDB: {cause}")]
+    NoResponse {
+        /// The root cause.
         cause: String,
     },
-    /// Anything else that DynamoDB said.
+    /// Any other error code.
     #[error("DynamoDB refused a request for the table {table}: {code}")]
     Refused {
         /// `TABLE_NAME`.
         table: String,
-        /// DynamoDB's word for it.
+        /// DynamoDB's error code.
         code: String,
     },
 }
 
-impl StoreError {
-    pub(super) fn of(said: Said, table: &str) -> Self {
+impl TableError {
+    pub(super) fn new(error: AwsError, table: &str) -> Self {
         let table = table.to_owned();
-        let code = match said {
-            Said::Code(code) => code,
-            Said::NoAnswer(cause) => return Self::Unanswered { cause },
+        let code = match error {
+            AwsError::Code(code) => code,
+            AwsError::NoResponse(cause) => return Self::NoResponse { cause },
         };
         match code.as_str() {
             "ResourceNotFoundException" => Self::TableMissing { table },
@@ -65,10 +65,10 @@ impl StoreError {
         }
     }
 
-    /// Whether trying again later can help.
-    pub fn may_pass(&self) -> bool {
+    /// Whether the same request may succeed later.
+    pub fn is_transient(&self) -> bool {
         match self {
-            Self::Throttled { .. } | Self::Unanswered { .. } => true,
+            Self::Throttled { .. } | Self::NoResponse { .. } => true,
             Self::TableMissing { .. } | Self::AccessDenied { .. } | Self::Refused { .. } => false,
         }
     }

@@ -3,7 +3,7 @@
 
 use crate::domain::{
     integration::{Candidate, Integration, IntegrationKey, Lease, Notice, Status, UnixTime},
-    report_row::Row,
+    report_row::ReportRow,
     secret::{AccessToken, RefreshToken},
 };
 use aws_sdk_dynamodb::types::AttributeValue;
@@ -15,7 +15,7 @@ pub(crate) type Item = HashMap<String, AttributeValue>;
 /// What a row lacks or garbles.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{attribute} is {found}, expected {expected}")]
-pub struct Malformed {
+pub struct MalformedRow {
     /// Which row.
     pub key: IntegrationKey,
     /// Which attribute.
@@ -35,7 +35,7 @@ pub(crate) fn key_of(item: &Item) -> IntegrationKey {
     IntegrationKey { team_id: text("team_id"), integration_id: text("integration_id") }
 }
 
-pub(crate) fn candidate(item: &Item) -> Result<Candidate, Malformed> {
+pub(crate) fn candidate(item: &Item) -> Result<Candidate, MalformedRow> {
     let row = Reader { item };
     let status = row.text("status", "a string such as \"active\"")?;
     let Some(status) = status else { return Err(row.malformed("status", "a string such as \"active\"")) };
@@ -50,7 +50,7 @@ pub(crate) fn candidate(item: &Item) -> Result<Candidate, Malformed> {
     })
 }
 
-pub(crate) fn integration(item: &Item) -> Result<Integration, Malformed> {
+pub(crate) fn integration(item: &Item) -> Result<Integration, MalformedRow> {
     let row = Reader { item };
     Ok(Integration {
         candidate: candidate(item)?,
@@ -64,9 +64,9 @@ pub(crate) fn integration(item: &Item) -> Result<Integration, Malformed> {
 }
 
 /// A row as the status report sees it.
-pub(crate) fn health_row(item: &Item) -> Result<Row, Malformed> {
+pub(crate) fn report_row(item: &Item) -> Result<ReportRow, MalformedRow> {
     let row = Reader { item };
-    Ok(Row {
+    Ok(ReportRow {
         candidate: candidate(item)?,
         open_id: row.loose_text("open_id"),
         seller_name: row.loose_text("seller_name"),
@@ -107,7 +107,7 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     /// A string; an empty one is as good as none.
-    fn text(&self, name: &'static str, expected: &'static str) -> Result<Option<&'a str>, Malformed> {
+    fn text(&self, name: &'static str, expected: &'static str) -> Result<Option<&'a str>, MalformedRow> {
         match self.item.get(name) {
             None => Ok(None),
             Some(AttributeValue::S(text)) => Ok(Some(text.as_str()).filter(|text| !text.is_empty())),
@@ -138,7 +138,7 @@ impl<'a> Reader<'a> {
     /// A whole number. DynamoDB's numbers reach further than `i64` and have fractions: what is too large is the
     /// largest, and a fraction counts up, so that comparisons come out as DynamoDB's own do.
     #[expect(clippy::cast_possible_truncation, reason = "saturates, as it should")]
-    fn time(&self, name: &'static str) -> Result<Option<UnixTime>, Malformed> {
+    fn time(&self, name: &'static str) -> Result<Option<UnixTime>, MalformedRow> {
         match self.item.get(name) {
             None => Ok(None),
             Some(AttributeValue::N(number)) => number
@@ -150,7 +150,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn malformed(&self, attribute: &'static str, expected: &'static str) -> Malformed {
+    fn malformed(&self, attribute: &'static str, expected: &'static str) -> MalformedRow {
         let found = match self.item.get(attribute) {
             None => "missing",
             Some(AttributeValue::S(text)) if text.is_empty() => "an empty string",
@@ -163,7 +163,7 @@ impl<'a> Reader<'a> {
             Some(AttributeValue::B(_)) => "binary",
             Some(_) => "a set",
         };
-        Malformed { key: key_of(self.item), attribute, found, expected }
+        MalformedRow { key: key_of(self.item), attribute, found, expected }
     }
 }
 

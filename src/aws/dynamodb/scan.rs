@@ -1,40 +1,35 @@
-//! Which rows there are: pages of the table or of a team, without a token.
+//! Reads the table, or one team's part of it, page by page and without a token.
 
 use super::{
-    Store, StoreError,
-    row::{self, Item, Malformed},
+    Table, TableError,
+    row::{self, Item, MalformedRow},
     update::text,
 };
-use crate::{
-    aws::Said,
-    domain::{
-        integration::Candidate,
-        report_row::{Row, Tokens},
-        selection::Selection,
-    },
+use crate::domain::{
+    integration::Candidate,
+    report_row::{ReportRow, StoredTokens},
+    selection::Selection,
 };
 use backon::{ExponentialBuilder, Retryable};
 use futures_util::{Stream, StreamExt, stream};
 use std::{collections::HashMap, time::Duration};
 
-/// How many parts of the table are read side by side.
+/// How many segments of the table are scanned in parallel.
 const SEGMENTS: i32 = 4;
-/// How many rows are asked for at a time. DynamoDB's own page of 1 MB holds the more rows the smaller they are, and what a
-/// run holds at its peak would grow with that.
-const ROWS_OF_A_PAGE: i32 = 250;
-/// What decides, and nothing else: no token is read before a lease is held.
+/// The rows of one page. DynamoDB's own limit of 1 MB would let a page of small rows take much memory.
+const PAGE_SIZE: i32 = 250;
+/// What decides whether a row is due, and nothing else: no token is read before a lease is held.
 const PROJECTION: &str = "team_id, integration_id, #status, app_key, access_token_expires_at, \
                           refresh_token_expires_at, lock_owner, lock_expires_at, refresh_token_notice";
 
-/// What the status report tells of an integration beyond that.
+/// What the status report shows of an integration beyond that.
 const REPORTED: &str =
     "open_id, seller_name, last_refreshed_at, error_code, error_message, error_at, consecutive_failures";
 
-/// One page of the table: rows, and what is wrong with those that cannot be read. Made of its items by value, so that each
-/// makes room for the row that is read from it.
-pub type Page<T> = Vec<Result<T, Malformed>>;
+/// One page of the table: its rows, or what is wrong with those that cannot be read.
+pub type Page<T> = Vec<Result<T, MalformedRow>>;
 
-/// What is read of each row, and of which rows.
+/// Which attributes are read, and of which rows.
 #[derive(Clone, Debug)]
 struct View {
     projection: String,
@@ -48,42 +43,42 @@ enum Part {
     Team(String, Option<String>),
 }
 
-impl Store {
-    /// Every row of a selection, page by page, without its tokens. The whole table is read in segments side by
-    /// side; a page that is throttled is asked for again for about a minute.
+impl Table {
+    /// Reads every row of a selection, page by page, without its tokens: the whole table by a parallel scan, a team by a
+    /// query. Retries a throttled page for about a minute.
     pub fn candidates(
         &self,
         selection: &Selection,
-    ) -> impl Stream<Item = Result<Page<Candidate>, StoreError>> + Send + Unpin {
+    ) -> impl Stream<Item = Result<Page<Candidate>, TableError>> + Send + Unpin {
         let view = View { projection: PROJECTION.into(), filter: None };
         self.items(selection, &view)
             .map(|page| Ok(page?.into_iter().map(|item| row::candidate(&item)).collect()))
     }
 
-    /// The rows of a selection that have just these tokens, with what the status report tells of them. A filter finds
-    /// out which tokens are there, so that none is read.
-    pub fn health_rows(
+    /// Reads the rows of a selection that have just these tokens, with what the status report shows of them. A filter
+    /// expression finds out which tokens there are, so that none is read.
+    pub fn report_rows(
         &self,
         selection: &Selection,
-        tokens: Tokens,
-    ) -> impl Stream<Item = Result<Page<Row>, StoreError>> + Send + Unpin {
+        tokens: StoredTokens,
+    ) -> impl Stream<Item = Result<Page<ReportRow>, TableError>> + Send + Unpin {
         let no_access = "(attribute_not_exists(access_token) OR access_token = :empty)";
         let no_refresh = "(attribute_not_exists(refresh_token) OR refresh_token = :empty)";
         let filter = match tokens {
-            Tokens::Both => format!("NOT {no_access} AND NOT {no_refresh}"),
-            Tokens::NoAccessToken => format!("{no_access} AND NOT {no_refresh}"),
-            Tokens::NoRefreshToken => no_refresh.to_owned(),
+            StoredTokens::Both => format!("NOT {no_access} AND NOT {no_refresh}"),
+            StoredTokens::NoAccessToken => format!("{no_access} AND NOT {no_refresh}"),
+            StoredTokens::NoRefreshToken => no_refresh.to_owned(),
         };
         let view = View { projection: format!("{PROJECTION}, {REPORTED}"), filter: Some(filter) };
         self.items(selection, &view)
-            .map(|page| Ok(page?.into_iter().map(|item| row::health_row(&item)).collect()))
+            .map(|page| Ok(page?.into_iter().map(|item| row::report_row(&item)).collect()))
     }
 
     fn items(
         &self,
         selection: &Selection,
         view: &View,
-    ) -> impl Stream<Item = Result<Vec<Item>, StoreError>> + Send + Unpin + use<> {
+    ) -> impl Stream<Item = Result<Vec<Item>, TableError>> + Send + Unpin + use<> {
         let parts: Vec<Part> = match selection {
             Selection::All => (0..SEGMENTS).map(Part::Segment).collect(),
             Selection::Team(team_id) => vec![Part::Team(team_id.clone(), None)],
@@ -95,18 +90,20 @@ impl Store {
         stream::select_all(parts.into_iter().map(pages).collect::<Vec<_>>())
     }
 
-    fn pages(self, part: Part, view: View) -> impl Stream<Item = Result<Vec<Item>, StoreError>> + Send {
+    fn pages(self, part: Part, view: View) -> impl Stream<Item = Result<Vec<Item>, TableError>> + Send {
         stream::unfold(Some((self, part, view, None)), |state| async {
-            let (store, part, view, start) = state?;
+            let (table, part, view, start) = state?;
             let backoff = ExponentialBuilder::new()
                 .with_min_delay(Duration::from_millis(200))
                 .with_max_delay(Duration::from_secs(10))
                 .with_jitter()
                 .with_max_times(9);
-            let page =
-                (|| store.page(&part, &view, start.clone())).retry(backoff).when(StoreError::may_pass).await;
+            let page = (|| table.page(&part, &view, start.clone()))
+                .retry(backoff)
+                .when(TableError::is_transient)
+                .await;
             Some(match page {
-                Ok((page, Some(next))) => (Ok(page), Some((store, part, view, Some(next)))),
+                Ok((page, Some(next))) => (Ok(page), Some((table, part, view, Some(next)))),
                 Ok((page, None)) => (Ok(page), None),
                 Err(error) => (Err(error), None),
             })
@@ -119,22 +116,21 @@ impl Store {
         part: &Part,
         view: &View,
         start: Option<Item>,
-    ) -> Result<(Vec<Item>, Option<Item>), StoreError> {
+    ) -> Result<(Vec<Item>, Option<Item>), TableError> {
         let empty = view.filter.as_ref().map(|_| HashMap::from([(":empty".to_owned(), text(""))]));
         let (items, next) = match part {
             Part::Segment(segment) => {
-                let scan = self.client.scan().table_name(&self.table).limit(ROWS_OF_A_PAGE);
+                let scan = self.client.scan().table_name(&self.name).limit(PAGE_SIZE);
                 let scan = scan.segment(*segment).total_segments(SEGMENTS);
                 let scan =
                     scan.projection_expression(&view.projection).set_filter_expression(view.filter.clone());
                 let scan = scan.expression_attribute_names("#status", "status");
                 let scan = scan.set_expression_attribute_values(empty).set_exclusive_start_key(start);
-                let page =
-                    scan.send().await.map_err(|error| StoreError::of(Said::by(&error), &self.table))?;
+                let page = scan.send().await.map_err(|error| self.error(&error))?;
                 (page.items, page.last_evaluated_key)
             }
             Part::Team(team_id, integration_id) => {
-                let query = self.client.query().table_name(&self.table).limit(ROWS_OF_A_PAGE);
+                let query = self.client.query().table_name(&self.name).limit(PAGE_SIZE);
                 let query = query.consistent_read(true);
                 let query =
                     query.projection_expression(&view.projection).set_filter_expression(view.filter.clone());
@@ -148,7 +144,7 @@ impl Store {
                         .expression_attribute_values(":id", text(id)),
                 };
                 let page = query.set_exclusive_start_key(start).send().await;
-                let page = page.map_err(|error| StoreError::of(Said::by(&error), &self.table))?;
+                let page = page.map_err(|error| self.error(&error))?;
                 (page.items, page.last_evaluated_key)
             }
         };

@@ -1,61 +1,52 @@
-//! A conditional write, as the protocol says it.
+//! One conditional `UpdateItem`: what it sets and removes, and under which condition.
 
 use crate::domain::integration::UnixTime;
 use aws_sdk_dynamodb::types::AttributeValue;
 
-/// The attributes that an update sets (name and value) or removes, and the condition under which it does.
+/// An update of one row. The functions of [`updates`](super::updates) make it.
 #[derive(Clone, Default)]
-pub struct Change {
+pub struct Update {
     pub(super) set: Vec<(&'static str, AttributeValue)>,
     pub(super) remove: Vec<&'static str>,
+    /// Each attribute must hold this value, or be absent.
     pub(super) conditions: Vec<(&'static str, Option<AttributeValue>)>,
 }
 
-impl Change {
-    /// Sets a string.
-    #[must_use]
-    pub fn set_text(mut self, name: &'static str, value: impl Into<String>) -> Self {
+impl Update {
+    pub(super) fn set_text(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.set.push((name, AttributeValue::S(value.into())));
         self
     }
 
-    /// Sets a number.
-    #[must_use]
-    pub fn set_number(mut self, name: &'static str, value: i64) -> Self {
+    pub(super) fn set_number(mut self, name: &'static str, value: i64) -> Self {
         self.set.push((name, number(value)));
         self
     }
 
-    /// Sets a list of strings.
-    #[must_use]
-    pub fn set_list(mut self, name: &'static str, values: impl IntoIterator<Item = String>) -> Self {
+    pub(super) fn set_list(mut self, name: &'static str, values: impl IntoIterator<Item = String>) -> Self {
         self.set.push((name, AttributeValue::L(values.into_iter().map(AttributeValue::S).collect())));
         self
     }
 
-    /// Removes attributes.
-    #[must_use]
-    pub fn remove(mut self, names: &[&'static str]) -> Self {
+    pub(super) fn remove(mut self, names: &[&'static str]) -> Self {
         self.remove.extend(names);
         self
     }
 
-    /// Removes the lease.
+    /// Removes the lease too.
     #[must_use]
     pub fn release(self) -> Self {
         self.remove(&["lock_owner", "lock_expires_at"])
     }
 
-    /// Only if the string is still this one, or still absent.
-    #[must_use]
-    pub fn only_if(mut self, name: &'static str, value: Option<&str>) -> Self {
+    /// Only if the attribute still holds this string, or is still absent.
+    pub(super) fn only_if(mut self, name: &'static str, value: Option<&str>) -> Self {
         self.conditions.push((name, value.map(text)));
         self
     }
 
-    /// Only if the moment is still this one, or still absent.
-    #[must_use]
-    pub fn only_if_time(mut self, name: &'static str, at: Option<UnixTime>) -> Self {
+    /// Only if the attribute still holds this time, or is still absent.
+    pub(super) fn only_if_time(mut self, name: &'static str, at: Option<UnixTime>) -> Self {
         self.conditions.push((name, at.map(|at| number(at.0))));
         self
     }

@@ -29,7 +29,7 @@ pub enum Step {
     Settle,
     Secret,
     Queue,
-    Announce,
+    Publish,
 }
 
 /// What happens to a request.
@@ -102,7 +102,7 @@ struct Inner {
     secret: HashMap<String, String>,
     queued: Vec<Queued>,
     dead: Vec<Queued>,
-    announced: Vec<Value>,
+    published: Vec<Value>,
 }
 
 /// A fault that waits for its request.
@@ -232,14 +232,14 @@ impl Aws {
     }
 
     /// The entries that were published, as detail type and detail.
-    pub fn announced(&self) -> Vec<(String, Value)> {
+    pub fn published(&self) -> Vec<(String, Value)> {
         let inner = self.inner.lock().unwrap();
         let entry = |entry: &Value| {
             assert_eq!(entry["Source"], "tiktok.shop.tokens");
             let detail = serde_json::from_str(entry["Detail"].as_str().unwrap()).unwrap();
             (entry["DetailType"].as_str().unwrap().to_owned(), detail)
         };
-        inner.announced.iter().map(entry).collect()
+        inner.published.iter().map(entry).collect()
     }
 
     fn take_messages(&self, body: &Value, refuse: usize) -> Response {
@@ -281,7 +281,7 @@ fn step(target: &str, body: &[u8]) -> Option<Step> {
         "Query" => Some(Step::Query),
         "GetSecretValue" => Some(Step::Secret),
         "SendMessage" | "SendMessageBatch" => Some(Step::Queue),
-        "PutEvents" => Some(Step::Announce),
+        "PutEvents" => Some(Step::Publish),
         "UpdateItem" if body.contains("SET lock_owner = :me") => Some(Step::Acquire),
         "UpdateItem" if body.contains("last_refreshed_at = :") => Some(Step::Save),
         "UpdateItem" => Some(Step::Settle),
@@ -328,7 +328,7 @@ async fn answer(State(aws): State<Aws>, headers: HeaderMap, body: Bytes) -> Resp
             }
             return answer;
         }
-        Some(Step::Announce) => {
+        Some(Step::Publish) => {
             let entries = json()["Entries"].as_array().unwrap().clone();
             if let Some(Fault::RefuseEntries(_)) = fault {
                 let refused =
@@ -336,7 +336,7 @@ async fn answer(State(aws): State<Aws>, headers: HeaderMap, body: Bytes) -> Resp
                 return axum::Json(json!({"FailedEntryCount": 1, "Entries": [refused]})).into_response();
             }
             let ids: Vec<Value> = entries.iter().map(|_| json!({"EventId": "e"})).collect();
-            aws.inner.lock().unwrap().announced.extend(entries);
+            aws.inner.lock().unwrap().published.extend(entries);
             return axum::Json(json!({"FailedEntryCount": 0, "Entries": ids})).into_response();
         }
         _ => {}

@@ -20,13 +20,13 @@ use std::{
     time::Duration,
 };
 use tiktok_token_refresh::{
+    domain::retry_policy::RetryPolicy,
     domain::{clock::Clock, secret::AppCredentials},
     handler::{Function, InvocationError},
     local::{
         dynamodb,
         tiktok::{Pair, TikTokStandIn},
     },
-    refresh::Pace,
     settings::Settings,
 };
 use tokio::{net::TcpListener, task::JoinHandle};
@@ -411,19 +411,19 @@ async fn function(
     emitted: &Arc<Mutex<Vec<String>>>,
 ) -> Arc<Function> {
     let settings = Settings::parse(|name| settings.get(name).cloned()).unwrap();
-    let pace = Pace {
-        call: settings.tiktok_timeout,
+    let pace = RetryPolicy {
+        call_timeout: settings.tiktok_timeout,
         save_reserve: Duration::from_secs(5),
-        retry_after: Duration::from_millis(2),
-        ask_again_after: Duration::from_millis(2),
-        save_retry_after: Duration::from_millis(2),
+        call_backoff: Duration::from_millis(2),
+        lost_response_wait: Duration::from_millis(2),
+        save_backoff: Duration::from_millis(2),
         rescue_after: Duration::from_millis(10),
-        tries_after_rescue: Duration::from_millis(20),
+        retries_after_rescue: Duration::from_millis(20),
     };
     let ear = emitted.clone();
     let emit = Arc::new(move |line: &str| ear.lock().unwrap().push(line.to_owned()));
     let sdk = sdk(&format!("http://{}", aws.address)).await;
-    Arc::new(Function::with_pace(settings, &sdk, clock.clone(), emit, pace))
+    Arc::new(Function::with_retry_policy(settings, &sdk, clock.clone(), emit, pace))
 }
 
 /// Invokes a function, and sees to it that neither its answer nor its error holds a secret.

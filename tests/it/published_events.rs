@@ -9,8 +9,8 @@ const CANNOT: &str = "TikTok Shop Integration Cannot Refresh";
 const RECOVERED: &str = "TikTok Shop Integration Recovered";
 const EXPIRING: &str = "TikTok Shop Refresh Token Expiring";
 
-fn announced(world: &World, kind: &str) -> Vec<Value> {
-    world.aws.announced().into_iter().filter(|(told, _)| told == kind).map(|(_, detail)| detail).collect()
+fn published(world: &World, kind: &str) -> Vec<Value> {
+    world.aws.published().into_iter().filter(|(told, _)| told == kind).map(|(_, detail)| detail).collect()
 }
 
 #[tokio::test]
@@ -21,7 +21,7 @@ async fn a_seller_who_must_connect_again_is_announced_once_and_so_is_the_recover
     world.refresh_all().await;
     world.refresh_all().await;
     assert_eq!(
-        announced(&world, CANNOT),
+        published(&world, CANNOT),
         [json!({"team_id": shop.team_id, "integration_id": shop.integration_id, "seller_name": "Bánh Mì",
                 "reason": "reauthorize", "at": "2026-11-23T02:00:00Z"})]
     );
@@ -29,11 +29,11 @@ async fn a_seller_who_must_connect_again_is_announced_once_and_so_is_the_recover
     // An operator tries, and the seller is still gone: that is no news.
     world.tiktok.next(&shop.open_id, [Behaviour::Code(36_004_005, "gone")]);
     world.refresh(event.clone()).await;
-    assert_eq!(world.aws.announced().len(), 1);
+    assert_eq!(world.aws.published().len(), 1);
     world.refresh(event.clone()).await;
     world.refresh(event).await;
-    assert_eq!(announced(&world, RECOVERED).len(), 1);
-    assert_eq!(world.aws.announced().len(), 2);
+    assert_eq!(published(&world, RECOVERED).len(), 1);
+    assert_eq!(world.aws.published().len(), 2);
 }
 
 #[tokio::test]
@@ -45,7 +45,7 @@ async fn an_expired_authorization_and_another_sellers_answer_are_announced() {
     world.refresh_all().await;
     world.refresh_all().await;
     let mut reasons: Vec<_> =
-        announced(&world, CANNOT).iter().map(|detail| detail["reason"].clone()).collect();
+        published(&world, CANNOT).iter().map(|detail| detail["reason"].clone()).collect();
     reasons.sort_by_key(ToString::to_string);
     assert_eq!(reasons, ["identity_mismatch", "refresh_token_expired"]);
 }
@@ -61,7 +61,7 @@ async fn a_panic_in_a_warning_does_not_give_the_integration_a_second_outcome() {
         (&counts["examined"], &counts["skipped_not_due"], &counts["failed"]),
         (&json!(1), &json!(1), &json!(0))
     );
-    assert!(announced(&world, EXPIRING).is_empty(), "the task panicked");
+    assert!(published(&world, EXPIRING).is_empty(), "the task panicked");
     let lines = logs::lines_with("run_id", answer["run_id"].as_str().unwrap());
     let said = |line: &&Value| {
         line["message"].as_str().unwrap().starts_with("a change of state could not be published")
@@ -83,7 +83,7 @@ async fn overlapping_runs_announce_a_change_once() {
         world::invoke(&other, &event, world.deadline())
     );
     assert!(runs.0.is_ok() && runs.1.is_ok());
-    assert_eq!((announced(&world, CANNOT).len(), announced(&world, EXPIRING).len()), (20, 20));
+    assert_eq!((published(&world, CANNOT).len(), published(&world, EXPIRING).len()), (20, 20));
 }
 
 #[tokio::test]
@@ -98,7 +98,7 @@ async fn a_refresh_token_is_warned_of_at_thirty_fourteen_seven_and_one_days() {
         world.refresh(json!({"team_id": shop.team_id})).await;
         world.pass(days(1));
     }
-    let told: Vec<_> = announced(&world, EXPIRING).iter().map(|detail| detail["reason"].clone()).collect();
+    let told: Vec<_> = published(&world, EXPIRING).iter().map(|detail| detail["reason"].clone()).collect();
     assert_eq!(
         told,
         [
@@ -124,7 +124,7 @@ async fn a_refresh_token_whose_expiry_cannot_be_true_is_warned_of_by_nobody() {
     let answer = world.refresh_all().await;
     let lines = logs::lines_with("run_id", answer["run_id"].as_str().unwrap());
     assert_eq!(answer["counts"]["skipped_not_due"], 2);
-    assert!(announced(&world, EXPIRING).is_empty());
+    assert!(published(&world, EXPIRING).is_empty());
     assert!(lines.iter().all(|line| line["level"] != "WARN"), "{lines:?}");
 }
 
@@ -133,7 +133,7 @@ async fn a_refresh_that_prolongs_the_authorization_warns_of_nothing() {
     let world = World::with(&[BUS]).await;
     world.integration().expiring_in(hours(1)).refreshable_for(days(5)).insert().await;
     world.refresh_all().await;
-    assert!(announced(&world, EXPIRING).is_empty());
+    assert!(published(&world, EXPIRING).is_empty());
 }
 
 #[tokio::test]
@@ -146,7 +146,7 @@ async fn a_mark_by_the_run_that_overtook_a_slower_one_is_announced_once() {
     world.refresh_all().await;
     world.pass(minutes(1));
     assert_eq!(slow.go_on().await["counts"]["cannot_refresh"], 1);
-    assert_eq!(announced(&world, CANNOT).len(), 1);
+    assert_eq!(published(&world, CANNOT).len(), 1);
 }
 
 #[tokio::test]
@@ -156,7 +156,7 @@ async fn a_mark_whose_answer_is_lost_is_announced_all_the_same() {
     world.tiktok.revoke(&shop.open_id);
     world.aws.fault(Step::Settle, 1, Fault::LoseAnswer);
     world.refresh_all().await;
-    assert_eq!(announced(&world, CANNOT).len(), 1);
+    assert_eq!(published(&world, CANNOT).len(), 1);
 }
 
 #[tokio::test]
@@ -165,7 +165,7 @@ async fn an_entry_that_cannot_be_published_is_logged_and_counted_and_undoes_noth
     for fault in [Fault::Refuse(400, "AccessDeniedException"), Fault::RefuseEntries(1)] {
         let world = World::with(&[BUS]).await;
         let shop = world.integration().expiring_in(hours(1)).status("error").insert().await;
-        world.aws.fault(Step::Announce, usize::MAX, fault);
+        world.aws.fault(Step::Publish, usize::MAX, fault);
         let answer = world.refresh(json!({"team_id": shop.team_id, "force": true})).await;
         assert_eq!(answer["counts"]["refreshed"], 1);
         assert_eq!(world.stored_pair(&shop).await, world.granted_pair(&shop));
@@ -186,6 +186,6 @@ async fn a_dry_run_and_a_platform_without_a_bus_hear_nothing() {
     let silent = World::new().await;
     silent.integration().refreshable_for(days(3)).insert().await;
     silent.refresh_all().await;
-    assert_eq!((world.aws.count(Step::Announce), silent.aws.count(Step::Announce)), (0, 0));
+    assert_eq!((world.aws.count(Step::Publish), silent.aws.count(Step::Publish)), (0, 0));
     assert_eq!((world.aws.writes(), silent.aws.writes()), (0, 0));
 }
