@@ -791,7 +791,7 @@ impl Night {
         // The sixth of those that ask for a lease is 16.
         aws.fault_at(Step::Acquire, 6, denied());
         aws.fault(Step::Acquire, usize::MAX, Fault::Hold(self.gate.clone()));
-        aws.fault(Step::Announce, 1, Fault::RefuseEntries(1));
+        aws.fault(Step::Publish, 1, Fault::RefuseEntries(1));
         self.world.panic_in_the_next_task();
     }
 
