@@ -1,19 +1,19 @@
-//! The list in a response: bounded by count and by bytes, so that no response reaches Lambda's limit of 6 MB and memory does
-//! not grow with the table.
+//! The list in a response. It is bounded in entries and bytes, so that no response exceeds Lambda's limit of 6 MB and memory
+//! use does not grow with the table.
 
 use serde::Serialize;
 use std::{cmp::Ordering, collections::BinaryHeap, io};
 
-/// How many entries a list holds at most.
+/// The maximum number of entries in a list.
 pub const MAX_ENTRIES: usize = 4_000;
-/// How many bytes of JSON a list takes at most. Lambda's limit on a whole response is 6 MB.
+/// The maximum size of a list's JSON, in bytes. Lambda limits a whole response to 6 MB.
 /// <https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html>
 pub const MAX_BYTES: usize = 4_000_000;
 
-/// The entries of the lowest ranks among those that were pushed, as many as fit.
+/// Keeps the entries with the lowest ranks, as many as fit.
 #[derive(Debug)]
 pub struct BoundedList<R, T> {
-    /// The greatest rank on top: the entry to drop first.
+    /// A max-heap: the entry on top is the first to drop.
     heap: BinaryHeap<Entry<R, T>>,
     bytes: usize,
     left_out: u64,
@@ -33,7 +33,7 @@ impl<R: Ord, T> Default for BoundedList<R, T> {
 }
 
 impl<R: Ord, T: Serialize> BoundedList<R, T> {
-    /// Adds an entry; drops those of the greatest rank that do not fit any more.
+    /// Adds an entry. Drops the entries with the highest ranks if the list exceeds its bounds.
     pub fn push(&mut self, rank: R, entry: T) {
         if self.heap.len() >= MAX_ENTRIES && self.heap.peek().is_some_and(|last| last.rank <= rank) {
             self.left_out += 1;
@@ -49,7 +49,7 @@ impl<R: Ord, T: Serialize> BoundedList<R, T> {
         }
     }
 
-    /// The entries in the order of their ranks, and how many were left out, if any.
+    /// The entries in ascending order of rank, and how many were left out, if any.
     pub fn finish(self) -> (Vec<T>, Option<u64>) {
         let entries = self.heap.into_sorted_vec().into_iter().map(|entry| entry.entry).collect();
         (entries, (self.left_out > 0).then_some(self.left_out))
@@ -76,15 +76,15 @@ impl<R: Ord, T> PartialEq for Entry<R, T> {
 
 impl<R: Ord, T> Eq for Entry<R, T> {}
 
-/// How many bytes a value takes as JSON.
+/// The length of a value's JSON, in bytes.
 pub fn json_len(value: &impl Serialize) -> usize {
-    let mut counter = Counter(0);
+    let mut counter = ByteCounter(0);
     serde_json::to_writer(&mut counter, value).map_or(0, |()| counter.0)
 }
 
-struct Counter(usize);
+struct ByteCounter(usize);
 
-impl io::Write for Counter {
+impl io::Write for ByteCounter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0 += bytes.len();
         Ok(bytes.len())
@@ -101,7 +101,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn the_lowest_ranks_are_kept_in_order_and_the_rest_is_counted() {
+    fn the_lowest_ranks_are_listed_in_order_and_the_rest_are_counted() {
         let mut list = BoundedList::default();
         for rank in (0..MAX_ENTRIES + 10).rev() {
             list.push(rank, rank);
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn long_entries_are_bounded_by_their_bytes() {
+    fn long_entries_are_bounded_in_bytes() {
         let mut list = BoundedList::default();
         for rank in 0..100 {
             list.push(rank, "ă".repeat(50_000));

@@ -1,39 +1,39 @@
-//! When to stop calling TikTok for an app. Pure: results go in, a decision comes out. One [`CircuitBreaker`] for each app and
-//! run.
+//! Decides when a run stops calling TikTok for an app. Each app has one [`CircuitBreaker`] in each run.
 
-/// Refused credentials in a row that stop an app.
+/// How many consecutive calls with refused credentials trip the breaker.
 const MISCONFIGURED_LIMIT: u32 = 3;
-/// Rejected sellers without one success that stop an app: more likely the app's key changed than that all sellers left.
+/// How many rejected sellers trip the breaker if no call has succeeded. A wrong app key is then more likely than that all
+/// sellers have left.
 const MASS_REJECTION_LIMIT: u32 = 5;
-/// Failures in a row that stop an app: the provider is down.
+/// How many consecutive failures trip the breaker.
 const PROVIDER_DOWN_LIMIT: u32 = 20;
 
-/// What a call to TikTok says of the app.
+/// What the result of a call to TikTok says about the app.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallOutcome {
-    /// TikTok granted a token: the credentials and the provider are fine.
+    /// TikTok granted a token pair: the app's credentials are valid and TikTok is up.
     Granted,
     /// TikTok rejected the seller's refresh token.
     Rejected,
-    /// TikTok refused the app's own credentials or address.
+    /// TikTok refused the app's credentials or IP address.
     Misconfigured,
     /// Any other failure.
     Failed,
 }
 
-/// Why a circuit breaker tripped.
+/// Why a breaker tripped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TripReason {
     /// TikTok refuses the app's credentials.
     Misconfigured,
     /// TikTok rejects every seller.
     MassRejection,
-    /// TikTok does not answer as it should.
+    /// TikTok is down.
     ProviderDown,
 }
 
 impl TripReason {
-    /// The `reason` of the integrations that are deferred for it.
+    /// The `reason` of the integrations that the breaker defers.
     pub fn reason(self) -> &'static str {
         match self {
             Self::Misconfigured => "misconfigured",
@@ -43,7 +43,7 @@ impl TripReason {
     }
 }
 
-/// One app's record within one run.
+/// The results of one app's calls in one run.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CircuitBreaker {
     granted: u32,
@@ -83,28 +83,28 @@ impl CircuitBreaker {
         } else {
             None
         };
-        // It stays tripped for the rest of the run: a late success does not close it.
+        // It stays tripped for the rest of the run: a call in flight that succeeds does not reset it.
         self.tripped = self.tripped.or(reason);
     }
 
-    /// Why the app must not be called any more in this run, if so.
+    /// Why the breaker has tripped, if it has.
     pub fn tripped(&self) -> Option<TripReason> {
         self.tripped
     }
 
-    /// Whether a success has proved the app's key, so that a rejected seller may be marked at once.
+    /// Whether a call has succeeded. The app's key is then valid, and a rejected seller may be marked at once.
     pub fn key_is_proved(&self) -> bool {
         self.granted > 0
     }
 
-    /// Whether rejected sellers may be marked at the end of the run. Not when all of them were rejected, nor when the app
-    /// itself was refused.
+    /// Whether rejected sellers may be marked at the end of the run. Without a success, five rejections or one refusal of the
+    /// app forbid it.
     pub fn may_mark_at_the_end(&self) -> bool {
         self.key_is_proved() || (self.rejected < MASS_REJECTION_LIMIT && self.misconfigured == 0)
     }
 
-    /// Why the run failed for this app as a whole, if it did. Refused credentials without one success are a reason, even if
-    /// there were too few integrations to trip on.
+    /// Why the run failed for this app, if it did. Refused credentials without a success fail the run even if there were too
+    /// few calls to trip the breaker.
     pub fn failure(&self) -> Option<TripReason> {
         let refused = self.misconfigured > 0 && !self.key_is_proved();
         match self.tripped {
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn three_refusals_of_the_app_in_a_row_stop_it_and_fail_the_run() {
+    fn three_consecutive_refusals_of_the_app_trip_the_breaker_and_fail_the_run() {
         assert_eq!(after(&[(CallOutcome::Misconfigured, 2)]).tripped(), None);
         let breaker = after(&[(CallOutcome::Misconfigured, 3)]);
         assert_eq!(
@@ -140,13 +140,13 @@ mod tests {
     }
 
     #[test]
-    fn too_few_integrations_to_stop_at_still_fail_the_run_when_the_app_is_refused() {
+    fn a_refused_app_without_a_success_fails_the_run_before_the_breaker_trips() {
         assert_eq!(after(&[(CallOutcome::Misconfigured, 1)]).failure(), Some(TripReason::Misconfigured));
         assert_eq!(after(&[(CallOutcome::Granted, 1), (CallOutcome::Misconfigured, 1)]).failure(), None);
     }
 
     #[test]
-    fn five_rejections_without_a_success_mark_nobody() {
+    fn five_rejections_without_a_success_trip_the_breaker_and_mark_nobody() {
         let four = after(&[(CallOutcome::Rejected, 4)]);
         assert!(four.tripped().is_none() && four.may_mark_at_the_end() && four.failure().is_none());
         let five = after(&[(CallOutcome::Rejected, 5)]);
@@ -158,21 +158,21 @@ mod tests {
     }
 
     #[test]
-    fn one_success_proves_the_key_whenever_it_comes() {
+    fn one_success_at_any_time_proves_the_key() {
         let before = after(&[(CallOutcome::Granted, 1), (CallOutcome::Rejected, 50)]);
         assert!(before.tripped().is_none() && before.may_mark_at_the_end());
-        // Still in flight when the breaker opened.
+        // This call was in flight when the breaker tripped.
         let late = after(&[(CallOutcome::Rejected, 5), (CallOutcome::Granted, 1)]);
         assert!(late.may_mark_at_the_end() && late.failure().is_none());
     }
 
     #[test]
-    fn a_refused_app_lets_nobody_be_marked() {
+    fn a_refused_app_without_a_success_marks_nobody() {
         assert!(!after(&[(CallOutcome::Rejected, 1), (CallOutcome::Misconfigured, 1)]).may_mark_at_the_end());
     }
 
     #[test]
-    fn twenty_failures_in_a_row_stop_the_app_but_do_not_fail_the_run() {
+    fn twenty_consecutive_failures_trip_the_breaker_but_do_not_fail_the_run() {
         assert_eq!(
             after(&[(CallOutcome::Failed, 19), (CallOutcome::Granted, 1), (CallOutcome::Failed, 19)])
                 .tripped(),

@@ -1,4 +1,4 @@
-//! What time it is, as something that is passed in: tests turn it, nothing sleeps for it.
+//! An injected clock, which tests advance without sleeping.
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serializer;
@@ -9,13 +9,13 @@ use std::{fmt, sync::Arc};
 pub struct Clock(Arc<dyn Fn() -> DateTime<Utc> + Send + Sync>);
 
 impl Clock {
-    /// The machine's clock.
-    #[expect(clippy::disallowed_methods, reason = "the one place where the real time comes in")]
+    /// The system clock.
+    #[expect(clippy::disallowed_methods, reason = "the only read of the system clock")]
     pub fn system() -> Self {
         Self::new(Utc::now)
     }
 
-    /// A clock that reads whatever `now` answers.
+    /// A clock whose current time is what `now` returns.
     pub fn new(now: impl Fn() -> DateTime<Utc> + Send + Sync + 'static) -> Self {
         Self(Arc::new(now))
     }
@@ -32,7 +32,7 @@ impl fmt::Debug for Clock {
     }
 }
 
-/// Writes a moment as answers do: RFC 3339, to the second, in UTC.
+/// Serializes a time as responses do: RFC 3339 in UTC, in whole seconds.
 pub(crate) fn to_the_second<S: Serializer>(time: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&time.to_rfc3339_opts(SecondsFormat::Secs, true))
 }

@@ -1,12 +1,12 @@
-//! How and where a report is shown to a person.
+//! The display settings of a status report.
 
-/// What a CloudWatch custom widget tells of the place where it is shown.
+/// The theme and time zone that CloudWatch passes to a custom widget.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Display {
-    /// Whether the console is dark.
+    /// Whether the console uses its dark theme.
     pub dark: bool,
-    /// The offset of the time zone shown, east of UTC.
+    /// The time zone's offset from UTC in minutes, positive to the east.
     pub offset_minutes: i32,
-    /// What the time zone is called, such as `UTC` or `+07:00`.
+    /// The time zone's label, such as `UTC` or `+07:00`.
     pub zone: String,
 }

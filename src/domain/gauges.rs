@@ -1,37 +1,37 @@
-//! What a run learns of the whole table on its way, row by row and without keeping any.
+//! Gauges of the whole table, which a run records row by row without keeping any row.
 
 use crate::domain::integration::{AccessState, Candidate, DuePolicy, Health, Status};
 use chrono::TimeDelta;
 
-/// How long before its expiry a refresh token is warned of.
+/// How long before a refresh token expires a run logs a warning and counts the token.
 pub const REFRESH_TOKEN_WARNING: TimeDelta = TimeDelta::days(7);
 
-/// What the nightly run knows of the whole table, after its refreshes.
+/// The gauges of the whole table after a scheduled run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Gauges {
-    /// Seconds until the first believable expiry of an active integration's access token; negative if passed.
+    /// Seconds until the first plausible expiry among the access tokens of active integrations; negative if it has passed.
     pub soonest_access_token_expiry: Option<i64>,
-    /// Active integrations whose access token counts as expired.
+    /// How many active integrations have an access token that counts as expired.
     pub expired_access_tokens: u64,
-    /// Active integrations whose refresh token expires within 7 days.
+    /// How many active integrations have a refresh token that expires within 7 days.
     pub refresh_tokens_expiring_in_7_days: u64,
 }
 
-/// What the run learns of the whole table on its way.
+/// Records the gauges during a run.
 #[derive(Debug)]
 pub struct GaugeRecorder {
     policy: DuePolicy,
-    /// What it has learnt so far.
+    /// The gauges so far.
     pub gauges: Gauges,
 }
 
 impl GaugeRecorder {
-    /// A census by the policy of its run.
+    /// A recorder that uses the policy of its run.
     pub fn new(policy: DuePolicy) -> Self {
         Self { policy, gauges: Gauges::default() }
     }
 
-    /// Counts an integration as it is after its refresh. Those that cannot be refreshed are counted elsewhere.
+    /// Records an integration as it is after its refresh. Ignores those that cannot be refreshed, which have their own metric.
     pub fn record(&mut self, candidate: &Candidate) {
         if candidate.status != Status::Active || candidate.health(&self.policy) == Health::CannotRefresh {
             return;

@@ -1,34 +1,34 @@
-//! What a redeemed refresh token yields: the pair that must not be lost.
+//! The token pair that TikTok returns for a refresh token or an auth code. It must never be lost.
 
 use crate::domain::{
     integration::UnixTime,
     secret::{AccessToken, RefreshToken},
 };
 
-/// A new pair of tokens, and what TikTok said of the seller.
+/// A new token pair and its seller.
 #[derive(Clone, Debug)]
 pub struct Grant {
     /// The new access token.
     pub access_token: AccessToken,
-    /// When it expires, as TikTok said it; none if TikTok said nothing readable.
+    /// When the access token expires; `None` if TikTok sent no readable expiry.
     pub access_expires_at: Option<UnixTime>,
-    /// The new refresh token; none if the old one stays.
+    /// The new refresh token; `None` if the old one stays valid.
     pub refresh_token: Option<RefreshToken>,
-    /// When the refresh token expires.
+    /// When the refresh token expires; `None` if TikTok sent no readable expiry.
     pub refresh_expires_at: Option<UnixTime>,
-    /// What TikTok said of the seller.
+    /// The seller who authorized the app.
     pub seller: Seller,
 }
 
-/// The seller behind an authorization.
+/// The seller who authorized the app, as TikTok describes them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seller {
     /// The seller's id for this app.
     pub open_id: Option<String>,
     /// The seller's name.
     pub name: Option<String>,
-    /// The seller's market.
+    /// The seller's market, such as `VN`.
     pub base_region: Option<String>,
-    /// What the app may do.
+    /// The scopes that the seller granted to the app.
     pub granted_scopes: Option<Vec<String>>,
 }

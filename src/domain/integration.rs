@@ -1,8 +1,8 @@
-//! One row of the table as this crate sees it: its token states, and whether it is due. Pure: the clock and the
-//! settings come in as a [`DuePolicy`], a decision goes out.
+//! One row of the table: the states of its tokens, and whether a refresh is due. The current time and the settings are
+//! parameters, as a [`DuePolicy`].
 //!
-//! The conditional write that takes a lease states the same rule in DynamoDB's language (`store`); a property
-//! test holds the two together.
+//! The conditional write that acquires a lease states the same rule as a DynamoDB expression (`aws::dynamodb`). A property
+//! test checks that both agree.
 
 use crate::domain::secret::{AccessToken, RefreshToken};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -10,25 +10,26 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use tracing::{Span, error_span};
 
-/// An access token that expires within this time counts as expired: it could die during a call.
+/// An access token that expires within this time counts as expired: it could expire during an API call.
 pub const EXPIRED_WITHIN: TimeDelta = TimeDelta::minutes(5);
 /// An access token that expires within this time counts as expiring soon.
 pub const EXPIRING_SOON_WITHIN: TimeDelta = TimeDelta::minutes(30);
-/// An access-token expiry further ahead than this is not believed: TikTok grants 7 days, and clients that add an
-/// absolute time to "now" write dates decades away.
+/// An access-token expiry further ahead than this is implausible. TikTok grants 7 days; clients that add TikTok's absolute
+/// expiry to the current time store dates decades ahead.
 pub const PLAUSIBLE_AHEAD: TimeDelta = TimeDelta::days(30);
 
-/// Which integration: the table's two keys.
+/// The table's primary key, which identifies an integration.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct IntegrationKey {
-    /// Partition key: whose integration it is.
+    /// The partition key: the team that owns the integration.
     pub team_id: String,
-    /// Sort key: which of the team's integrations.
+    /// The sort key: the integration within its team.
     pub integration_id: String,
 }
 
 impl IntegrationKey {
-    /// The span that puts the two ids on each log line of this integration. Of level `ERROR`, so that no log level drops it.
+    /// The span that adds both ids to each log line about this integration. Its level is `ERROR`, so that no log filter
+    /// disables it.
     pub fn span(&self) -> Span {
         error_span!("integration", team_id = self.team_id, integration_id = self.integration_id)
     }
@@ -40,33 +41,33 @@ impl fmt::Display for IntegrationKey {
     }
 }
 
-/// A moment in Unix seconds. Any `i64`: TikTok sends years past 2106, broken clients write anything.
+/// A Unix time in seconds. Any `i64` is valid: TikTok sends times past 2106, and broken clients store arbitrary numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct UnixTime(pub i64);
 
 impl UnixTime {
-    /// The second in which `time` lies.
+    /// Converts a time, rounding down to the second.
     pub fn of(time: DateTime<Utc>) -> Self {
         Self(time.timestamp())
     }
 
-    /// The second that lies `span` after `time`, both by their whole seconds.
+    /// The time that is `span` after `time`, both in whole seconds. Saturates.
     pub fn after(time: DateTime<Utc>, span: TimeDelta) -> Self {
         Self(time.timestamp().saturating_add(span.num_seconds()))
     }
 
-    /// Whether this moment is at or before `time`.
+    /// Whether this time is at or before `time`.
     pub fn has_passed(self, time: DateTime<Utc>) -> bool {
         self <= Self::of(time)
     }
 
-    /// Whether this moment has passed by `now`, or is at most `span` ahead.
+    /// Whether this time is in the past or at most `span` after `now`.
     pub fn is_within(self, span: TimeDelta, now: DateTime<Utc>) -> bool {
         self <= Self::after(now, span)
     }
 
-    /// Seconds from `now` until this moment; negative when it has passed.
+    /// Seconds from `now` until this time; negative if it has passed.
     pub fn seconds_from(self, now: DateTime<Utc>) -> i64 {
         self.0.saturating_sub(now.timestamp())
     }
@@ -75,18 +76,18 @@ impl UnixTime {
 /// The row's `status` attribute.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Status {
-    /// In use.
+    /// The integration is in use.
     Active,
-    /// Marked by this function: the seller must connect again.
+    /// A refresh marked the row: the seller must connect again.
     Error,
-    /// Marked by this function's clean-up: the refresh token has expired.
+    /// A clean-up marked the row: its refresh token has expired.
     Expired,
-    /// Whatever the user wrote. Such rows are left alone.
+    /// A status that this function does not define. It leaves such rows alone.
     Other(String),
 }
 
 impl Status {
-    /// The status that `text` names.
+    /// Parses the stored text.
     pub fn parse(text: &str) -> Self {
         match text {
             "active" => Self::Active,
@@ -96,7 +97,7 @@ impl Status {
         }
     }
 
-    /// The text that the table holds.
+    /// The stored text.
     pub fn as_str(&self) -> &str {
         match self {
             Self::Active => "active",
@@ -107,123 +108,123 @@ impl Status {
     }
 }
 
-/// One attempt's claim on a row.
+/// An attempt's exclusive, time-limited right to refresh a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lease {
-    /// The attempt's id, new for each acquire.
+    /// The attempt's id, new for each acquired lease.
     pub owner: String,
-    /// When the claim ends by itself.
+    /// When the lease expires, unless its owner releases it first.
     pub expires_at: UnixTime,
 }
 
 impl Lease {
-    /// Whether the claim has ended by itself: its holder was cut off.
+    /// Whether the lease has expired, which means that its owner was interrupted.
     pub fn has_expired(&self, now: DateTime<Utc>) -> bool {
         self.expires_at.has_passed(now)
     }
 }
 
-/// A row as the scan sees it: everything that decides, and no token.
+/// A row as the scan reads it: every attribute that decides whether to refresh it, and no token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
-    /// Which integration.
+    /// The row's key.
     pub key: IntegrationKey,
     /// The row's status.
     pub status: Status,
-    /// Which app's credentials; none means the default app.
+    /// The app that the seller authorized; `None` means the default app.
     pub app_key: Option<String>,
-    /// When the access token expires, as stored.
+    /// The stored expiry of the access token.
     pub access_expires_at: Option<UnixTime>,
-    /// When the refresh token expires, as stored.
+    /// The stored expiry of the refresh token.
     pub refresh_expires_at: Option<UnixTime>,
-    /// The lease on the row, alive or not.
+    /// The stored lease, which may have expired.
     pub lease: Option<Lease>,
-    /// The last warning about the refresh token that was published.
+    /// The last published warning about the refresh token.
     pub notice: Option<Notice>,
 }
 
-/// How many days before its expiry a refresh token is warned of, the nearest first.
+/// How many days before a refresh token expires a warning is published, the shortest first.
 pub const NOTICE_DAYS: [i64; 4] = [1, 7, 14, 30];
 
-/// A warning that a refresh token expires within so many days.
+/// A warning that a refresh token expires within a number of days.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Notice {
     /// One of [`NOTICE_DAYS`].
     pub days: i64,
-    /// The expiry that was warned of.
+    /// The expiry that the warning is about. A renewed token has another one, so its warnings start again.
     pub expires_at: UnixTime,
 }
 
 impl Notice {
-    /// The text that the table holds.
+    /// The text to store: `<expiry in Unix seconds>:<days>`.
     pub fn to_text(&self) -> String {
         format!("{}:{}", self.expires_at.0, self.days)
     }
 
-    /// The notice that a text stands for.
+    /// Parses the stored text.
     pub fn parse(text: &str) -> Option<Self> {
         let (expires_at, days) = text.split_once(':')?;
         Some(Self { days: days.parse().ok()?, expires_at: UnixTime(expires_at.parse().ok()?) })
     }
 }
 
-/// A whole row, tokens included.
+/// A whole row, including its tokens.
 #[derive(Clone, Debug)]
 pub struct Integration {
-    /// What the scan would see of it.
+    /// The attributes that a scan reads.
     pub candidate: Candidate,
     /// The stored access token.
     pub access_token: Option<AccessToken>,
     /// The stored refresh token.
     pub refresh_token: Option<RefreshToken>,
-    /// The seller's id, as TikTok last gave it.
+    /// The seller's id for the app.
     pub open_id: Option<String>,
     /// How many attempts have failed since the last success.
     pub consecutive_failures: i64,
     /// When the tokens were last refreshed.
     pub last_refreshed_at: Option<UnixTime>,
-    /// When the last failure was noted.
+    /// When the last failure was recorded.
     pub error_at: Option<UnixTime>,
 }
 
-/// What decides whether a row is taken: the time, the window, and whether an operator forces it.
+/// The parameters that decide whether a refresh is due.
 #[derive(Clone, Copy, Debug)]
 pub struct DuePolicy {
     /// The current time.
     pub now: DateTime<Utc>,
-    /// `REFRESH_AHEAD`: how long before its expiry a token is refreshed.
+    /// `REFRESH_AHEAD`: how long before an access token expires its refresh is due.
     pub refresh_ahead: TimeDelta,
-    /// Takes tokens that are not due, and rows marked `error`.
+    /// Whether to refresh tokens that are not due, and rows marked `error`.
     pub force: bool,
-    /// But no row that was refreshed at or after this moment: the message of a forced run may be delivered twice.
+    /// Skips rows that were refreshed at or after this time, because SQS may deliver the message of a forced run twice.
     pub unless_refreshed_since: Option<UnixTime>,
 }
 
 impl DuePolicy {
-    /// The last second of expiry that counts as due.
+    /// The latest expiry that is due.
     pub fn due_until(&self) -> UnixTime {
         UnixTime::after(self.now, self.refresh_ahead)
     }
 
-    /// The last second of expiry that is believed.
+    /// The latest plausible expiry of an access token.
     pub fn plausible_until(&self) -> UnixTime {
         UnixTime::after(self.now, PLAUSIBLE_AHEAD)
     }
 }
 
-/// Why a row is to be refreshed.
+/// Why a refresh is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DueReason {
     /// The access token expires within `REFRESH_AHEAD`, or has expired.
     Expiring,
-    /// The stored expiry is absent, zero or absurdly far ahead.
+    /// The stored expiry is missing, not positive, or more than 30 days ahead.
     ImplausibleExpiry,
-    /// An operator said so.
+    /// An operator forced the refresh.
     Forced,
 }
 
 impl DueReason {
-    /// The `reason` of the answer.
+    /// The `reason` in the response.
     pub fn reason(self) -> &'static str {
         match self {
             Self::Expiring => "access_token_expiring",
@@ -233,35 +234,35 @@ impl DueReason {
     }
 }
 
-/// Why a row is left as it is.
+/// Why a row is not refreshed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SkipReason {
-    /// The access token lives long enough.
+    /// The access token expires later than `REFRESH_AHEAD`.
     NotDue,
-    /// The user gave the row a status of their own.
+    /// The row has a status that this function does not define.
     UserStatus(String),
     /// The row is marked `error` or `expired`.
     Marked(Status),
-    /// The refresh token's expiry has passed.
+    /// The refresh token has expired.
     RefreshTokenExpired,
-    /// There is no refresh token.
+    /// The row has no refresh token.
     RefreshTokenMissing,
     /// Another attempt holds the lease.
     Locked(Lease),
 }
 
-/// The state of an access token.
+/// The state of an access token, by its stored expiry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AccessState {
-    /// Missing, or expires within 5 minutes.
+    /// The expiry is missing or within 5 minutes.
     Expired,
-    /// Expires within 30 minutes.
+    /// The token expires within 30 minutes.
     ExpiringSoon,
-    /// Lives longer.
+    /// The token expires later.
     Ok,
 }
 
-/// The state of an integration: the first that fits.
+/// The state of an integration: the first variant that applies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Health {
@@ -271,14 +272,14 @@ pub enum Health {
     Expired,
     /// The access token expires within 30 minutes.
     ExpiringSoon,
-    /// The access token expires within `REFRESH_AHEAD`, or its expiry is not believed.
+    /// The access token expires within `REFRESH_AHEAD`, or its expiry is implausible.
     NeedsRefresh,
-    /// None of these.
+    /// None of the above.
     Healthy,
 }
 
 impl Health {
-    /// The name used in answers.
+    /// The name in responses.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::CannotRefresh => "cannot_refresh",
@@ -291,7 +292,7 @@ impl Health {
 }
 
 impl Candidate {
-    /// An integration of which only the key is known; the row itself says the rest when its lease is taken.
+    /// A candidate of which only the key and the app are known, from a work message. Acquiring the lease reads the row.
     pub fn of_key(key: IntegrationKey, app_key: Option<String>) -> Self {
         Self {
             key,
@@ -304,7 +305,7 @@ impl Candidate {
         }
     }
 
-    /// The access token's state, from its expiry. An expiry that is absent cannot vouch for a token.
+    /// The state of the access token. A token without an expiry counts as expired.
     pub fn access_state(&self, now: DateTime<Utc>) -> AccessState {
         match self.access_expires_at {
             None => AccessState::Expired,
@@ -314,26 +315,26 @@ impl Candidate {
         }
     }
 
-    /// Whether the stored expiry of the access token can be true: present, positive, at most 30 days ahead.
+    /// Whether the stored expiry of the access token is plausible: present, positive and at most 30 days ahead.
     pub fn has_plausible_expiry(&self, policy: &DuePolicy) -> bool {
         self.access_expires_at.is_some_and(|at| at.0 > 0 && at <= policy.plausible_until())
     }
 
-    /// When the refresh token expires, if that is known. A stored number that is not positive says nothing, and TikTok is
-    /// asked instead: a healthy integration must not be given up, nor its seller be warned, for a missing number.
+    /// The refresh token's expiry; `None` if the stored number is missing or not positive. Such a number must not stop the
+    /// refreshes of a healthy integration or warn its seller: TikTok decides.
     pub fn known_refresh_expiry(&self) -> Option<UnixTime> {
         self.refresh_expires_at.filter(|at| at.0 > 0)
     }
 
-    /// Whether the refresh token is known to have expired.
+    /// Whether the refresh token has a known expiry that has passed.
     pub fn refresh_token_expired(&self, now: DateTime<Utc>) -> bool {
         self.known_refresh_expiry().is_some_and(|at| at.has_passed(now))
     }
 
-    /// Whether the row's own facts, lease aside, call for a refresh.
+    /// Decides whether a refresh is due, regardless of leases.
     ///
     /// # Errors
-    /// The first reason against it.
+    /// The first reason not to refresh the row.
     pub fn due(&self, policy: &DuePolicy) -> Result<DueReason, SkipReason> {
         match &self.status {
             Status::Active => {}
@@ -353,7 +354,7 @@ impl Candidate {
         if policy.force { Ok(DueReason::Forced) } else { Err(SkipReason::NotDue) }
     }
 
-    /// The warning that is due about the refresh token's expiry, if it was not published yet.
+    /// The warning about the refresh token's expiry to publish now, if any.
     pub fn notice_due(&self, now: DateTime<Utc>) -> Option<Notice> {
         let expires_at = self.known_refresh_expiry()?;
         if self.status != Status::Active || self.refresh_token_expired(now) {
@@ -361,11 +362,11 @@ impl Candidate {
         }
         let within = |days: &&i64| expires_at.is_within(TimeDelta::days(**days), now);
         let days = *NOTICE_DAYS.iter().find(within)?;
-        let told = self.notice.is_some_and(|told| told.expires_at == expires_at && told.days <= days);
-        (!told).then_some(Notice { days, expires_at })
+        let is_published = self.notice.is_some_and(|last| last.expires_at == expires_at && last.days <= days);
+        (!is_published).then_some(Notice { days, expires_at })
     }
 
-    /// The lease that keeps others away at `now`, if there is one.
+    /// The lease, if it has not expired at `now`.
     pub fn live_lease(&self, now: DateTime<Utc>) -> Option<&Lease> {
         self.lease.as_ref().filter(|lease| !lease.has_expired(now))
     }
@@ -394,13 +395,14 @@ impl Integration {
         self.refresh_token.as_ref().is_some_and(|stored| stored.is_same_as(token))
     }
 
-    /// Whether an attempt may take this row now: due, with a refresh token, and nobody else at it.
+    /// Decides whether an attempt may acquire the lease now: a refresh is due, the row has a refresh token, and no other
+    /// attempt holds a lease.
     ///
     /// # Errors
-    /// The first reason against it.
+    /// The first reason not to refresh the row.
     pub fn may_be_taken(&self, policy: &DuePolicy) -> Result<DueReason, SkipReason> {
         let due = self.candidate.due(policy);
-        // A missing access token is an expired one, whatever expiry stands beside it.
+        // A missing access token counts as expired, whatever expiry is stored.
         let due = if due == Err(SkipReason::NotDue) && self.access_token.is_none() {
             Ok(DueReason::Expiring)
         } else {
@@ -458,7 +460,7 @@ mod tests {
     }
 
     #[test]
-    fn the_access_token_borders_belong_to_the_worse_state() {
+    fn an_access_token_at_a_threshold_is_in_the_worse_state() {
         let second = TimeDelta::seconds(1);
         let cases = [
             (TimeDelta::minutes(-90), AccessState::Expired),
@@ -473,22 +475,22 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_due_up_to_the_last_second_of_the_window() {
+    fn a_token_is_due_until_the_last_second_of_the_window() {
         assert_eq!(row(AHEAD).due(&policy()), Ok(DueReason::Expiring));
         assert_eq!(row(AHEAD + TimeDelta::seconds(1)).due(&policy()), Err(SkipReason::NotDue));
         assert_eq!(row(TimeDelta::days(-9)).due(&policy()), Ok(DueReason::Expiring));
     }
 
     #[test]
-    fn the_narrow_window_is_only_a_setting() {
+    fn refresh_ahead_sets_the_window() {
         let narrow = DuePolicy { refresh_ahead: TimeDelta::minutes(5), ..policy() };
         assert_eq!(row(TimeDelta::minutes(5)).due(&narrow), Ok(DueReason::Expiring));
         assert_eq!(row(TimeDelta::minutes(6)).due(&narrow), Err(SkipReason::NotDue));
     }
 
     #[test]
-    fn an_absurd_expiry_is_not_believed_and_counts_as_due() {
-        let absurd = [
+    fn an_implausible_expiry_is_due() {
+        let implausible = [
             None,
             Some(UnixTime(0)),
             Some(UnixTime(-5)),
@@ -496,7 +498,7 @@ mod tests {
             Some(UnixTime::of(now() + PLAUSIBLE_AHEAD + TimeDelta::seconds(1))),
             Some(UnixTime(4_841_467_787)), // 2123, past u32
         ];
-        for access_expires_at in absurd {
+        for access_expires_at in implausible {
             let row = Candidate { access_expires_at, ..row(AHEAD) };
             assert_eq!(row.due(&policy()), Ok(DueReason::ImplausibleExpiry), "{access_expires_at:?}");
             assert!(row.health(&policy()) != Health::Healthy, "{access_expires_at:?}");
@@ -505,14 +507,14 @@ mod tests {
     }
 
     #[test]
-    fn a_stored_duration_is_a_moment_in_1970_and_so_expired() {
+    fn an_expiry_stored_as_a_duration_has_expired() {
         let row = Candidate { access_expires_at: Some(UnixTime(604_800)), ..row(AHEAD) };
         assert_eq!(row.due(&policy()), Ok(DueReason::Expiring));
         assert_eq!(row.health(&policy()), Health::Expired);
     }
 
     #[test]
-    fn a_refresh_token_expires_at_its_second_and_may_live_past_2106() {
+    fn a_refresh_token_expires_at_its_exact_second_which_may_be_after_2106() {
         let expiring = |at| Candidate { refresh_expires_at: at, ..row(TimeDelta::hours(1)) };
         assert_eq!(expiring(Some(UnixTime::of(now()))).due(&policy()), Err(SkipReason::RefreshTokenExpired));
         assert_eq!(
@@ -525,7 +527,7 @@ mod tests {
     }
 
     #[test]
-    fn force_takes_fresh_tokens_and_rows_marked_error_and_no_others() {
+    fn force_adds_only_fresh_tokens_and_rows_marked_error() {
         assert_eq!(row(TimeDelta::days(6)).due(&forced()), Ok(DueReason::Forced));
         assert_eq!(with_status(Status::Error).due(&forced()), Ok(DueReason::Expiring));
         assert_eq!(with_status(Status::Error).due(&policy()), Err(SkipReason::Marked(Status::Error)));
@@ -537,7 +539,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_state_that_fits_is_the_integrations_state() {
+    fn health_is_the_first_state_that_applies() {
         let past = Some(UnixTime::of(now() - TimeDelta::days(1)));
         let cases = [
             (with_status(Status::Error), Health::CannotRefresh),
@@ -555,10 +557,10 @@ mod tests {
     }
 
     #[test]
-    fn a_refresh_token_is_warned_of_once_at_each_of_four_borders() {
-        let expiring = |in_days: i64, told: Option<i64>| {
+    fn each_of_the_four_expiry_warnings_is_published_once() {
+        let expiring = |in_days: i64, published: Option<i64>| {
             let expires_at = UnixTime::of(now() + TimeDelta::days(in_days));
-            let notice = told.map(|days| Notice { days, expires_at });
+            let notice = published.map(|days| Notice { days, expires_at });
             let row = Candidate { refresh_expires_at: Some(expires_at), notice, ..row(AHEAD) };
             row.notice_due(now()).map(|notice| notice.days)
         };
@@ -568,15 +570,15 @@ mod tests {
         assert_eq!(expiring(14, Some(30)), Some(14));
         assert_eq!(expiring(3, Some(14)), Some(7));
         assert_eq!(expiring(3, Some(7)), None);
-        assert_eq!(expiring(1, None), Some(1), "the nearest border alone");
-        assert_eq!(expiring(-1, None), None, "that is another event");
+        assert_eq!(expiring(1, None), Some(1), "only the shortest period");
+        assert_eq!(expiring(-1, None), None, "an expired token has another event");
         let expires_at = UnixTime::of(now() + TimeDelta::days(20));
         let earlier = Some(Notice { days: 1, expires_at: UnixTime::of(now()) });
         let renewed = Candidate { refresh_expires_at: Some(expires_at), notice: earlier, ..row(AHEAD) };
         assert_eq!(
             renewed.notice_due(now()),
             Some(Notice { days: 30, expires_at }),
-            "told of another expiry"
+            "the published warning is about another expiry"
         );
         assert_eq!(
             Notice::parse(&Notice { days: 7, expires_at }.to_text()),
@@ -585,7 +587,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_keeps_others_away_until_its_last_second() {
+    fn a_lease_is_live_until_the_second_of_its_expiry() {
         let leased = |expires_at| {
             let lease = Lease { owner: "a".into(), expires_at: UnixTime::of(expires_at) };
             Candidate { lease: Some(lease), ..row(TimeDelta::hours(1)) }
@@ -596,7 +598,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_row_lands_in_exactly_one_decision_and_never_panics(
+        fn the_decisions_about_any_row_are_consistent(
             access in proptest::option::of(any::<i64>()),
             refresh in proptest::option::of(any::<i64>()),
             status in "active|error|expired|paused",
@@ -610,7 +612,7 @@ mod tests {
             };
             let policy = DuePolicy { force, ..policy() };
             let unforced = row.due(&DuePolicy { force: false, ..policy });
-            // Force only ever widens, and never past a status or a dead refresh token.
+            // Force only adds rows, and none whose status or refresh token forbids a refresh.
             if unforced.is_ok() {
                 prop_assert!(row.due(&policy).is_ok());
             }

@@ -1,11 +1,12 @@
-//! How long TikTok took: a bounded, even sample of a run's calls.
+//! The latency of a run's calls to TikTok.
 
 use std::time::Duration;
 
-/// How many values one metric of CloudWatch's Embedded Metric Format holds at most in one line.
+/// The maximum number of values of a metric in one line of CloudWatch's Embedded Metric Format.
+/// <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html>
 const MAX_VALUES: usize = 100;
 
-/// The latencies of a run's provider calls: an even sample of at most 100, which is all that a line may hold.
+/// An evenly spaced sample of a run's call latencies, of at most 100 values.
 #[derive(Clone, Debug)]
 pub struct Latency {
     samples: Vec<u64>,
@@ -20,16 +21,16 @@ impl Default for Latency {
 }
 
 impl Latency {
-    /// The sample, in milliseconds.
+    /// The sampled latencies, in milliseconds.
     pub fn samples(&self) -> &[u64] {
         &self.samples
     }
 
-    /// Takes one call's latency into account.
+    /// Records the latency of one call.
     pub fn record(&mut self, latency: Duration) {
         if self.seen.is_multiple_of(self.every) {
             if self.samples.len() == MAX_VALUES {
-                // Full: keep every other sample, and from now on half as many.
+                // Keep every other sample, and take half as many from now on.
                 let mut keep = false;
                 self.samples.retain(|_| {
                     keep = !keep;
@@ -50,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_never_holds_more_values_than_the_format_allows() {
+    fn the_sample_is_evenly_spaced_and_never_exceeds_the_formats_limit() {
         let mut latency = Latency::default();
         for n in 0..100_000 {
             latency.record(Duration::from_millis(n));
@@ -58,6 +59,6 @@ mod tests {
         }
         assert!(latency.samples.len() >= MAX_VALUES / 2);
         let steps: Vec<u64> = latency.samples.windows(2).map(|pair| pair[1] - pair[0]).collect();
-        assert!(steps.iter().all(|step| *step == steps[0]), "the sample is even");
+        assert!(steps.iter().all(|step| *step == steps[0]), "the sample is evenly spaced");
     }
 }

@@ -1,8 +1,8 @@
-//! Whether a URL leads to this very machine, the only place to which plain HTTP is allowed.
+//! Recognizes URLs of the local machine, the only ones that may use plain HTTP.
 
 use url::{Host, Url};
 
-/// Whether `url` leads to this very machine, the only place where plain HTTP is let through.
+/// Whether the host of `url` is `localhost` or a loopback address.
 pub fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => name == "localhost",

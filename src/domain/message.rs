@@ -1,5 +1,5 @@
-//! The messages that the function sends itself through its queue: work (keys only, since a token would be stale when
-//! it is read) and rescue (a pair that the table would not take; the queue is encrypted).
+//! The messages that the function sends to its own queue. A work message lists keys, but no tokens, which would be stale on
+//! delivery. A rescue message holds a token pair that DynamoDB did not accept; the queue is encrypted.
 
 use crate::domain::{
     grant::{Grant, Seller},
@@ -9,28 +9,28 @@ use crate::domain::{
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-/// How many keys a work message holds.
+/// The maximum number of keys in a work message.
 pub const KEYS_PER_MESSAGE: usize = 50;
 
-/// One message.
+/// A message of the queue.
 #[derive(Debug)]
 pub enum Message {
     /// Integrations to refresh.
     Work(Work),
-    /// A pair to save.
+    /// A token pair to save.
     Rescue(Box<Rescue>),
 }
 
-/// Integrations to refresh, as one run left them to others.
+/// Integrations to refresh, sent by a run that fans out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Work {
     /// Whether an operator forced the run.
     pub force: bool,
-    /// When the run began. A forced refresh is not repeated for a row that was refreshed since, so that a message
-    /// that is delivered twice does no harm.
+    /// When the run started. A forced refresh skips a row that was refreshed since, so that delivering a message twice is
+    /// harmless.
     pub run_started_at: UnixTime,
-    /// Which integrations.
+    /// The integrations to refresh.
     pub integrations: Vec<WorkKey>,
 }
 
@@ -38,45 +38,45 @@ pub struct Work {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WorkKey {
-    /// Which integration.
+    /// The row's key.
     #[serde(flatten)]
     pub key: IntegrationKey,
-    /// Which app; none means the default app.
+    /// The app that the seller authorized; `None` means the default app.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub app_key: Option<String>,
 }
 
-/// A pair that TikTok granted and that the table would not take: all that the save needs.
+/// A token pair that DynamoDB did not accept, and what a later save needs to know.
 #[derive(Debug)]
 pub struct Rescue {
-    /// Which integration.
+    /// The row's key.
     pub key: IntegrationKey,
-    /// The row's status when the lease was taken.
+    /// The row's status when the lease was acquired.
     pub status: Status,
-    /// The row's seller when the lease was taken.
+    /// The row's `open_id` when the lease was acquired.
     pub open_id: Option<String>,
-    /// The row's access token when the lease was taken.
+    /// The row's access token when the lease was acquired.
     pub access_token: Option<AccessToken>,
-    /// The refresh token that was sent.
+    /// The refresh token that TikTok redeemed.
     pub sent: RefreshToken,
-    /// What TikTok granted for it.
+    /// The token pair to save.
     pub grant: Grant,
 }
 
-/// A message that is not one of ours. Its words never hold the message's.
+/// A message that this function did not send. The error never quotes the message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not a message of this function's: {0}")]
+#[error("not a message from this function: {0}")]
 pub struct BadMessage(&'static str);
 
 impl Work {
-    /// The message's text.
+    /// Serializes the message.
     pub fn to_json(&self) -> String {
         json!({ "kind": "work", "work": self }).to_string()
     }
 }
 
 impl Rescue {
-    /// The message's text: the one place where tokens are written down, for an encrypted queue.
+    /// Serializes the message, including its tokens. Only for the encrypted queue.
     pub fn to_json(&self) -> String {
         let grant = &self.grant;
         json!({
@@ -104,10 +104,10 @@ impl Rescue {
     }
 }
 
-/// Reads a message's text.
+/// Parses a message.
 ///
 /// # Errors
-/// [`BadMessage`] for anything that the function did not write.
+/// [`BadMessage`] if the text is not a message from this function.
 pub fn parse(text: &str) -> Result<Message, BadMessage> {
     #[derive(Deserialize)]
     #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
@@ -116,7 +116,7 @@ pub fn parse(text: &str) -> Result<Message, BadMessage> {
         Rescue { rescue: Box<RescueText> },
     }
     let text: Text = serde_json::from_str(text).map_err(|error| match error.classify() {
-        serde_json::error::Category::Data => BadMessage("its keys or types are others"),
+        serde_json::error::Category::Data => BadMessage("it has unexpected keys or types"),
         _ => BadMessage("it is not JSON"),
     })?;
     match text {
@@ -128,7 +128,7 @@ pub fn parse(text: &str) -> Result<Message, BadMessage> {
     }
 }
 
-/// The key of a message that could not be read as a whole, if at least that can.
+/// The key of the integration in a rescue message that [`parse`] refuses, if the key is readable.
 pub fn key_of(text: &str) -> Option<IntegrationKey> {
     let json: serde_json::Value = serde_json::from_str(text).ok()?;
     let id = |name: &str| json["rescue"][name].as_str().map(String::from);
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rescue_comes_back_as_it_was_sent() {
+    fn a_rescue_message_survives_a_round_trip() {
         let Ok(Message::Rescue(read)) = parse(&rescue().to_json()) else { panic!("expected a rescue") };
         let sent = rescue();
         assert_eq!((&read.key, &read.status, &read.open_id), (&sent.key, &sent.status, &sent.open_id));
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn work_comes_back_as_it_was_sent_and_holds_keys_alone() {
+    fn a_work_message_survives_a_round_trip_and_holds_only_keys() {
         let key = IntegrationKey { team_id: "1".into(), integration_id: "7".into() };
         let with_app = WorkKey { key: key.clone(), app_key: Some("second".into()) };
         let integrations = vec![WorkKey { key, app_key: None }, with_app];
@@ -239,14 +239,14 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_message_is_told_by_its_key_and_never_by_its_words() {
+    fn the_error_for_a_bad_message_names_the_key_and_never_quotes_the_message() {
         let garbled = rescue().to_json().replace("\"sent\"", "\"sant\"");
         let error = parse(&garbled).unwrap_err();
-        assert_eq!(error.to_string(), "not a message of this function's: its keys or types are others");
+        assert_eq!(error.to_string(), "not a message from this function: it has unexpected keys or types");
         assert_eq!(key_of(&garbled).unwrap().integration_id, "7");
         assert_eq!(
             parse("TTR_x").unwrap_err().to_string(),
-            "not a message of this function's: it is not JSON"
+            "not a message from this function: it is not JSON"
         );
         assert!(key_of("TTR_x").is_none());
         assert!(!format!("{:?}", rescue()).contains("TT"));

@@ -1,5 +1,5 @@
-//! The pure core: rows, the clock's time and settings go in, decisions come out. No I/O, no clock read, and no import from
-//! another folder.
+//! The pure core: rows, settings and the current time go in, decisions come out. This module does no I/O, reads no clock and
+//! imports from no other folder.
 
 pub mod bounded_list;
 pub mod circuit_breaker;

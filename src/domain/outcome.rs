@@ -1,38 +1,38 @@
-//! What is told of one integration: its outcome, a reason that programs can tell apart, and words for a person.
+//! The outcome of one integration's refresh: a machine-readable reason and a message for people.
 
 use crate::domain::integration::{Candidate, IntegrationKey, SkipReason, UnixTime};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-/// How long a message may be, in characters.
+/// The maximum length of a message, in characters.
 const MAX_MESSAGE: usize = 300;
 
-/// How an integration ended. The order is the answer's: what needs a person comes first.
+/// How an integration's refresh ended. Variants are in the order of the response: those that need a person come first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// It did not work this time; the next run tries again.
+    /// The refresh failed; the next run tries again.
     Failed,
-    /// TikTok may or may not have acted.
+    /// TikTok may or may not have redeemed the refresh token.
     OutcomeUnknown,
     /// The seller must connect again.
     CannotRefresh,
-    /// Left for the next run: no time, or the app was stopped.
+    /// The next run refreshes it: the time ran out, or the app's circuit breaker tripped.
     Deferred,
-    /// Left to the work queue.
+    /// It is in the work queue, or its new token pair is in the rescue queue.
     Queued,
-    /// Another attempt is at it.
+    /// Another attempt holds the lease.
     Locked,
-    /// A new pair is stored.
+    /// A new token pair is stored.
     Refreshed,
-    /// A real run would refresh it.
+    /// A run that is not a dry run would refresh it.
     WouldRefresh,
-    /// Nothing to do.
+    /// There is nothing to do.
     NotDue,
 }
 
 impl Outcome {
-    /// The name used in answers and logs.
+    /// The name in responses and logs.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Failed => "failed",
@@ -48,35 +48,35 @@ impl Outcome {
     }
 }
 
-/// How many integrations ended how.
+/// The number of integrations by outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
-    /// All that were looked at.
+    /// Every integration that the run read.
     pub examined: u64,
-    /// Those whose own facts, or an operator, called for a refresh.
+    /// Those for which a refresh was due or forced.
     pub due: u64,
-    /// A new pair is stored.
+    /// [`Outcome::Refreshed`].
     pub refreshed: u64,
-    /// A real run would refresh them.
+    /// [`Outcome::WouldRefresh`].
     pub would_refresh: u64,
-    /// Nothing to do.
+    /// [`Outcome::NotDue`].
     pub skipped_not_due: u64,
-    /// Another attempt was at them.
+    /// [`Outcome::Locked`].
     pub skipped_locked: u64,
-    /// The seller must connect again.
+    /// [`Outcome::CannotRefresh`].
     pub cannot_refresh: u64,
-    /// Did not work this time.
+    /// [`Outcome::Failed`].
     pub failed: u64,
-    /// TikTok may or may not have acted.
+    /// [`Outcome::OutcomeUnknown`].
     pub outcome_unknown: u64,
-    /// Left for the next run.
+    /// [`Outcome::Deferred`].
     pub deferred: u64,
-    /// Left to the work queue.
+    /// [`Outcome::Queued`].
     pub queued: u64,
 }
 
 impl Counts {
-    /// The count of an outcome.
+    /// The counter for an outcome.
     pub fn of(&mut self, outcome: Outcome) -> &mut u64 {
         match outcome {
             Outcome::Failed => &mut self.failed,
@@ -92,31 +92,31 @@ impl Counts {
     }
 }
 
-/// One integration in the answer.
+/// One integration's entry in the response.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Report {
-    /// Which integration.
+    /// The row's key.
     #[serde(flatten)]
     pub key: IntegrationKey,
-    /// How it ended.
+    /// How the refresh ended.
     pub outcome: Outcome,
-    /// Why, as a word that a program can tell apart.
+    /// The machine-readable reason.
     pub reason: Option<&'static str>,
-    /// TikTok's code, where TikTok refused.
+    /// TikTok's error code, if TikTok sent one.
     pub tiktok_code: Option<i64>,
-    /// Why, for a person.
+    /// The reason, for people.
     pub message: Option<String>,
-    /// When the stored access token expires.
+    /// The expiry of the stored access token, in Unix seconds.
     pub access_token_expires_at: Option<UnixTime>,
 }
 
 impl Report {
-    /// A report of nothing but the outcome.
+    /// A report without a reason.
     pub fn new(key: IntegrationKey, outcome: Outcome) -> Self {
         Self { key, outcome, reason: None, tiktok_code: None, message: None, access_token_expires_at: None }
     }
 
-    /// Adds the reason and what a person should know of it, cut where it runs long.
+    /// Sets the reason and the message, which is truncated to 300 characters.
     #[must_use]
     pub fn because(mut self, reason: &'static str, message: impl Into<String>) -> Self {
         self.reason = Some(reason);
@@ -124,14 +124,14 @@ impl Report {
         self
     }
 
-    /// Adds TikTok's code.
+    /// Sets TikTok's error code.
     #[must_use]
     pub fn with_code(mut self, code: Option<i64>) -> Self {
         self.tiktok_code = code;
         self
     }
 
-    /// Adds the stored access token's expiry.
+    /// Sets the expiry of the stored access token.
     #[must_use]
     pub fn expiring(mut self, at: Option<UnixTime>) -> Self {
         self.access_token_expires_at = at;
@@ -139,59 +139,57 @@ impl Report {
     }
 }
 
-/// A reason and its words.
+/// The reason and message for an expired refresh token.
 pub(crate) const EXPIRED: (&str, &str) =
     ("refresh_token_expired", "the refresh token has expired: the seller must connect again");
-/// A reason and its words.
+/// The reason and message for a row without a refresh token.
 pub(crate) const MISSING: (&str, &str) =
     ("refresh_token_missing", "the row has no refresh token: the seller must connect again");
-/// A reason and its words.
+/// The reason and message for a row that was deleted during the run.
 pub(crate) const DELETED: (&str, &str) = ("deleted", "the integration was deleted during the run");
-/// A reason and its words.
+/// The reason and message for a row that another writer changed during the run.
 pub(crate) const CHANGED: (&str, &str) =
-    ("changed_meanwhile", "the row was changed by somebody else during the run, and is left as it is");
-
-/// A reason and its message.
+    ("changed_meanwhile", "another writer changed the row during the run; it is left as it is");
+/// The reason and message for a token pair of another seller.
 pub(crate) const MISMATCH: (&str, &str) = (
     "identity_mismatch",
-    "TikTok answered with another seller's tokens; they are kept but must not be used: connect the seller again",
+    "TikTok returned another seller's token pair, which is saved but must not be used: the seller must connect again",
 );
 
-/// What to tell of a row that is left as it is.
+/// The report for a row that is not refreshed.
 pub fn skipped(row: &Candidate, skip: &SkipReason, now: DateTime<Utc>) -> Report {
     let report = |outcome| Report::new(row.key.clone(), outcome).expiring(row.access_expires_at);
     match skip {
         SkipReason::NotDue => report(Outcome::NotDue),
-        SkipReason::UserStatus(status) => report(Outcome::NotDue)
-            .because("status", format!("its status is {status:?}, which is the user's own")),
+        SkipReason::UserStatus(status) => report(Outcome::NotDue).because(
+            "status",
+            format!("the row has the status {status:?}, which this function leaves alone"),
+        ),
         SkipReason::Marked(status) => {
-            let message = format!("it is marked {:?}: the seller must connect again", status.as_str());
+            let message = format!("the row is marked {:?}: the seller must connect again", status.as_str());
             report(Outcome::CannotRefresh).because("marked", message)
         }
         SkipReason::RefreshTokenExpired => report(Outcome::CannotRefresh).because(EXPIRED.0, EXPIRED.1),
         SkipReason::RefreshTokenMissing => report(Outcome::CannotRefresh).because(MISSING.0, MISSING.1),
         SkipReason::Locked(lease) => {
             let seconds = lease.expires_at.seconds_from(now);
-            let message = format!("another attempt is at it; its lease ends in {seconds} s at the latest");
+            let message = format!("another attempt holds the lease, which expires in {seconds} s");
             report(Outcome::Locked).because("leased", message)
         }
     }
 }
 
-/// What to tell of a row that names an app which the secret does not hold.
+/// The report for a row whose app is not in the secret.
 pub fn unknown_app(row: &Candidate) -> Report {
     let app_key = row.app_key.as_deref().unwrap_or_default();
     Report::new(row.key.clone(), Outcome::Failed)
-        .because(
-            "unknown_app_key",
-            format!("the secret has no app {app_key:?}, which the row's app_key names"),
-        )
+        .because("unknown_app_key", format!("the row's app_key {app_key:?} is not in the secret"))
         .expiring(row.access_expires_at)
 }
 
-/// What to tell of a row that the invocation has no time left for.
+/// The report for a row that the invocation has no time to refresh.
 pub fn out_of_time(row: &Candidate) -> Report {
     Report::new(row.key.clone(), Outcome::Deferred)
-        .because("out_of_time", "the invocation's time runs out; the next run finds it first")
+        .because("out_of_time", "the invocation has no time left; the next run refreshes it first")
         .expiring(row.access_expires_at)
 }

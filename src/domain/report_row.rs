@@ -1,34 +1,34 @@
-//! A row as the status report sees it: no token, only whether there is one.
+//! A row as the status report reads it: without tokens, only whether they exist.
 
 use crate::domain::integration::{Candidate, UnixTime};
 
-/// Which of a row's tokens are there. Their absence is found by a filter, so that none is read.
+/// Which tokens a row has. A filter expression finds missing tokens, so that the report reads none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoredTokens {
-    /// Both.
+    /// Both tokens.
     Both,
-    /// A refresh token alone.
+    /// Only a refresh token.
     NoAccessToken,
     /// No refresh token.
     NoRefreshToken,
 }
 
-/// A row as the report sees it.
+/// A row as the status report reads it.
 #[derive(Clone, Debug)]
 pub struct ReportRow {
-    /// What decides over it.
+    /// The attributes that decide whether to refresh the row.
     pub candidate: Candidate,
     /// The seller's id for the app.
     pub open_id: Option<String>,
     /// The seller's name.
     pub seller_name: Option<String>,
-    /// When its tokens were last refreshed.
+    /// When the tokens were last refreshed.
     pub last_refreshed_at: Option<UnixTime>,
-    /// The last failure's code.
+    /// The machine-readable reason of the last failure.
     pub error_code: Option<String>,
-    /// The last failure, for a person.
+    /// The message of the last failure, for people.
     pub error_message: Option<String>,
-    /// When it failed.
+    /// When the last failure was recorded.
     pub error_at: Option<UnixTime>,
     /// How many attempts have failed since the last success.
     pub consecutive_failures: i64,

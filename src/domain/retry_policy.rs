@@ -1,19 +1,20 @@
-//! How long one refresh waits, and for what.
+//! The timeouts and waits of a refresh.
 
 use std::time::Duration;
 
-/// The time-outs and waits of one integration's refresh.
+/// The timeouts and waits of one integration's refresh.
 #[derive(Clone, Copy, Debug)]
 pub struct RetryPolicy {
-    /// One call to TikTok: `TIKTOK_TIMEOUT`.
+    /// `TIKTOK_TIMEOUT`: the timeout of one call to TikTok.
     pub call_timeout: Duration,
-    /// The time at the end of an invocation that is kept free to save a response.
+    /// The time at the end of an invocation that is reserved for saving token pairs.
     pub save_reserve: Duration,
-    /// The wait before the first retry of a call on which TikTok cannot have acted; each further wait is twice as long.
+    /// The upper bound of the wait before the first retry of a call on which TikTok cannot have acted. It doubles with each
+    /// further retry.
     pub call_backoff: Duration,
-    /// The shortest wait before asking again after a response was lost; the longest is twice this.
+    /// The minimum wait before the call is repeated after a lost response. The maximum is twice as long.
     pub lost_response_wait: Duration,
-    /// The wait before the first retry of a save.
+    /// The base wait before the first retry of a save. It grows exponentially.
     pub save_backoff: Duration,
     /// How long a save is retried before the token pair also goes to the rescue queue.
     pub rescue_after: Duration,
@@ -22,7 +23,7 @@ pub struct RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// The policy in production, with the provider's time-out from the settings.
+    /// The production policy, with the timeout of a call from the settings.
     pub fn with_call_timeout(call_timeout: Duration) -> Self {
         Self {
             call_timeout,

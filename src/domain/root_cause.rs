@@ -1,8 +1,8 @@
-//! What an error of a library comes down to.
+//! The root cause of a library's error.
 
 use std::error::Error;
 
-/// The innermost cause of an error, by its `Display`: the outer ones only say that something failed.
+/// The message of an error's innermost source. The outer messages only say that something failed.
 pub fn root_cause(error: &(dyn Error + 'static)) -> String {
     let mut cause = error;
     while let Some(inner) = cause.source() {

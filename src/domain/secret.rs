@@ -1,5 +1,5 @@
-//! Types that hold tokens and secrets. They cannot be printed, logged, compared or serialised by accident;
-//! the only way to the text is [`expose`](RefreshToken::expose), which shows in review.
+//! Types for tokens and secrets, which nobody can print, log, compare or serialize by accident. The only access to the text
+//! is [`expose`](RefreshToken::expose), which stands out in review.
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Deserializer};
@@ -13,7 +13,7 @@ macro_rules! secret_text {
         pub struct $name(SecretString);
 
         impl $name {
-            /// The text itself. Never for a log, an error or a metric.
+            /// The text itself. It must never reach a log, an error or a metric.
             pub fn expose(&self) -> &str {
                 self.0.expose_secret()
             }
@@ -51,25 +51,25 @@ secret_text! {
     RefreshToken;
     /// A TikTok Shop app's secret.
     AppSecret;
-    /// The code by which a seller lets an app in.
+    /// A one-time authorization code, which an app exchanges for a seller's first token pair.
     AuthCode;
 }
 
 /// The credentials of one TikTok Shop app.
 #[derive(Clone, Debug)]
 pub struct AppCredentials {
-    /// Which app: an identifier, not a secret.
+    /// The app's public identifier.
     pub app_key: String,
-    /// What proves it.
+    /// The app's secret.
     pub app_secret: AppSecret,
 }
 
-/// All apps of the secret; the first is the default.
+/// The configured apps; the first is the default.
 #[derive(Debug, Default)]
 pub struct Apps(pub Vec<Arc<AppCredentials>>);
 
 impl Apps {
-    /// The credentials for a row that names `app_key`, or for one that names none.
+    /// The credentials of `app_key`, or of the default app for `None`.
     pub fn get(&self, app_key: Option<&str>) -> Option<&Arc<AppCredentials>> {
         match app_key {
             None => self.0.first(),
@@ -77,7 +77,7 @@ impl Apps {
         }
     }
 
-    /// The same apps, with other credentials for one of them.
+    /// The same apps, with the credentials of one of them replaced.
     #[must_use]
     pub fn with(&self, newer: &Arc<AppCredentials>) -> Self {
         let replace =
@@ -86,7 +86,7 @@ impl Apps {
     }
 }
 
-/// Where the app credentials come from.
+/// The source of the app credentials.
 #[derive(Clone, Debug)]
 pub enum CredentialsFrom {
     /// `APP_CREDENTIALS_SECRET_ID`: a Secrets Manager secret, by name or ARN.
@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_never_shows_in_debug_output() {
+    fn debug_output_never_shows_a_secret() {
         let app = AppCredentials { app_key: "29a39d".into(), app_secret: "e59af819cc".to_owned().into() };
         let shown = format!("{app:?} {:?}", RefreshToken::from("TTR_1".to_owned()));
         assert_eq!(

@@ -1,33 +1,33 @@
-//! Which integrations a run covers, and who asked for it.
+//! What a refresh or a clean-up covers, and what triggered it.
 
 use crate::domain::integration::IntegrationKey;
 
-/// What a refresh covers and how.
+/// A request to refresh integrations.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RefreshRequest {
-    /// Which integrations.
+    /// The integrations to cover.
     pub selection: Selection,
-    /// Takes tokens that are not due, and rows marked `error`.
+    /// Whether to refresh tokens that are not due, and rows marked `error`.
     pub force: bool,
-    /// Says what would be done; calls nobody and writes nothing.
+    /// Whether to report only what a run would do, without calling TikTok or writing to the table.
     pub dry_run: bool,
-    /// Who asked.
+    /// What triggered the run.
     pub trigger: Trigger,
 }
 
-/// Which integrations a request covers.
+/// The integrations that a request covers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Selection {
     /// The whole table.
     All,
-    /// One team's.
+    /// The integrations of one team.
     Team(String),
-    /// Just one.
+    /// One integration.
     One(IntegrationKey),
 }
 
 impl Selection {
-    /// The team that the request named, if it did.
+    /// The team that the request names, if any.
     pub fn team_id(&self) -> Option<&str> {
         match self {
             Self::All => None,
@@ -37,20 +37,20 @@ impl Selection {
     }
 }
 
-/// Who asked for a run.
+/// What triggered a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Trigger {
-    /// A person or a program, by an invocation.
+    /// A person or a program invoked the function.
     Manual,
-    /// EventBridge.
+    /// EventBridge invoked the function on its schedule.
     Schedule,
-    /// The function's own queue.
+    /// SQS delivered a message of the function's own queue.
     Queue,
 }
 
 impl Trigger {
-    /// The name used in answers and logs.
+    /// The name in responses and logs.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Manual => "manual",
@@ -60,11 +60,11 @@ impl Trigger {
     }
 }
 
-/// What a clean-up covers.
+/// A request to mark the integrations whose refresh token has expired.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CleanupRequest {
-    /// Which integrations.
+    /// The integrations to cover.
     pub selection: Selection,
-    /// Says what would be marked; writes nothing.
+    /// Whether to report only what would be marked, without writing to the table.
     pub dry_run: bool,
 }

@@ -371,7 +371,7 @@ fn without_the_time(line: &str) -> Option<String> {
     let cell = |cell: &str| match cell.trim() {
         token if token.starts_with('…') => "[token's end]".to_owned(),
         moment if moment.starts_with("in ") || moment.ends_with(" ago") => "[when]".to_owned(),
-        message if message.starts_with("another attempt is at it") => "[locked]".to_owned(),
+        message if message.starts_with("another attempt holds the lease") => "[locked]".to_owned(),
         cell => cell.to_owned(),
     };
     Some(line.trim_matches('│').split('┆').map(cell).collect::<Vec<_>>().join(" | "))
