@@ -40,7 +40,11 @@ async fn a_save_that_is_refused_for_a_while_is_made_in_the_end() {
     assert_eq!(answer["counts"]["refreshed"], 1);
     assert_eq!(world.stored_pair(&shop).await, world.granted_pair(&shop));
     let said = logs::lines_with("integration_id", &shop.integration_id);
-    assert!(said.iter().any(|line| line["message"].as_str().unwrap().contains("not saved yet")), "{said:?}");
+    assert!(
+        said.iter()
+            .any(|line| line["message"].as_str().unwrap().contains("could not save the new token pair yet")),
+        "{said:?}"
+    );
 }
 
 #[tokio::test]
@@ -94,7 +98,12 @@ async fn a_save_whose_answer_stops_in_the_middle_is_asked_for_again_by_the_sdk()
     assert_eq!(world.stored_pair(&shop).await, world.granted_pair(&shop));
     assert_eq!(world.aws.count(Step::Save), 2);
     let said = logs::lines_with("integration_id", &shop.integration_id);
-    assert!(!said.iter().any(|line| line["message"].as_str().unwrap().contains("not saved yet")), "{said:?}");
+    assert!(
+        !said
+            .iter()
+            .any(|line| line["message"].as_str().unwrap().contains("could not save the new token pair yet")),
+        "{said:?}"
+    );
 }
 
 #[tokio::test]
@@ -316,7 +325,7 @@ async fn an_abandoned_lease_is_taken_over_once_it_has_run_out_and_is_counted() {
     assert_eq!(answer["counts"]["refreshed"], 1);
     assert!(!world.row(&shop).await.contains_key("lock_owner"));
     let lines = logs::lines_with("run_id", answer["run_id"].as_str().unwrap());
-    assert!(lines.iter().any(|line| line["cut_off_before"] == 1), "{lines:?}");
+    assert!(lines.iter().any(|line| line["interrupted_attempts"] == 1), "{lines:?}");
 }
 
 #[tokio::test]
@@ -370,7 +379,7 @@ async fn a_rejection_after_an_abandoned_lease_is_told_as_a_lost_answer() {
         (&ended["outcome"], &ended["reason"]),
         (&json!("cannot_refresh"), &json!("probably_lost_answer"))
     );
-    assert!(ended["message"].as_str().unwrap().contains("probably a lost answer"));
+    assert!(ended["message"].as_str().unwrap().contains("probably a lost response"));
 }
 
 #[tokio::test]

@@ -60,8 +60,9 @@ async fn an_app_secret_can_be_rotated_without_a_bad_night() {
         let answer = world.refresh_all().await;
         assert_eq!(answer["counts"]["refreshed"], 12, "{stage}: {answer}");
         let lines = super::support::logs::lines_with("run_id", answer["run_id"].as_str().unwrap());
-        let told =
-            |line: &serde_json::Value| line["message"] == "TikTok takes another version of the app's secret";
+        let told = |line: &serde_json::Value| {
+            line["message"] == "TikTok accepts another version of the app's secret"
+        };
         assert_eq!(lines.iter().filter(|line| told(line)).count(), 1);
     }
 }

@@ -311,7 +311,7 @@ async fn a_lost_answer_to_a_single_use_token_says_what_it_is() {
     world.tiktok.next(&shop.open_id, [Behaviour::CutAfterRedeeming]);
     let ended = world.outcome().await;
     assert_ended(&ended, "cannot_refresh", "probably_lost_answer");
-    assert!(world.text(&shop, "error_message").await.unwrap().contains("probably a lost answer"));
+    assert!(world.text(&shop, "error_message").await.unwrap().contains("probably a lost response"));
 }
 
 #[tokio::test]
@@ -424,7 +424,7 @@ async fn a_dry_run_says_what_it_would_do_and_touches_nothing() {
             ["d-locked", "locked", "leased", "another attempt holds the lease, which expires in 300 s"],
             ["a-due", "would_refresh", "access_token_expiring", "the access token expires in 1h 30m"],
             ["b-dead", "would_refresh", "access_token_expiring", "the access token expired 2h ago"],
-            ["c-absurd", "would_refresh", "expiry_not_believed", "the stored expiry, 0, cannot be true"],
+            ["c-absurd", "would_refresh", "expiry_not_believed", "the stored expiry, 0, is implausible"],
             ["e-fresh", "not_due", "-", "-"],
         ]
     );

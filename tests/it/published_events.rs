@@ -63,9 +63,8 @@ async fn a_panic_in_a_warning_does_not_give_the_integration_a_second_outcome() {
     );
     assert!(published(&world, EXPIRING).is_empty(), "the task panicked");
     let lines = logs::lines_with("run_id", answer["run_id"].as_str().unwrap());
-    let said = |line: &&Value| {
-        line["message"].as_str().unwrap().starts_with("a change of state could not be published")
-    };
+    let said =
+        |line: &&Value| line["message"].as_str().unwrap().starts_with("could not publish a state change");
     assert_eq!(lines.iter().find(said).unwrap()["level"], "ERROR");
     assert_eq!(lines.last().unwrap()["unpublished"], 1);
 }

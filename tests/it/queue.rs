@@ -126,7 +126,9 @@ async fn a_message_that_cannot_be_read_ends_in_the_dead_letter_queue_and_names_t
     }
     assert_eq!((world.aws.dead(), world.aws.queued().len()), (2, 0));
     let told = logs::lines_with("integration_id", &shop.integration_id);
-    let told = told.iter().find(|line| line["message"].as_str().unwrap().contains("could not be read"));
+    let told = told
+        .iter()
+        .find(|line| line["message"].as_str().unwrap().contains("could not read a message of the queue"));
     assert_eq!(told.unwrap()["level"], "ERROR");
 }
 
