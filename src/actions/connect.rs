@@ -3,13 +3,17 @@
 
 use crate::{
     aws::{
-        dynamodb::{ConditionalWrite, Conflict, TableError, Update, updates},
+        dynamodb::{
+            ConditionalWrite, Conflict, TableError, Update,
+            updates::{self, Authorization},
+        },
         eventbridge::StateChange,
         secrets_manager::CredentialsError,
     },
     domain::{
         grant::Grant,
         integration::{Integration, Status},
+        secret::AppCredentials,
     },
     event::ConnectRequest,
     response::ConnectResponse,
@@ -18,11 +22,8 @@ use crate::{
 };
 use backon::{ExponentialBuilder, Retryable};
 use chrono::{DateTime, TimeDelta, Utc};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use tracing::{Instrument, error, info, warn};
-
-/// How often a connect reads a changed row and writes again before it gives up.
-const MAX_CONFLICTS: u32 = 10;
 
 /// Why an integration could not be connected.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +43,9 @@ pub enum ConnectError {
          app again"
     )]
     Exchange(CallError),
+    /// There is too little time left for the exchange.
+    #[error("too little time is left to exchange the auth code, which is not used up: connect again")]
+    OutOfTime,
     /// The row belongs to another seller.
     #[error(
         "this row belongs to another seller ({row}), and the code to {code}: use another integration_id, or \
@@ -66,6 +70,7 @@ impl ConnectError {
         match self {
             Self::Credentials(_) => "CredentialsUnavailable",
             Self::Table(_) => "TableUnavailable",
+            Self::OutOfTime => "OutOfTime",
             Self::UnknownApp(_) => "BadEvent",
             Self::Exchange(_) => "CodeRefused",
             Self::AnotherSeller { .. } | Self::Contended => "ConnectRefused",
@@ -82,7 +87,11 @@ pub(crate) async fn run(
     request: &ConnectRequest,
     deadline: DateTime<Utc>,
 ) -> Result<ConnectResponse, ConnectError> {
-    connect(services, request, deadline).instrument(request.key.span()).await
+    let connect = async {
+        let connected = connect(services, request, deadline).await;
+        connected.inspect_err(|error| error!("could not connect the TikTok Shop integration: {error}"))
+    };
+    connect.instrument(request.key.span()).await
 }
 
 async fn connect(
@@ -93,79 +102,125 @@ async fn connect(
     let apps = services.credentials.apps().await?;
     // Before the code is used up: a table that cannot be read could not be written either.
     let row = services.table.read(&request.key).await?;
-    let named = request.app_key.as_deref().or(row.as_ref().and_then(|row| row.candidate.app_key.as_deref()));
-    let app =
-        apps.get(named).ok_or_else(|| ConnectError::UnknownApp(named.unwrap_or_default().to_owned()))?;
-    services.rate_limiter.until_ready(&app.app_key).await;
-    let mut result = services.tiktok.exchange(app, &request.auth_code).await;
-    if let Err(CallError::Ambiguous { .. } | CallError::NotConnected { .. } | CallError::Busy { .. }) = result
-    {
-        tokio::time::sleep(services.retry_policy.lost_response_wait).await;
-        result = services.tiktok.exchange(app, &request.auth_code).await;
-    }
-    let grant = result.map_err(ConnectError::Exchange)?;
-    let outcome = store(services, request, row, &grant, deadline)
-        .await
-        .inspect_err(|error| error!("could not connect the TikTok Shop integration: {error}"))?;
+    let app_key =
+        request.app_key.as_deref().or(row.as_ref().and_then(|row| row.candidate.app_key.as_deref()));
+    let app = match apps.get(app_key) {
+        Some(app) => app.clone(),
+        // Perhaps the app was added since the secret was read.
+        None => services
+            .credentials
+            .read_again()
+            .await?
+            .get(app_key)
+            .cloned()
+            .ok_or_else(|| ConnectError::UnknownApp(app_key.unwrap_or_default().to_owned()))?,
+    };
+    let grant = exchange(services, request, &app, deadline).await?;
+    let new = Authorization { grant: &grant, app_key: &app.app_key, id: &request.auth_code.sha256() };
+    let outcome = store(services, request, row, new, deadline).await?;
     let new_expires_at = grant.access_expires_at.map(|at| at.0);
     info!(outcome, new_expires_at, "TikTok Shop integration connected");
     Ok(ConnectResponse::new(request.key.clone(), outcome, &grant))
 }
 
-/// Stores a token pair, whatever becomes of the row meanwhile. Returns the response's `outcome`.
+/// Exchanges the auth code: once more if TikTok may not have acted, and with the secret's other versions if TikTok refuses the
+/// app.
+async fn exchange(
+    services: &Services,
+    request: &ConnectRequest,
+    app: &Arc<AppCredentials>,
+    deadline: DateTime<Utc>,
+) -> Result<Grant, ConnectError> {
+    let mut app = app.clone();
+    let policy = &services.retry_policy;
+    let needed = TimeDelta::from_std(policy.call_timeout + policy.save_reserve).unwrap_or(TimeDelta::MAX);
+    let has_time = || deadline - services.clock.now() > needed;
+    let call = async |app: &AppCredentials| {
+        services.rate_limiter.until_ready(&app.app_key).await;
+        if !has_time() {
+            return Err(ConnectError::OutOfTime);
+        }
+        services.tiktok.exchange(app, &request.auth_code).await.map_err(ConnectError::Exchange)
+    };
+    let mut result = call(&app).await;
+    if let Err(ConnectError::Exchange(CallError::Misconfigured { .. })) = result {
+        for other in services.credentials.others(&app).await? {
+            result = call(&other).await;
+            if !matches!(result, Err(ConnectError::Exchange(CallError::Misconfigured { .. }))) {
+                warn!(app_key = other.app_key, "TikTok accepts another version of the app's secret");
+                app = other;
+                break;
+            }
+        }
+    }
+    if let Err(ConnectError::Exchange(
+        CallError::Ambiguous { .. } | CallError::NotConnected { .. } | CallError::Busy { .. },
+    )) = result
+    {
+        tokio::time::sleep(policy.lost_response_wait).await;
+        result = call(&app).await;
+    }
+    result
+}
+
+/// Stores a new authorization, whatever becomes of the row meanwhile. Returns the response's `outcome`.
 async fn store(
     services: &Services,
     request: &ConnectRequest,
     mut row: Option<Integration>,
-    grant: &Grant,
+    new: Authorization<'_>,
     deadline: DateTime<Utc>,
 ) -> Result<&'static str, ConnectError> {
-    for _ in 0..MAX_CONFLICTS {
-        let is_same_seller = is_same_seller(row.as_ref(), grant);
+    let first_generation = row.as_ref().and_then(|row| row.authorization_id.clone());
+    loop {
+        // A row without a known seller goes to the first connect that writes it.
+        let is_taken = row.as_ref().is_some_and(|row| row.authorization_id != first_generation);
+        let is_same_seller = is_same_seller(row.as_ref(), new.grant, is_taken);
         if !is_same_seller && !request.replace {
             let seller =
                 |open_id: Option<&String>| open_id.map_or_else(|| "of no known id".into(), Clone::clone);
             return Err(ConnectError::AnotherSeller {
                 row: seller(row.as_ref().and_then(|row| row.open_id.as_ref())),
-                code: seller(grant.seller.open_id.as_ref()),
+                code: seller(new.grant.seller.open_id.as_ref()),
             });
         }
-        let update = updates::connect(grant, row.as_ref(), request.app_key.as_deref(), services.clock.now());
+        let outcome = match (&row, is_same_seller) {
+            (None, _) => "connected",
+            (Some(_), true) => "reconnected",
+            (Some(_), false) => "replaced",
+        };
+        let update = updates::connect(new, row.as_ref(), services.clock.now());
         let was_marked =
             row.as_ref().is_some_and(|row| matches!(row.candidate.status, Status::Error | Status::Expired));
         match write_with_retries(services, request, row.is_some(), update, deadline).await? {
             Ok(()) => {
                 if was_marked {
-                    publish_recovery(services, request, grant).await;
+                    publish_recovery(services, request, new.grant).await;
                 }
-                return Ok(match (row, is_same_seller) {
-                    (None, _) => "connected",
-                    (Some(_), true) => "reconnected",
-                    (Some(_), false) => "replaced",
-                });
+                return Ok(outcome);
             }
             // Our own write, whose response was lost.
-            Err(Conflict::Changed(stored))
-                if stored
-                    .access_token
-                    .as_ref()
-                    .is_some_and(|token| token.is_same_as(&grant.access_token)) =>
-            {
-                return Ok(if row.is_some() { "reconnected" } else { "connected" });
+            Err(Conflict::Changed(stored)) if stored.authorization_id.as_deref() == Some(new.id) => {
+                return Ok(outcome);
             }
+            Err(_) if services.clock.now() >= last_second(deadline) => return Err(ConnectError::Contended),
             Err(Conflict::Changed(stored)) => row = Some(*stored),
             Err(Conflict::Deleted) => row = None,
         }
     }
-    Err(ConnectError::Contended)
 }
 
-/// A row without a known seller is anybody's; a grant without a known seller is nobody's.
-fn is_same_seller(row: Option<&Integration>, grant: &Grant) -> bool {
+/// Whether the grant belongs to the row's seller. A row without a known seller is anybody's, unless another connect `is_taken`
+/// it; a grant without a known seller is nobody's.
+fn is_same_seller(row: Option<&Integration>, grant: &Grant, is_taken: bool) -> bool {
     match row.and_then(|row| row.open_id.as_ref()) {
-        None => true,
-        ours => ours == grant.seller.open_id.as_ref(),
+        None => !is_taken,
+        known => known == grant.seller.open_id.as_ref(),
     }
+}
+
+fn last_second(deadline: DateTime<Utc>) -> DateTime<Utc> {
+    deadline - TimeDelta::seconds(1)
 }
 
 /// Retries until the invocation's last second: the code is used up, and the token pair has no other place.
@@ -181,15 +236,16 @@ async fn write_with_retries(
         .with_max_delay(Duration::from_secs(2))
         .with_jitter()
         .without_max_times();
-    let last_second = deadline - TimeDelta::seconds(1);
     let (table, key) = (&services.table, &request.key);
-    (|| async {
+    let write = (|| async {
         if exists { table.update(key, update.clone()).await } else { table.create(key, update.clone()).await }
     })
     .retry(backoff)
-    .when(|_| services.clock.now() < last_second)
-    .notify(|error, _| warn!("could not save the new token pair yet, retrying: {error}"))
-    .await
+    .when(|_| services.clock.now() < last_second(deadline))
+    .notify(|error, _| warn!("could not save the new token pair yet, retrying: {error}"));
+    let time_left = (last_second(deadline) - services.clock.now()).to_std().unwrap_or_default();
+    let out_of_time = |_| TableError::NoResponse { cause: "the invocation's time ran out".into() };
+    tokio::time::timeout(time_left, write).await.map_err(out_of_time)?
 }
 
 async fn publish_recovery(services: &Services, request: &ConnectRequest, grant: &Grant) {

@@ -118,6 +118,20 @@ impl Credentials {
         }
     }
 
+    /// The apps, read again now.
+    ///
+    /// # Errors
+    /// [`CredentialsError`] if they cannot be read.
+    pub async fn read_again(&self) -> Result<Arc<Apps>, CredentialsError> {
+        let (client, id) = match &self.source {
+            Source::Environment(apps) => return Ok(apps.clone()),
+            Source::Secret { client, id } => (client, id),
+        };
+        let apps = Arc::new(read(client, id, CURRENT).await?);
+        *self.cache.lock().await = Some(Cached { apps: apps.clone(), read_at: self.clock.now() });
+        Ok(apps)
+    }
+
     /// What else the secret holds for an app whose credentials TikTok `refused`: its current version, read again, then
     /// the one that a rotation is about to make current, then the one that was current before.
     ///
@@ -128,9 +142,7 @@ impl Credentials {
         refused: &AppCredentials,
     ) -> Result<Vec<Arc<AppCredentials>>, CredentialsError> {
         let Source::Secret { client, id } = &self.source else { return Ok(Vec::new()) };
-        let current = Arc::new(read(client, id, CURRENT).await?);
-        *self.cache.lock().await = Some(Cached { apps: current.clone(), read_at: self.clock.now() });
-        let mut versions = vec![current];
+        let mut versions = vec![self.read_again().await?];
         for stage in [PENDING, PREVIOUS] {
             match read(client, id, stage).await {
                 Ok(apps) => versions.push(Arc::new(apps)),

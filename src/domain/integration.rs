@@ -179,6 +179,8 @@ pub struct Integration {
     pub refresh_token: Option<RefreshToken>,
     /// The seller's id for the app.
     pub open_id: Option<String>,
+    /// The generation of the authorization: new with every connect; `None` before the first connect by this function.
+    pub authorization_id: Option<String>,
     /// How many attempts have failed since the last success.
     pub consecutive_failures: i64,
     /// When the tokens were last refreshed.
@@ -204,6 +206,11 @@ impl DuePolicy {
     /// The latest expiry that is due.
     pub fn due_until(&self) -> UnixTime {
         UnixTime::after(self.now, self.refresh_ahead)
+    }
+
+    /// Whether the expiry of an access token can be true: positive, and at most 30 days ahead.
+    pub fn is_plausible(&self, at: UnixTime) -> bool {
+        at.0 > 0 && at <= self.plausible_until()
     }
 
     /// The latest plausible expiry of an access token.
@@ -317,7 +324,7 @@ impl Candidate {
 
     /// Whether the stored expiry of the access token is plausible: present, positive and at most 30 days ahead.
     pub fn has_plausible_expiry(&self, policy: &DuePolicy) -> bool {
-        self.access_expires_at.is_some_and(|at| at.0 > 0 && at <= policy.plausible_until())
+        self.access_expires_at.is_some_and(|at| policy.is_plausible(at))
     }
 
     /// The refresh token's expiry; `None` if the stored number is missing or not positive. Such a number must not stop the

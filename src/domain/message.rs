@@ -6,7 +6,7 @@ use crate::domain::{
     integration::{IntegrationKey, Status, UnixTime},
     secret::{AccessToken, RefreshToken},
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::json;
 
 /// The maximum number of keys in a work message.
@@ -55,12 +55,25 @@ pub struct Rescue {
     pub status: Status,
     /// The row's `open_id` when the lease was acquired.
     pub open_id: Option<String>,
+    /// The row's authorization when the lease was acquired.
+    pub generation: Generation,
+    /// The app that granted the token pair; `None` in a message of version 0.1.
+    pub app_key: Option<String>,
     /// The row's access token when the lease was acquired.
     pub access_token: Option<AccessToken>,
     /// The refresh token that TikTok redeemed.
     pub sent: RefreshToken,
     /// The token pair to save.
     pub grant: Grant,
+}
+
+/// Which authorization a token pair belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Generation {
+    /// The row's `authorization_id`, or its absence.
+    Known(Option<String>),
+    /// The message was written before rows had an `authorization_id`.
+    Unknown,
 }
 
 /// A message that this function did not send. The error never quotes the message.
@@ -79,13 +92,14 @@ impl Rescue {
     /// Serializes the message, including its tokens. Only for the encrypted queue.
     pub fn to_json(&self) -> String {
         let grant = &self.grant;
-        json!({
+        let mut message = json!({
             "kind": "rescue",
             "rescue": {
                 "team_id": self.key.team_id,
                 "integration_id": self.key.integration_id,
                 "status": self.status.as_str(),
                 "open_id": self.open_id,
+                "app_key": self.app_key,
                 "access_token": self.access_token.as_ref().map(AccessToken::expose),
                 "sent": self.sent.expose(),
                 "granted": {
@@ -99,8 +113,11 @@ impl Rescue {
                     "granted_scopes": grant.seller.granted_scopes,
                 },
             },
-        })
-        .to_string()
+        });
+        if let Generation::Known(id) = &self.generation {
+            message["rescue"]["authorization_id"] = json!(id);
+        }
+        message.to_string()
     }
 }
 
@@ -142,6 +159,11 @@ struct RescueText {
     integration_id: String,
     status: String,
     open_id: Option<String>,
+    /// The outer option tells an absent key from `null`.
+    #[serde(default, deserialize_with = "present")]
+    authorization_id: Option<Option<String>>,
+    #[serde(default)]
+    app_key: Option<String>,
     access_token: Option<AccessToken>,
     sent: RefreshToken,
     granted: GrantText,
@@ -160,6 +182,10 @@ struct GrantText {
     granted_scopes: Option<Vec<String>>,
 }
 
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<String>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
 impl From<RescueText> for Rescue {
     fn from(text: RescueText) -> Self {
         let granted = text.granted;
@@ -167,6 +193,8 @@ impl From<RescueText> for Rescue {
             key: IntegrationKey { team_id: text.team_id, integration_id: text.integration_id },
             status: Status::parse(&text.status),
             open_id: text.open_id,
+            generation: text.authorization_id.map_or(Generation::Unknown, Generation::Known),
+            app_key: text.app_key,
             access_token: text.access_token,
             sent: text.sent,
             grant: Grant {
@@ -195,6 +223,8 @@ mod tests {
             key: IntegrationKey { team_id: "1".into(), integration_id: "7".into() },
             status: Status::Error,
             open_id: Some("o".into()),
+            generation: Generation::Known(None),
+            app_key: Some("a".into()),
             access_token: Some("TTP_old".to_owned().into()),
             sent: "TTR_sent".to_owned().into(),
             grant: Grant {
@@ -216,12 +246,31 @@ mod tests {
         let Ok(Message::Rescue(read)) = parse(&rescue().to_json()) else { panic!("expected a rescue") };
         let sent = rescue();
         assert_eq!((&read.key, &read.status, &read.open_id), (&sent.key, &sent.status, &sent.open_id));
+        assert_eq!((&read.generation, &read.app_key), (&sent.generation, &sent.app_key));
         assert_eq!(read.sent.expose(), "TTR_sent");
         assert_eq!(read.access_token.unwrap().expose(), "TTP_old");
         assert_eq!(read.grant.access_token.expose(), "TTP_new");
         assert_eq!(read.grant.refresh_token.unwrap().expose(), "TTR_new");
         assert_eq!((read.grant.access_expires_at, read.grant.refresh_expires_at), (Some(UnixTime(1)), None));
         assert_eq!(read.grant.seller, sent.grant.seller);
+    }
+
+    #[test]
+    fn a_rescue_message_of_the_version_before_names_no_generation() {
+        let mut old: serde_json::Value = serde_json::from_str(&rescue().to_json()).unwrap();
+        let fields = old["rescue"].as_object_mut().unwrap();
+        fields.remove("authorization_id");
+        fields.remove("app_key");
+        let Ok(Message::Rescue(read)) = parse(&old.to_string()) else { panic!("expected a rescue") };
+        assert_eq!((&read.generation, &read.app_key), (&Generation::Unknown, &None));
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(&read.to_json()).unwrap()["rescue"]
+                .get("authorization_id"),
+            None
+        );
+        let known = Rescue { generation: Generation::Known(Some("g".into())), ..rescue() };
+        let Ok(Message::Rescue(read)) = parse(&known.to_json()) else { panic!("expected a rescue") };
+        assert_eq!(read.generation, known.generation);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Deserializer};
+use sha2::{Digest, Sha256};
 use std::fmt;
 use std::sync::Arc;
 
@@ -93,6 +94,13 @@ pub enum CredentialsFrom {
     Secret(String),
     /// `TIKTOK_SHOP_APP_KEY` and `TIKTOK_SHOP_APP_SECRET`, for local runs.
     Environment(AppCredentials),
+}
+
+impl AuthCode {
+    /// The code's SHA-256, in hex: recognises the same code again without revealing it.
+    pub fn sha256(&self) -> String {
+        hex::encode(Sha256::digest(self.expose()))
+    }
 }
 
 #[cfg(test)]

@@ -46,7 +46,7 @@ impl Refresher {
     /// refuses the app, and asks once more when a response was lost. The caller has already waited for the rate limiter.
     pub(super) async fn call(
         &self,
-        leased: Leased,
+        mut leased: Leased,
         mut app: Arc<AppCredentials>,
     ) -> (Leased, Result<Grant, CallError>) {
         let mut result = self.call_with_retries(&app, &leased, true).await;
@@ -55,6 +55,7 @@ impl Refresher {
         {
             (app, result) = (other, its_result);
         }
+        leased.app_key = Some(app.app_key.clone());
         let Err(CallError::Ambiguous { .. }) = result else { return (leased, result) };
         let wait = self.services.retry_policy.lost_response_wait.mul_f64(1.0 + fastrand::f64());
         tokio::time::sleep(wait).await;

@@ -13,6 +13,7 @@ use crate::{
         circuit_breaker::CallOutcome,
         integration::{Candidate, DuePolicy, Integration, IntegrationKey, SkipReason, Status, UnixTime},
         latency::Latency,
+        message::Generation,
         outcome::{DELETED, MISSING, Outcome, Report, out_of_time, skipped, unknown_app},
         secret::{AppCredentials, Apps, RefreshToken},
     },
@@ -77,6 +78,10 @@ struct Leased {
     attempt_id: String,
     row: Box<Integration>,
     sent: RefreshToken,
+    /// The authorization that the token pair belongs to.
+    generation: Generation,
+    /// The app that the last call used.
+    app_key: Option<String>,
     /// An earlier attempt was interrupted, so TikTok's response to it may have been lost.
     was_interrupted: bool,
 }
@@ -222,7 +227,8 @@ impl Refresher {
             Ok(Acquired::Taken(row)) => match row.refresh_token.clone() {
                 Some(sent) => {
                     let was_interrupted = self.was_interrupted(&row, candidate);
-                    return Ok(Leased { attempt_id, row, sent, was_interrupted });
+                    let generation = Generation::Known(row.authorization_id.clone());
+                    return Ok(Leased { attempt_id, row, sent, generation, app_key: None, was_interrupted });
                 }
                 None => report(Outcome::CannotRefresh).because(MISSING.0, MISSING.1),
             },

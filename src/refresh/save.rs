@@ -9,8 +9,8 @@ use crate::{
     domain::{
         circuit_breaker::CallOutcome,
         grant::Grant,
-        integration::{Candidate, DuePolicy, Integration, Status},
-        message::Rescue,
+        integration::{Candidate, DuePolicy, Integration, Status, UnixTime},
+        message::{Generation, Rescue},
         outcome::{MISMATCH, Outcome, Report},
         secret::AccessToken,
     },
@@ -19,9 +19,6 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use chrono::TimeDelta;
 use std::time::{Duration, Instant};
 use tracing::{error, warn};
-
-/// How often a save resolves a conflict and writes again before it gives up.
-const MAX_CONFLICTS: u32 = 10;
 
 /// What became of a token pair in hand.
 enum Saved {
@@ -55,6 +52,10 @@ impl Refresher {
             access_token: rescue.access_token,
             refresh_token: Some(rescue.sent.clone()),
             open_id: rescue.open_id,
+            authorization_id: match &rescue.generation {
+                Generation::Known(id) => id.clone(),
+                Generation::Unknown => None,
+            },
             consecutive_failures: 0,
             last_refreshed_at: None,
             error_at: None,
@@ -64,6 +65,8 @@ impl Refresher {
             attempt_id: String::new(),
             row: Box::new(row),
             sent: rescue.sent,
+            generation: rescue.generation,
+            app_key: rescue.app_key,
             was_interrupted: false,
         };
         let saved = self.save_pair(&leased, &rescue.grant, Some(Instant::now())).await;
@@ -75,24 +78,42 @@ impl Refresher {
     /// Puts a token pair where it cannot be lost: into the row, or, once DynamoDB has refused it for a while, also into the
     /// rescue queue. `rescued` says since when the queue holds it.
     async fn save_pair(&self, leased: &Leased, grant: &Grant, mut rescued: Option<Instant>) -> Saved {
+        // The row, once it is known to differ from the leased one.
         let mut changed: Option<Box<Integration>> = None;
-        for _ in 0..MAX_CONFLICTS {
-            let seen = changed.as_deref().unwrap_or(&leased.row);
-            match self.write_with_retries(leased, grant, seen, &mut rescued).await {
-                Err(_) if rescued.is_some() => return Saved::Rescued,
+        if leased.generation == Generation::Unknown {
+            // Only the row itself can tell which authorization it holds.
+            match self.services.table.read(leased.key()).await {
+                Ok(Some(row)) => changed = Some(Box::new(row)),
+                Ok(None) => return Saved::Deleted,
                 Err(error) => return Saved::NotSaved(error.to_string()),
-                Ok(Ok(())) => return Saved::Stored(seen.candidate.status.clone()),
-                Ok(Err(Conflict::Deleted)) => return Saved::Deleted,
-                Ok(Err(Conflict::Changed(stored))) => {
-                    match resolve_conflict(&stored, leased, grant, &self.due_policy()) {
-                        Resolution::OursIsStored => return Saved::Stored(seen.candidate.status.clone()),
-                        Resolution::TheirsIsLater => return Saved::Superseded(stored),
-                        Resolution::WriteAgain => changed = Some(stored),
-                    }
-                }
             }
         }
-        Saved::NotSaved("the row changed again and again during the save".into())
+        let mut status_before = leased.row.candidate.status.clone();
+        loop {
+            if let Some(stored) = changed {
+                match resolve_conflict(&stored, leased, grant, &self.due_policy()) {
+                    Resolution::OursIsStored => return Saved::Stored(status_before),
+                    Resolution::GiveWay => return Saved::Superseded(stored),
+                    Resolution::WriteAgain if self.is_last_second() => {
+                        return Saved::NotSaved("the row changed again and again during the save".into());
+                    }
+                    Resolution::WriteAgain => changed = Some(stored),
+                }
+            }
+            let seen = changed.as_deref().unwrap_or(&leased.row);
+            status_before = seen.candidate.status.clone();
+            match self.write_with_retries(leased, grant, seen, &mut rescued).await {
+                Ok(Ok(())) => return Saved::Stored(status_before),
+                Ok(Err(Conflict::Changed(stored))) => changed = Some(stored),
+                Ok(Err(Conflict::Deleted)) => return Saved::Deleted,
+                Err(_) if rescued.is_some() => return Saved::Rescued,
+                Err(error) => return Saved::NotSaved(error.to_string()),
+            }
+        }
+    }
+
+    fn is_last_second(&self) -> bool {
+        self.services.clock.now() >= self.run.deadline - TimeDelta::seconds(1)
     }
 
     /// Writes a token pair over the row as it was `seen`. Retries until the invocation's last second, as a pair in hand has
@@ -115,13 +136,13 @@ impl Refresher {
         let now = self.services.clock.now();
         loop {
             let is_other_seller = is_another_seller(grant, leased);
-            let update = updates::save(grant, seen, is_other_seller, now);
+            let update = updates::save(grant, leased.app_key.as_deref(), seen, is_other_seller, now);
             let error = match self.services.table.update(leased.key(), update).await {
                 Ok(written) => return Ok(written),
                 Err(error) => error,
             };
             warn!("could not save the new token pair yet, retrying: {error}");
-            let is_last = self.services.clock.now() >= self.run.deadline - TimeDelta::seconds(1);
+            let is_last = self.is_last_second();
             if rescued.is_none() && (is_last || started.elapsed() >= policy.rescue_after) {
                 *rescued = self.send_to_rescue_queue(leased, grant).await.then(Instant::now);
             }
@@ -139,6 +160,8 @@ impl Refresher {
             key: leased.key().clone(),
             status: leased.row.candidate.status.clone(),
             open_id: leased.row.open_id.clone(),
+            generation: leased.generation.clone(),
+            app_key: leased.app_key.clone(),
             access_token: leased.row.access_token.clone(),
             sent: leased.sent.clone(),
             grant: grant.clone(),
@@ -206,35 +229,54 @@ impl Refresher {
 #[derive(Debug, PartialEq, Eq)]
 enum Resolution {
     OursIsStored,
-    TheirsIsLater,
+    /// The row holds a newer authorization, or a later redemption.
+    GiveWay,
     WriteAgain,
 }
 
-/// Decides between the pair in hand and a row that changed during the refresh. TikTok's live pair is that of its last
-/// redemption, and the absolute expiry is the fencing number: the pair that expires later stays, and a stored expiry that is
-/// implausible loses.
+/// Decides between the pair in hand and a row that changed during the refresh.
 fn resolve_conflict(stored: &Integration, leased: &Leased, grant: &Grant, policy: &DuePolicy) -> Resolution {
     let new_refresh_token = grant.refresh_token.as_ref().unwrap_or(&leased.sent);
-    let holds_access_token = |token: Option<&AccessToken>| match (&stored.access_token, token) {
-        (Some(stored), Some(token)) => stored.is_same_as(token),
-        (stored, token) => stored.is_none() && token.is_none(),
-    };
-    if stored.still_holds(new_refresh_token) && holds_access_token(Some(&grant.access_token)) {
+    if stored.still_holds(new_refresh_token) && holds_access_token(stored, Some(&grant.access_token)) {
         return Resolution::OursIsStored;
     }
     let is_rotated = !new_refresh_token.is_same_as(&leased.sent);
-    if stored.still_holds(&leased.sent)
-        && (is_rotated || holds_access_token(leased.row.access_token.as_ref()))
-    {
-        // The pair is as it was; only another attribute changed.
+    if is_rotated && stored.still_holds(&leased.sent) {
+        // Whatever else changed, nobody has redeemed the token but we: a backfilled attribute is no new authorization.
         return Resolution::WriteAgain;
     }
-    let theirs = stored.candidate.access_expires_at.filter(|_| stored.candidate.has_plausible_expiry(policy));
-    if theirs.is_some() && theirs >= grant.access_expires_at {
-        Resolution::TheirsIsLater
-    } else {
-        Resolution::WriteAgain
+    if is_other_authorization(stored, leased, grant) {
+        // The expiry says nothing across authorizations.
+        return Resolution::GiveWay;
     }
+    if stored.still_holds(&leased.sent) && holds_access_token(stored, leased.row.access_token.as_ref()) {
+        // The pair is the one that was redeemed; only another attribute changed.
+        return Resolution::WriteAgain;
+    }
+    // TikTok's live pair is that of its last redemption, and the absolute expiry is the fencing number. An implausible expiry
+    // loses.
+    let plausible = |at: Option<UnixTime>| at.filter(|at| policy.is_plausible(*at));
+    let (theirs, ours) = (plausible(stored.candidate.access_expires_at), plausible(grant.access_expires_at));
+    if theirs.is_some() && theirs >= ours { Resolution::GiveWay } else { Resolution::WriteAgain }
+}
+
+fn holds_access_token(stored: &Integration, token: Option<&AccessToken>) -> bool {
+    match (&stored.access_token, token) {
+        (Some(stored), Some(token)) => stored.is_same_as(token),
+        (stored, token) => stored.is_none() && token.is_none(),
+    }
+}
+
+/// Whether the row holds another authorization than the one that was refreshed: another generation, or another seller or app
+/// where both sides name one.
+fn is_other_authorization(stored: &Integration, leased: &Leased, grant: &Grant) -> bool {
+    let other_generation =
+        matches!(&leased.generation, Generation::Known(id) if *id != stored.authorization_id);
+    let differ = |ours: Option<&String>, theirs: Option<&String>| matches!((ours, theirs), (Some(ours), Some(theirs)) if ours != theirs);
+    let open_id = leased.row.open_id.as_ref().or(grant.seller.open_id.as_ref());
+    other_generation
+        || differ(open_id, stored.open_id.as_ref())
+        || differ(leased.app_key.as_ref(), stored.candidate.app_key.as_ref())
 }
 
 /// A pair that belongs to another seller than the row is kept, but must not be used. The row keeps its own `open_id`, so that

@@ -57,6 +57,7 @@ fn row() -> impl Strategy<Value = (Integration, HashMap<String, AttributeValue>)
                 access_token: at.filter(|text| !text.is_empty()).map(Into::into),
                 refresh_token: rt.filter(|text| !text.is_empty()).map(Into::into),
                 open_id: None,
+                authorization_id: None,
                 consecutive_failures: 0,
                 last_refreshed_at: None,
                 error_at: None,

@@ -26,7 +26,7 @@ use aws_sdk_dynamodb::{
 };
 use row::Item;
 use std::collections::HashMap;
-use update::{number, text};
+use update::{Condition, number, text};
 
 /// The table of integrations.
 #[derive(Clone, Debug)]
@@ -86,19 +86,25 @@ impl Table {
         policy: &DuePolicy,
         lease: LeaseRequest<'_>,
     ) -> Result<Acquired, TableError> {
-        let usable = "attribute_type(refresh_token, :string) AND refresh_token <> :empty \
-             AND (attribute_not_exists(refresh_token_expires_at) OR refresh_token_expires_at > :now \
-                  OR refresh_token_expires_at <= :zero)";
-        let free = "(attribute_not_exists(lock_expires_at) OR lock_expires_at <= :now)";
-        let due = "(attribute_not_exists(access_token) OR access_token = :empty \
-             OR attribute_not_exists(access_token_expires_at) \
-             OR access_token_expires_at <= :due OR access_token_expires_at > :plausible)";
-        let not_since = "(attribute_not_exists(last_refreshed_at) OR last_refreshed_at < :since)";
+        let absent = |name| format!("attribute_not_exists({name}) OR attribute_type({name}, :null)");
+        let usable = format!(
+            "attribute_type(refresh_token, :string) AND refresh_token <> :empty \
+             AND ({} OR refresh_token_expires_at > :now OR refresh_token_expires_at <= :zero)",
+            absent("refresh_token_expires_at")
+        );
+        let free = format!("({} OR lock_expires_at <= :now)", absent("lock_expires_at"));
+        let due = format!(
+            "({} OR access_token = :empty \
+             OR {} OR access_token_expires_at <= :due OR access_token_expires_at > :plausible)",
+            absent("access_token"),
+            absent("access_token_expires_at")
+        );
         let mut values = HashMap::new();
         let mut bind = |name: &str, value| values.insert(name.to_owned(), value);
         bind(":me", text(lease.attempt_id));
         bind(":until", number(lease.expires_at.0));
         bind(":string", text("S"));
+        bind(":null", text("NULL"));
         bind(":empty", text(""));
         bind(":zero", number(0));
         bind(":now", number(policy.now.timestamp()));
@@ -113,7 +119,7 @@ impl Table {
         };
         if let Some(since) = policy.unless_refreshed_since {
             bind(":since", number(since.0));
-            condition.extend([" AND ", not_since]);
+            condition += &format!(" AND ({} OR last_refreshed_at < :since)", absent("last_refreshed_at"));
         }
         let write = self
             .update_item(key)
@@ -190,14 +196,21 @@ impl Table {
         }
         let removed: Vec<&str> = update.remove.into_iter().map(in_expression).collect();
         let mut conditions = vec![presence.to_owned()];
-        for (n, (name, value)) in update.conditions.into_iter().enumerate() {
+        for (n, (name, condition)) in update.conditions.into_iter().enumerate() {
             let name = in_expression(name);
-            conditions.push(match value {
-                Some(value) => {
+            conditions.push(match condition {
+                Condition::Value(value) => {
                     values.insert(format!(":c{n}"), value);
                     format!("{name} = :c{n}")
                 }
-                None => format!("attribute_not_exists({name})"),
+                Condition::NoText => {
+                    values.extend([(":text".to_owned(), text("S")), (":empty".to_owned(), text(""))]);
+                    format!("(NOT attribute_type({name}, :text) OR {name} = :empty)")
+                }
+                Condition::NoNumber => {
+                    values.insert(":number".to_owned(), text("N"));
+                    format!("NOT attribute_type({name}, :number)")
+                }
             });
         }
         let clauses = [("SET ", assignments.join(", ")), ("REMOVE ", removed.join(", "))];

@@ -57,6 +57,7 @@ pub(crate) fn integration(item: &Item) -> Result<Integration, MalformedRow> {
         access_token: row.text("access_token", "a string")?.map(|text| AccessToken::from(text.to_owned())),
         refresh_token: row.text("refresh_token", "a string")?.map(|text| RefreshToken::from(text.to_owned())),
         open_id: row.loose_text("open_id"),
+        authorization_id: row.loose_text("authorization_id"),
         consecutive_failures: row.failures(),
         last_refreshed_at: row.loose_time("last_refreshed_at"),
         error_at: row.loose_time("error_at"),
@@ -95,6 +96,7 @@ pub(crate) fn leniently(item: &Item) -> Integration {
         access_token: row.loose_text("access_token").map(AccessToken::from),
         refresh_token: row.loose_text("refresh_token").map(RefreshToken::from),
         open_id: row.loose_text("open_id"),
+        authorization_id: row.loose_text("authorization_id"),
         consecutive_failures: row.failures(),
         last_refreshed_at: row.loose_time("last_refreshed_at"),
         error_at: row.loose_time("error_at"),
@@ -109,7 +111,7 @@ impl<'a> Reader<'a> {
     /// A string; an empty one is as good as none.
     fn text(&self, name: &'static str, expected: &'static str) -> Result<Option<&'a str>, MalformedRow> {
         match self.item.get(name) {
-            None => Ok(None),
+            None | Some(AttributeValue::Null(_)) => Ok(None),
             Some(AttributeValue::S(text)) => Ok(Some(text.as_str()).filter(|text| !text.is_empty())),
             Some(_) => Err(self.malformed(name, expected)),
         }
@@ -140,7 +142,7 @@ impl<'a> Reader<'a> {
     #[expect(clippy::cast_possible_truncation, reason = "saturates, as it should")]
     fn time(&self, name: &'static str) -> Result<Option<UnixTime>, MalformedRow> {
         match self.item.get(name) {
-            None => Ok(None),
+            None | Some(AttributeValue::Null(_)) => Ok(None),
             Some(AttributeValue::N(number)) => number
                 .parse::<i64>()
                 .or_else(|_| number.parse::<f64>().map(|number| number.ceil() as i64))

@@ -62,12 +62,12 @@ impl Table {
         selection: &Selection,
         tokens: StoredTokens,
     ) -> impl Stream<Item = Result<Page<ReportRow>, TableError>> + Send + Unpin {
-        let no_access = "(attribute_not_exists(access_token) OR access_token = :empty)";
-        let no_refresh = "(attribute_not_exists(refresh_token) OR refresh_token = :empty)";
+        let has_access = "(attribute_type(access_token, :text) AND access_token <> :empty)";
+        let has_refresh = "(attribute_type(refresh_token, :text) AND refresh_token <> :empty)";
         let filter = match tokens {
-            StoredTokens::Both => format!("NOT {no_access} AND NOT {no_refresh}"),
-            StoredTokens::NoAccessToken => format!("{no_access} AND NOT {no_refresh}"),
-            StoredTokens::NoRefreshToken => no_refresh.to_owned(),
+            StoredTokens::Both => format!("{has_access} AND {has_refresh}"),
+            StoredTokens::NoAccessToken => format!("NOT {has_access} AND {has_refresh}"),
+            StoredTokens::NoRefreshToken => format!("NOT {has_refresh}"),
         };
         let view = View { projection: format!("{PROJECTION}, {REPORTED}"), filter: Some(filter) };
         self.items(selection, &view)
@@ -117,7 +117,10 @@ impl Table {
         view: &View,
         start: Option<Item>,
     ) -> Result<(Vec<Item>, Option<Item>), TableError> {
-        let empty = view.filter.as_ref().map(|_| HashMap::from([(":empty".to_owned(), text(""))]));
+        let values = view
+            .filter
+            .as_ref()
+            .map(|_| HashMap::from([(":text".to_owned(), text("S")), (":empty".to_owned(), text(""))]));
         let (items, next) = match part {
             Part::Segment(segment) => {
                 let scan = self.client.scan().table_name(&self.name).limit(PAGE_SIZE);
@@ -125,7 +128,7 @@ impl Table {
                 let scan =
                     scan.projection_expression(&view.projection).set_filter_expression(view.filter.clone());
                 let scan = scan.expression_attribute_names("#status", "status");
-                let scan = scan.set_expression_attribute_values(empty).set_exclusive_start_key(start);
+                let scan = scan.set_expression_attribute_values(values).set_exclusive_start_key(start);
                 let page = scan.send().await.map_err(|error| self.error(&error))?;
                 (page.items, page.last_evaluated_key)
             }
@@ -135,7 +138,7 @@ impl Table {
                 let query =
                     query.projection_expression(&view.projection).set_filter_expression(view.filter.clone());
                 let query = query.expression_attribute_names("#status", "status");
-                let query = query.set_expression_attribute_values(empty);
+                let query = query.set_expression_attribute_values(values);
                 let query = query.expression_attribute_values(":team", text(team_id));
                 let query = match integration_id {
                     None => query.key_condition_expression("team_id = :team"),

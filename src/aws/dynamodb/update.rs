@@ -8,8 +8,18 @@ use aws_sdk_dynamodb::types::AttributeValue;
 pub struct Update {
     pub(super) set: Vec<(&'static str, AttributeValue)>,
     pub(super) remove: Vec<&'static str>,
-    /// Each attribute must hold this value, or be absent.
-    pub(super) conditions: Vec<(&'static str, Option<AttributeValue>)>,
+    pub(super) conditions: Vec<(&'static str, Condition)>,
+}
+
+/// What an attribute must hold for the update to be made.
+#[derive(Clone)]
+pub(super) enum Condition {
+    /// This value.
+    Value(AttributeValue),
+    /// No text: it is absent, NULL, empty or of another type, as [`row::leniently`](super::row::leniently) reads it.
+    NoText,
+    /// No number.
+    NoNumber,
 }
 
 impl Update {
@@ -39,15 +49,17 @@ impl Update {
         self.remove(&["lock_owner", "lock_expires_at"])
     }
 
-    /// Only if the attribute still holds this string, or is still absent.
+    /// Only if the attribute still holds this text, or still none.
     pub(super) fn only_if(mut self, name: &'static str, value: Option<&str>) -> Self {
-        self.conditions.push((name, value.map(text)));
+        let condition = value.map_or(Condition::NoText, |value| Condition::Value(text(value)));
+        self.conditions.push((name, condition));
         self
     }
 
-    /// Only if the attribute still holds this time, or is still absent.
+    /// Only if the attribute still holds this time, or still none.
     pub(super) fn only_if_time(mut self, name: &'static str, at: Option<UnixTime>) -> Self {
-        self.conditions.push((name, at.map(|at| number(at.0))));
+        let condition = at.map_or(Condition::NoNumber, |at| Condition::Value(number(at.0)));
+        self.conditions.push((name, condition));
         self
     }
 }

@@ -5,7 +5,7 @@ use crate::domain::{
     grant::Grant,
     integration::{Candidate, Integration, Notice, Status, UnixTime},
     outcome::MISMATCH,
-    secret::RefreshToken,
+    secret::{AccessToken, RefreshToken},
 };
 use chrono::{DateTime, Utc};
 
@@ -72,21 +72,25 @@ pub fn note_expiry_warning(row: &Candidate, notice: Notice) -> Update {
         .only_if_time("refresh_token_expires_at", Some(notice.expires_at))
 }
 
-/// Stores a grant over the row as it was `seen`, and removes the lease and the last failure.
-pub fn save(grant: &Grant, seen: &Integration, is_other_seller: bool, now: DateTime<Utc>) -> Update {
-    let mut update = with_pair(Update::default(), grant, now).release();
-    // A garbled attribute holds no token to protect, and must not keep the new pair out for ever.
-    if let Some(token) = &seen.refresh_token {
-        update = update.only_if("refresh_token", Some(token.expose()));
-    }
-    if let Some(token) = &seen.access_token {
+/// Stores a grant of the app `app_key` over the row as it was `seen`, and removes the lease and the last failure. What TikTok
+/// did not send stays, except the old expiry of the access token.
+pub fn save(
+    grant: &Grant,
+    app_key: Option<&str>,
+    seen: &Integration,
+    is_other_seller: bool,
+    now: DateTime<Utc>,
+) -> Update {
+    let status = Some(seen.candidate.status.as_str()).filter(|status| !status.is_empty());
+    let mut update = with_pair(Update::default(), grant, now)
+        .release()
+        .only_if("refresh_token", seen.refresh_token.as_ref().map(RefreshToken::expose))
         // Where refresh tokens do not rotate, only the access token shows that another pair was stored.
-        update = update.only_if("access_token", Some(token.expose()));
-    }
-    let status = &seen.candidate.status;
-    if !status.as_str().is_empty() {
-        // Somebody may pause or mark the row meanwhile: look at that before writing over it.
-        update = update.only_if("status", Some(status.as_str()));
+        .only_if("access_token", seen.access_token.as_ref().map(AccessToken::expose))
+        .only_if("status", status)
+        .only_if("authorization_id", seen.authorization_id.as_deref());
+    if let Some(app_key) = app_key {
+        update = update.set_text("app_key", app_key);
     }
     if is_other_seller {
         return update
@@ -95,40 +99,66 @@ pub fn save(grant: &Grant, seen: &Integration, is_other_seller: bool, now: DateT
             .set_text("error_message", MISMATCH.1)
             .set_number("error_at", now.timestamp());
     }
-    update = with_seller(update, grant);
-    if *status == Status::Error {
+    for (name, value) in seller_texts(grant) {
+        if let Some(value) = value {
+            update = update.set_text(name, value);
+        }
+    }
+    if let Some(scopes) = &grant.seller.granted_scopes {
+        update = update.set_list("granted_scopes", scopes.iter().cloned());
+    }
+    if seen.candidate.status == Status::Error {
         update = update.set_text("status", Status::Active.as_str());
     }
     update.remove(&FAILURE)
 }
 
-/// Stores a connect's grant over the row that was read, or into a new row.
-pub fn connect(
-    grant: &Grant,
-    row: Option<&Integration>,
-    app_key: Option<&str>,
-    now: DateTime<Utc>,
-) -> Update {
-    let mut update = with_seller(with_pair(Update::default(), grant, now), grant)
+/// A seller's new authorization.
+#[derive(Clone, Copy, Debug)]
+pub struct Authorization<'a> {
+    /// What TikTok granted.
+    pub grant: &'a Grant,
+    /// The app that the seller authorized.
+    pub app_key: &'a str,
+    /// The generation: new with every connect.
+    pub id: &'a str,
+}
+
+/// Stores a new authorization over the row that was read, or into a new row. Replaces every credential attribute: what TikTok
+/// did not send is removed, so that nothing of an earlier authorization stays.
+pub fn connect(authorization: Authorization<'_>, row: Option<&Integration>, now: DateTime<Utc>) -> Update {
+    let Authorization { grant, app_key, id } = authorization;
+    let mut update = with_pair(Update::default(), grant, now)
+        .set_text("app_key", app_key)
+        .set_text("authorization_id", id)
         .release()
         .remove(&FAILURE)
         .remove(&["refresh_token_notice"]);
-    if let Some(app_key) = app_key {
-        update = update.set_text("app_key", app_key);
+    if grant.refresh_token.is_none() {
+        update = update.remove(&["refresh_token"]);
     }
+    if grant.refresh_expires_at.is_none() {
+        update = update.remove(&["refresh_token_expires_at"]);
+    }
+    for (name, value) in seller_texts(grant) {
+        update = match value {
+            Some(value) => update.set_text(name, value),
+            None => update.remove(&[name]),
+        };
+    }
+    update = match &grant.seller.granted_scopes {
+        Some(scopes) => update.set_list("granted_scopes", scopes.iter().cloned()),
+        None => update.remove(&["granted_scopes"]),
+    };
     // A status of the user's own stays; a mark of this function's is lifted.
-    match row.map(|row| &row.candidate.status) {
-        Some(Status::Other(status)) if !status.is_empty() => update = update.only_if("status", Some(status)),
-        Some(status) if !status.as_str().is_empty() => {
-            update =
-                update.only_if("status", Some(status.as_str())).set_text("status", Status::Active.as_str());
-        }
-        _ => update = update.set_text("status", Status::Active.as_str()),
+    let status = row.map(|row| row.candidate.status.as_str()).filter(|status| !status.is_empty());
+    if !matches!(row.map(|row| &row.candidate.status), Some(Status::Other(own)) if !own.is_empty()) {
+        update = update.set_text("status", Status::Active.as_str());
     }
-    match row.and_then(|row| row.open_id.as_deref()) {
-        Some(open_id) => update.only_if("open_id", Some(open_id)),
-        None => update,
-    }
+    update
+        .only_if("status", status)
+        .only_if("open_id", row.and_then(|row| row.open_id.as_deref()))
+        .only_if("authorization_id", row.and_then(|row| row.authorization_id.as_deref()))
 }
 
 fn held_by(attempt_id: &str) -> Update {
@@ -143,7 +173,7 @@ fn unchanged(row: &Candidate) -> Update {
         .only_if("lock_owner", row.lease.as_ref().map(|lease| lease.owner.as_str()))
 }
 
-/// The credential attributes of a grant. What TikTok did not send stays, except the old expiry of the access token.
+/// The token pair of a grant, as far as TikTok sent it.
 fn with_pair(update: Update, grant: &Grant, now: DateTime<Utc>) -> Update {
     let mut update = update
         .set_text("access_token", grant.access_token.expose())
@@ -162,19 +192,11 @@ fn with_pair(update: Update, grant: &Grant, now: DateTime<Utc>) -> Update {
 }
 
 /// What TikTok says of the seller.
-fn with_seller(mut update: Update, grant: &Grant) -> Update {
+fn seller_texts(grant: &Grant) -> [(&'static str, Option<&str>); 3] {
     let seller = &grant.seller;
-    if let Some(open_id) = &seller.open_id {
-        update = update.set_text("open_id", open_id);
-    }
-    if let Some(name) = &seller.name {
-        update = update.set_text("seller_name", name);
-    }
-    if let Some(region) = &seller.base_region {
-        update = update.set_text("seller_base_region", region);
-    }
-    if let Some(scopes) = &seller.granted_scopes {
-        update = update.set_list("granted_scopes", scopes.iter().cloned());
-    }
-    update
+    [
+        ("open_id", seller.open_id.as_deref()),
+        ("seller_name", seller.name.as_deref()),
+        ("seller_base_region", seller.base_region.as_deref()),
+    ]
 }
