@@ -15,7 +15,7 @@ use crate::{
     refresh::{Attempt, Refresher, RunContext},
     response::{VerifyReport, VerifyResponse, VerifyResults},
     services::Services,
-    tiktok::ApiError,
+    tiktok::{ApiError, CallError},
 };
 use chrono::{DateTime, Utc};
 use futures_util::{StreamExt, stream};
@@ -192,6 +192,11 @@ fn no_token(reason: &'static str, message: impl Into<String>) -> TokenError {
     TokenError::NoToken { reason, message: message.into(), code: None }
 }
 
+/// Whether a call failed for the app's credentials: TikTok refuses them, or what was signed with them.
+fn is_about_the_app(error: &ApiError) -> bool {
+    matches!(error, ApiError::Signature { .. } | ApiError::Call(CallError::Misconfigured { .. }))
+}
+
 impl TokenSource {
     async fn new(
         services: &Arc<Services>,
@@ -231,14 +236,35 @@ impl TokenSource {
         Fut: Future<Output = Result<T, ApiError>>,
     {
         if let Some(token) = self.stored_if_valid(&row).await? {
-            match call(self.app(&row).await?, token).await {
+            match self.call_once(&row, token, &call).await {
                 Ok(value) => return Ok(Fresh { value, was_refreshed: false }),
-                Err(ApiError::Token { .. }) => {}
-                Err(error) => return Err(error.into()),
+                Err(TokenError::Call(ApiError::Token { .. })) => {}
+                Err(error) => return Err(error),
             }
         }
         let token = self.refreshed(row.clone()).await?;
-        Ok(Fresh { value: call(self.app(&row).await?, token).await?, was_refreshed: true })
+        Ok(Fresh { value: self.call_once(&row, token, &call).await?, was_refreshed: true })
+    }
+
+    /// Makes a call; with the secret's other versions if TikTok refuses the app or the signature.
+    async fn call_once<T, F, Fut>(
+        &self,
+        row: &Candidate,
+        token: AccessToken,
+        call: &F,
+    ) -> Result<T, TokenError>
+    where
+        F: Fn(AppCredentials, AccessToken) -> Fut,
+        Fut: Future<Output = Result<T, ApiError>>,
+    {
+        let app = self.app(row).await?;
+        let result = call(app.clone(), token.clone()).await;
+        if !result.as_ref().is_err_and(is_about_the_app) {
+            return Ok(result?);
+        }
+        let retry = |app: Arc<AppCredentials>| call((*app).clone(), token.clone());
+        let retried = self.refresher.with_other_secrets(&app, row, retry, is_about_the_app).await;
+        Ok(retried.map_or(result, |(_, retried)| retried)?)
     }
 
     /// The row's app, once the rate limiter lets it be called.

@@ -73,8 +73,8 @@ pub struct TikTokStandIn {
 struct Inner {
     apps: Vec<AppCredentials>,
     sellers: BTreeMap<String, Seller>,
-    /// Which seller an auth code lets in; a code works once.
-    codes: HashMap<String, String>,
+    /// Which seller an auth code lets in, and how its exchange is answered; a code works once.
+    codes: HashMap<String, (String, Behaviour)>,
     /// Which seller a refresh token belongs to. A token that is not here is "not found".
     live: HashMap<String, String>,
     single_use: bool,
@@ -118,10 +118,15 @@ impl TikTokStandIn {
 
     /// Has a seller authorize the app; the code that TikTok would give the seller's browser.
     pub fn auth_code(&self, open_id: &str, name: &str) -> String {
+        self.auth_code_with(open_id, name, Behaviour::Normal)
+    }
+
+    /// As [`auth_code`](Self::auth_code), for an exchange that [`Behaviour::With`] changes the response of.
+    pub fn auth_code_with(&self, open_id: &str, name: &str, behaviour: Behaviour) -> String {
         let code = format!("TTC_{}", uuid::Uuid::new_v4().simple());
         let mut inner = self.lock();
         name.clone_into(&mut inner.sellers.entry(open_id.into()).or_default().name);
-        inner.codes.insert(code.clone(), open_id.into());
+        inner.codes.insert(code.clone(), (open_id.into(), behaviour));
         code
     }
 
@@ -321,12 +326,15 @@ impl TikTokStandIn {
         }
         let pair = {
             let mut inner = self.lock();
-            inner.codes.remove(code).map(|open_id| (inner.issue(&open_id, true), open_id))
+            inner
+                .codes
+                .remove(code)
+                .map(|(open_id, behaviour)| (inner.issue(&open_id, true), open_id, behaviour))
         };
         match pair {
             None => error(36_004_004, "invalid auth code"),
-            Some((pair, open_id)) => {
-                axum::Json(self.told(&open_id, &pair, &Behaviour::Normal)).into_response()
+            Some((pair, open_id, behaviour)) => {
+                axum::Json(self.told(&open_id, &pair, &behaviour)).into_response()
             }
         }
     }

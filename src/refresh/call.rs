@@ -4,6 +4,7 @@ use super::{Leased, Refresher};
 use crate::{
     domain::{
         grant::Grant,
+        integration::Candidate,
         secret::{AppCredentials, RefreshToken},
     },
     tiktok::CallError,
@@ -11,6 +12,7 @@ use crate::{
 use backon::{ExponentialBuilder, Retryable};
 use chrono::TimeDelta;
 use std::{
+    future::Future,
     sync::{
         Arc, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -49,9 +51,16 @@ impl Refresher {
         mut leased: Leased,
         mut app: Arc<AppCredentials>,
     ) -> (Leased, Result<Grant, CallError>) {
-        let mut result = self.call_with_retries(&app, &leased, true).await;
+        let mut result = self.call_with_retries(app.clone(), &leased.sent, true).await;
         if let Err(CallError::Misconfigured { .. }) = result
-            && let Some((other, its_result)) = self.call_with_other_secrets(&app, &leased).await
+            && let Some((other, its_result)) = self
+                .with_other_secrets(
+                    &app,
+                    &leased.row.candidate,
+                    |app| self.call_with_retries(app, &leased.sent, false),
+                    |error| matches!(error, CallError::Misconfigured { .. } | CallError::NotConnected { .. }),
+                )
+                .await
         {
             (app, result) = (other, its_result);
         }
@@ -71,18 +80,23 @@ impl Refresher {
     }
 
     /// Tries the other secrets of an app that TikTok refused: somebody may be rotating it. Once per run and app; a secret that
-    /// TikTok accepts serves the rest of the run.
-    async fn call_with_other_secrets(
+    /// TikTok accepts serves the rest of the run. `is_refused` tells from a call's error that its secret is not accepted.
+    pub(crate) async fn with_other_secrets<T, E, Fut>(
         &self,
         refused: &AppCredentials,
-        leased: &Leased,
-    ) -> Option<(Arc<AppCredentials>, Result<Grant, CallError>)> {
-        // Held during the calls, so that the other refused refreshes wait for their result.
+        row: &Candidate,
+        call: impl Fn(Arc<AppCredentials>) -> Fut,
+        is_refused: impl Fn(&E) -> bool,
+    ) -> Option<(Arc<AppCredentials>, Result<T, E>)>
+    where
+        Fut: Future<Output = Result<T, E>>,
+    {
+        // Held during the calls, so that the other refused calls wait for their result.
         let mut tried = self.tried_other_secrets.lock().await;
-        let in_use = self.app(&leased.row.candidate)?;
+        let in_use = self.app(row)?;
         if !in_use.app_secret.is_same_as(&refused.app_secret) {
             drop(tried);
-            let result = self.call_with_retries(&in_use, leased, false).await;
+            let result = call(in_use.clone()).await;
             return Some((in_use, result));
         }
         if !tried.insert(refused.app_key.clone()) {
@@ -93,8 +107,8 @@ impl Refresher {
             Vec::new()
         });
         for other in others {
-            let result = self.call_with_retries(&other, leased, false).await;
-            if !matches!(result, Err(CallError::Misconfigured { .. } | CallError::NotConnected { .. })) {
+            let result = call(other.clone()).await;
+            if !result.as_ref().is_err_and(&is_refused) {
                 warn!(app_key = other.app_key, "TikTok accepts another version of the app's secret");
                 let mut apps = self.apps.write().unwrap_or_else(PoisonError::into_inner);
                 *apps = Arc::new(apps.with(&other));
@@ -107,14 +121,14 @@ impl Refresher {
 
     async fn call_with_retries(
         &self,
-        app: &AppCredentials,
-        leased: &Leased,
+        app: Arc<AppCredentials>,
+        sent: &RefreshToken,
         mut has_waited: bool,
     ) -> Result<Grant, CallError> {
         let backoff = ExponentialBuilder::new()
             .with_min_delay(self.services.retry_policy.call_backoff)
             .with_max_times(2);
-        (|| self.call_once(app, &leased.sent, std::mem::take(&mut has_waited)))
+        (|| self.call_once(&app, sent, std::mem::take(&mut has_waited)))
             .retry(backoff)
             .when(|error| error.may_be_retried() && self.has_time_for_a_call() && self.retry_budget.take())
             .adjust(|error, delay| {

@@ -5,6 +5,7 @@
 #![allow(unreachable_pub, reason = "nothing is reachable in a test binary")]
 
 mod architecture;
+mod authorizations;
 mod bad_nights;
 mod bad_surroundings;
 mod calls;

@@ -1,5 +1,5 @@
-//! DynamoDB's attributes into rows. A row that cannot be read is named, with the attribute, what was found in its
-//! place and what was expected: never the value, which may be a token.
+//! Converts DynamoDB items into rows. The error for a malformed row names the attribute and its type, never its value, which
+//! may be a token.
 
 use crate::domain::{
     integration::{Candidate, Integration, IntegrationKey, Lease, Notice, Status, UnixTime},
@@ -9,24 +9,24 @@ use crate::domain::{
 use aws_sdk_dynamodb::types::AttributeValue;
 use std::collections::HashMap;
 
-/// One item as the SDK gives it.
+/// An item, as the SDK returns it.
 pub(crate) type Item = HashMap<String, AttributeValue>;
 
-/// What a row lacks or garbles.
+/// A row with a missing or malformed attribute.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{attribute} is {found}, expected {expected}")]
 pub struct MalformedRow {
-    /// Which row.
+    /// The row's key.
     pub key: IntegrationKey,
-    /// Which attribute.
+    /// The attribute's name.
     pub attribute: &'static str,
-    /// The shape of what is there.
+    /// The attribute's actual type, or `missing`.
     pub found: &'static str,
-    /// What should be there.
+    /// What the attribute must be.
     pub expected: &'static str,
 }
 
-/// The key of an item. The table's schema sees to it that both are there.
+/// The key of an item. The table's schema guarantees that both attributes exist.
 pub(crate) fn key_of(item: &Item) -> IntegrationKey {
     let text = |name: &str| match item.get(name) {
         Some(AttributeValue::S(text) | AttributeValue::N(text)) => String::from(text),
@@ -35,71 +35,73 @@ pub(crate) fn key_of(item: &Item) -> IntegrationKey {
     IntegrationKey { team_id: text("team_id"), integration_id: text("integration_id") }
 }
 
+/// Reads the attributes that a scan needs.
 pub(crate) fn candidate(item: &Item) -> Result<Candidate, MalformedRow> {
     let row = Reader { item };
-    let status = row.text("status", "a string such as \"active\"")?;
-    let Some(status) = status else { return Err(row.malformed("status", "a string such as \"active\"")) };
+    let expected = "a string such as \"active\"";
+    let status = row.text("status", expected)?.ok_or_else(|| row.malformed("status", expected))?;
     Ok(Candidate {
         key: key_of(item),
         status: Status::parse(status),
         app_key: row.text("app_key", "a string, or no such attribute")?.map(String::from),
         access_expires_at: row.time("access_token_expires_at")?,
         refresh_expires_at: row.time("refresh_token_expires_at")?,
-        lease: row.time("lock_expires_at")?.map(|at| row.lease_until(at)),
+        lease: row.time("lock_expires_at")?.map(|at| row.lease_expiring_at(at)),
         notice: row.notice(),
     })
 }
 
+/// Reads a whole row, including its tokens.
 pub(crate) fn integration(item: &Item) -> Result<Integration, MalformedRow> {
     let row = Reader { item };
     Ok(Integration {
         candidate: candidate(item)?,
         access_token: row.text("access_token", "a string")?.map(|text| AccessToken::from(text.to_owned())),
         refresh_token: row.text("refresh_token", "a string")?.map(|text| RefreshToken::from(text.to_owned())),
-        open_id: row.loose_text("open_id"),
-        authorization_id: row.loose_text("authorization_id"),
+        open_id: row.text_or_none("open_id"),
+        authorization_id: row.text_or_none("authorization_id"),
         consecutive_failures: row.failures(),
-        last_refreshed_at: row.loose_time("last_refreshed_at"),
-        error_at: row.loose_time("error_at"),
+        last_refreshed_at: row.time_or_none("last_refreshed_at"),
+        error_at: row.time_or_none("error_at"),
     })
 }
 
-/// A row as the status report sees it.
+/// Reads the attributes that the status report needs.
 pub(crate) fn report_row(item: &Item) -> Result<ReportRow, MalformedRow> {
     let row = Reader { item };
     Ok(ReportRow {
         candidate: candidate(item)?,
-        open_id: row.loose_text("open_id"),
-        seller_name: row.loose_text("seller_name"),
-        last_refreshed_at: row.loose_time("last_refreshed_at"),
-        error_code: row.loose_text("error_code"),
-        error_message: row.loose_text("error_message"),
-        error_at: row.loose_time("error_at"),
+        open_id: row.text_or_none("open_id"),
+        seller_name: row.text_or_none("seller_name"),
+        last_refreshed_at: row.time_or_none("last_refreshed_at"),
+        error_code: row.text_or_none("error_code"),
+        error_message: row.text_or_none("error_message"),
+        error_at: row.time_or_none("error_at"),
         consecutive_failures: row.failures(),
     })
 }
 
-/// Reads what can be read: whatever is garbled counts as absent. For a row that changed in mid-flight, where a
-/// token in hand matters more than what somebody wrote beside the old one.
+/// Reads a whole row and treats malformed attributes as missing. For a row that changed during its refresh: saving the new
+/// token pair matters more than another writer's mistake.
 pub(crate) fn leniently(item: &Item) -> Integration {
     let row = Reader { item };
     Integration {
         candidate: Candidate {
             key: key_of(item),
-            status: Status::parse(&row.loose_text("status").unwrap_or_default()),
-            app_key: row.loose_text("app_key").map(String::from),
-            access_expires_at: row.loose_time("access_token_expires_at"),
-            refresh_expires_at: row.loose_time("refresh_token_expires_at"),
-            lease: row.loose_time("lock_expires_at").map(|at| row.lease_until(at)),
+            status: Status::parse(&row.text_or_none("status").unwrap_or_default()),
+            app_key: row.text_or_none("app_key"),
+            access_expires_at: row.time_or_none("access_token_expires_at"),
+            refresh_expires_at: row.time_or_none("refresh_token_expires_at"),
+            lease: row.time_or_none("lock_expires_at").map(|at| row.lease_expiring_at(at)),
             notice: row.notice(),
         },
-        access_token: row.loose_text("access_token").map(AccessToken::from),
-        refresh_token: row.loose_text("refresh_token").map(RefreshToken::from),
-        open_id: row.loose_text("open_id"),
-        authorization_id: row.loose_text("authorization_id"),
+        access_token: row.text_or_none("access_token").map(AccessToken::from),
+        refresh_token: row.text_or_none("refresh_token").map(RefreshToken::from),
+        open_id: row.text_or_none("open_id"),
+        authorization_id: row.text_or_none("authorization_id"),
         consecutive_failures: row.failures(),
-        last_refreshed_at: row.loose_time("last_refreshed_at"),
-        error_at: row.loose_time("error_at"),
+        last_refreshed_at: row.time_or_none("last_refreshed_at"),
+        error_at: row.time_or_none("error_at"),
     }
 }
 
@@ -108,7 +110,7 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// A string; an empty one is as good as none.
+    /// A string. An empty one, or NULL as some libraries write it, counts as missing.
     fn text(&self, name: &'static str, expected: &'static str) -> Result<Option<&'a str>, MalformedRow> {
         match self.item.get(name) {
             None | Some(AttributeValue::Null(_)) => Ok(None),
@@ -117,29 +119,30 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn loose_text(&self, name: &'static str) -> Option<String> {
+    fn text_or_none(&self, name: &'static str) -> Option<String> {
         self.text(name, "").ok().flatten().map(ToOwned::to_owned)
     }
 
-    fn lease_until(&self, expires_at: UnixTime) -> Lease {
-        Lease { owner: self.loose_text("lock_owner").unwrap_or_default(), expires_at }
+    fn lease_expiring_at(&self, expires_at: UnixTime) -> Lease {
+        Lease { owner: self.text_or_none("lock_owner").unwrap_or_default(), expires_at }
     }
 
+    /// The number of failures since the last success, at least 0.
     fn failures(&self) -> i64 {
-        self.loose_time("consecutive_failures").map_or(0, |number| number.0.max(0))
+        self.time_or_none("consecutive_failures").map_or(0, |number| number.0.max(0))
     }
 
-    fn loose_time(&self, name: &'static str) -> Option<UnixTime> {
+    fn time_or_none(&self, name: &'static str) -> Option<UnixTime> {
         self.time(name).ok().flatten()
     }
 
     fn notice(&self) -> Option<Notice> {
-        self.loose_text("refresh_token_notice").and_then(|text| Notice::parse(&text))
+        self.text_or_none("refresh_token_notice").and_then(|text| Notice::parse(&text))
     }
 
-    /// A whole number. DynamoDB's numbers reach further than `i64` and have fractions: what is too large is the
-    /// largest, and a fraction counts up, so that comparisons come out as DynamoDB's own do.
-    #[expect(clippy::cast_possible_truncation, reason = "saturates, as it should")]
+    /// A time in Unix seconds, or a counter. DynamoDB's numbers exceed `i64` and have fractions. They saturate and round up,
+    /// so that comparisons give the same results as DynamoDB's own.
+    #[expect(clippy::cast_possible_truncation, reason = "the cast saturates")]
     fn time(&self, name: &'static str) -> Result<Option<UnixTime>, MalformedRow> {
         match self.item.get(name) {
             None | Some(AttributeValue::Null(_)) => Ok(None),
@@ -190,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_garbled_attribute_is_named_by_its_shape_and_never_by_its_value() {
+    fn the_error_names_a_malformed_attribute_and_its_type_and_never_its_value() {
         let cases = [
             (
                 "access_token_expires_at",
@@ -205,14 +208,14 @@ mod tests {
             ("status", s(""), "status is an empty string, expected a string such as \"active\""),
             (
                 "app_key",
-                AttributeValue::Null(true),
-                "app_key is null, expected a string, or no such attribute",
+                AttributeValue::L(Vec::new()),
+                "app_key is a list, expected a string, or no such attribute",
             ),
             ("refresh_token", AttributeValue::N("5".into()), "refresh_token is a number, expected a string"),
         ];
-        for (name, value, said) in cases {
+        for (name, value, message) in cases {
             let error = integration(&item(&[(name, value)])).unwrap_err();
-            assert_eq!(error.to_string(), said);
+            assert_eq!(error.to_string(), message);
             assert_eq!(error.key.integration_id, "7");
         }
         let mut no_status = item(&[]);
@@ -221,7 +224,29 @@ mod tests {
     }
 
     #[test]
-    fn numbers_beyond_i64_saturate_and_fractions_count_up() {
+    fn a_null_attribute_is_the_same_as_an_absent_one() {
+        for name in [
+            "app_key",
+            "access_token",
+            "refresh_token",
+            "access_token_expires_at",
+            "refresh_token_expires_at",
+            "lock_owner",
+            "lock_expires_at",
+            "open_id",
+            "authorization_id",
+            "refresh_token_notice",
+            "last_refreshed_at",
+            "error_at",
+            "consecutive_failures",
+        ] {
+            let null = integration(&item(&[(name, AttributeValue::Null(true))])).unwrap();
+            assert_eq!(format!("{null:?}"), format!("{:?}", integration(&item(&[])).unwrap()), "{name}");
+        }
+    }
+
+    #[test]
+    fn numbers_beyond_i64_saturate_and_fractions_round_up() {
         assert_eq!(expiry("4841467787"), Some(UnixTime(4_841_467_787)));
         assert_eq!(expiry("1E+120"), Some(UnixTime(i64::MAX)));
         assert_eq!(expiry("-1E+120"), Some(UnixTime(i64::MIN)));
@@ -230,7 +255,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_row_panics(name in "status|app_key|access_token_expires_at|refresh_token|lock_expires_at", kind in 0..6, text in "\\PC{0,20}") {
+        fn no_attribute_panics_and_an_error_names_it(name in "status|app_key|access_token_expires_at|refresh_token|lock_expires_at", kind in 0..6, text in "\\PC{0,20}") {
             let value = match kind {
                 0 => s(&text),
                 1 => AttributeValue::N(text.clone()),

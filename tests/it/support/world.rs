@@ -142,6 +142,13 @@ impl World {
         function(&self.settings, &self.aws, &self.clock, &self.emitted).await
     }
 
+    /// Another warm environment, with another time-out of TikTok's.
+    pub async fn function_with_call_timeout(&self, timeout: &str) -> Arc<Function> {
+        let mut settings = self.settings.clone();
+        settings.insert("TIKTOK_TIMEOUT", timeout.into());
+        function(&settings, &self.aws, &self.clock, &self.emitted).await
+    }
+
     /// One of the world's settings.
     pub fn setting(&self, name: &str) -> String {
         self.settings[name].clone()
@@ -279,6 +286,14 @@ impl World {
     pub async fn write(&self, shop: &Shop, attributes: &[(&str, AttributeValue)]) {
         let mut item = self.row(shop).await;
         item.extend(attributes.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
+        let put = self.table.put_item().table_name(TABLE).set_item(Some(item.into_iter().collect()));
+        put.send().await.unwrap();
+    }
+
+    /// Somebody else removes an attribute of a row.
+    pub async fn remove(&self, shop: &Shop, name: &str) {
+        let mut item = self.row(shop).await;
+        item.remove(name);
         let put = self.table.put_item().table_name(TABLE).set_item(Some(item.into_iter().collect()));
         put.send().await.unwrap();
     }
