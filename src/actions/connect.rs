@@ -25,6 +25,9 @@ use chrono::{DateTime, TimeDelta, Utc};
 use std::{sync::Arc, time::Duration};
 use tracing::{Instrument, error, info, warn};
 
+/// So many conflicts are resolved even after the deadline.
+const SOME_CONFLICTS: u32 = 10;
+
 /// Why an integration could not be connected.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
@@ -172,7 +175,7 @@ async fn store(
     deadline: DateTime<Utc>,
 ) -> Result<&'static str, ConnectError> {
     let first_generation = row.as_ref().and_then(|row| row.authorization_id.clone());
-    loop {
+    for conflicts in 0.. {
         // A row without a known seller goes to the first connect that writes it.
         let is_taken = row.as_ref().is_some_and(|row| row.authorization_id != first_generation);
         let is_same_seller = is_same_seller(row.as_ref(), new.grant, is_taken);
@@ -203,11 +206,12 @@ async fn store(
             Err(Conflict::Changed(stored)) if stored.authorization_id.as_deref() == Some(new.id) => {
                 return Ok(outcome);
             }
-            Err(_) if services.clock.now() >= last_second(deadline) => return Err(ConnectError::Contended),
+            Err(_) if conflicts > SOME_CONFLICTS && services.clock.now() >= last_second(deadline) => break,
             Err(Conflict::Changed(stored)) => row = Some(*stored),
             Err(Conflict::Deleted) => row = None,
         }
     }
+    Err(ConnectError::Contended)
 }
 
 /// Whether the grant belongs to the row's seller. A row without a known seller is anybody's, unless another connect `is_taken`
