@@ -1,52 +1,49 @@
-//! What the open API's refusals mean. Code and message together decide; a bare 401 does not mean that a token has
-//! expired.
+//! Classifies the errors of TikTok's open API by code and message. A bare HTTP 401 does not mean that a token has expired.
 
 use super::CallError;
 
-/// A call of the open API that failed. No variant holds a URL, a token or a secret.
+/// A failed call to the open API. No variant holds a URL, a token or a secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ApiError {
-    /// The access token has expired or is not known: a refresh may help, and nothing else calls for one.
-    #[error("TikTok does not take the access token: it answered {code} {message:?}")]
+    /// The access token has expired or is unknown. This is the only error that a refresh may resolve.
+    #[error("TikTok rejects the access token: {code} {message:?}")]
     Token {
-        /// TikTok's code.
+        /// TikTok's error code.
         code: i64,
-        /// TikTok's words.
+        /// TikTok's message.
         message: String,
     },
-    /// The token is fine; the seller has not granted this.
-    #[error("the seller has not granted this: TikTok answered {code} {message:?}")]
+    /// The access token is valid, but the seller has not granted the scope.
+    #[error("the seller has not granted the scope for this call: {code} {message:?}")]
     Scope {
-        /// TikTok's code.
+        /// TikTok's error code.
         code: i64,
-        /// TikTok's words.
+        /// TikTok's message.
         message: String,
     },
-    /// The request was not signed as TikTok expects: often a wrong app secret, or a clock that is off.
-    #[error(
-        "TikTok does not take the signature: it answered {code} {message:?}; check the app secret and the clock"
-    )]
+    /// The signature or its timestamp is invalid, often because of a wrong app secret or clock.
+    #[error("TikTok rejects the request's signature: {code} {message:?}; check the app secret and the clock")]
     Signature {
-        /// TikTok's code.
+        /// TikTok's error code.
         code: i64,
-        /// TikTok's words.
+        /// TikTok's message.
         message: String,
     },
-    /// The token is another shop's, or the shop or its seller is inactive.
-    #[error("TikTok does not open this shop: it answered {code} {message:?}")]
+    /// The access token belongs to another shop, or the shop or its seller is inactive.
+    #[error("TikTok denies access to the shop: {code} {message:?}")]
     Shop {
-        /// TikTok's code.
+        /// TikTok's error code.
         code: i64,
-        /// TikTok's words.
+        /// TikTok's message.
         message: String,
     },
-    /// Anything else: of the app, of TikTok, or of the way there.
+    /// Any other error: of the app, of TikTok, or of the network.
     #[error(transparent)]
     Call(CallError),
 }
 
 impl ApiError {
-    /// The `reason` of an answer.
+    /// The `reason` in the response.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Token { .. } => "token_rejected",
@@ -57,7 +54,7 @@ impl ApiError {
         }
     }
 
-    /// TikTok's code, where it gave one.
+    /// TikTok's error code or the HTTP status, if TikTok responded.
     pub fn code(&self) -> Option<i64> {
         match self {
             Self::Token { code, .. }
@@ -75,15 +72,15 @@ impl ApiError {
             }
             _ => return Self::Call(error),
         };
-        let words = message.to_lowercase();
+        let lower = message.to_lowercase();
         match code {
             105_002 => Self::Token { code, message },
             105_005 => Self::Scope { code, message },
             106_001 => Self::Signature { code, message },
             101_000 | 36_009_043 | 36_009_044 => Self::Shop { code, message },
-            // One code for about eleven things.
-            36_009_004 if words.contains("token") => Self::Token { code, message },
-            36_009_004 if words.contains("sign") || words.contains("timestamp") => {
+            // This code stands for about eleven different errors.
+            36_009_004 if lower.contains("token") => Self::Token { code, message },
+            36_009_004 if lower.contains("sign") || lower.contains("timestamp") => {
                 Self::Signature { code, message }
             }
             _ => Self::Call(error),
@@ -96,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_token_error_calls_for_a_refresh() {
+    fn code_and_message_classify_an_error() {
         let of =
             |code, message: &str| ApiError::of(CallError::Refused { code, message: message.into() }).reason();
         assert_eq!(of(105_002, "access token is expired"), "token_rejected");

@@ -1,75 +1,75 @@
-//! What can go wrong with a call to TikTok, and what each failure means for the row, the app and the run.
+//! The errors of a call to TikTok, and what each means for the row, the app and the run.
 
 use crate::domain::circuit_breaker::CallOutcome;
 use std::time::Duration;
 use url::form_urlencoded;
 
-/// How much of TikTok's words is kept, in characters.
+/// The maximum length of TikTok's message in an error, in characters.
 const MAX_MESSAGE: usize = 200;
 
-/// A refresh that yielded no token. No variant holds a URL, a token or a secret.
+/// A failed call to TikTok. No variant holds a URL, a token or a secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
-    /// Nothing was sent.
-    #[error("no connection to TikTok: {message}; nothing was sent")]
+    /// There was no connection, so TikTok received no request.
+    #[error("no connection to TikTok: {message}; no request was sent")]
     NotConnected {
-        /// What the connection failed with.
+        /// Why the connection failed.
         message: String,
     },
-    /// TikTok asks to come back later (HTTP 429, or a code for it).
-    #[error("TikTok is busy: it answered {code} {message:?}")]
+    /// TikTok is limiting the rate of requests: HTTP 429, or a code for it.
+    #[error("TikTok is busy: {code} {message:?}")]
     Busy {
-        /// TikTok's code, or the HTTP status.
+        /// TikTok's error code, or the HTTP status.
         code: i64,
-        /// TikTok's words.
+        /// TikTok's message.
         message: String,
-        /// How long TikTok asks to wait.
+        /// The response's `Retry-After`.
         retry_after: Option<Duration>,
     },
-    /// TikTok's own trouble (HTTP 5xx, or a code for it).
-    #[error("TikTok has trouble of its own: it answered {code} {message:?}")]
+    /// TikTok failed internally: HTTP 5xx, or a code for it.
+    #[error("TikTok has an internal error: {code} {message:?}")]
     ServerError {
-        /// TikTok's code, or the HTTP status.
+        /// TikTok's error code, or the HTTP status.
         code: i64,
-        /// TikTok's words.
+        /// TikTok's message.
         message: String,
     },
-    /// The answer did not come, or could not be read: TikTok may or may not have acted.
-    #[error("no readable answer: {message}; TikTok may or may not have acted")]
+    /// The response was lost or is unreadable, so TikTok may or may not have redeemed the token.
+    #[error("no readable response: {message}; TikTok may or may not have acted")]
     Ambiguous {
-        /// What was wrong with the answer.
+        /// What is wrong with the response.
         message: String,
     },
-    /// The seller's authorization is gone.
-    #[error("the seller must connect again: TikTok answered {code} {message:?}")]
+    /// The seller's authorization has ended.
+    #[error("the seller must connect again: TikTok responded with {code} {message:?}")]
     Reauthorize {
-        /// TikTok's code.
+        /// TikTok's error code.
         code: i64,
-        /// TikTok's words.
+        /// TikTok's message.
         message: String,
     },
-    /// TikTok refuses the app's credentials or address.
+    /// TikTok refuses the app's credentials or IP address.
     #[error(
-        "TikTok refuses the app itself: it answered {code} {message:?}; check the app key, the app secret and the app's IP allow list"
+        "TikTok refuses the app itself: {code} {message:?}; check the app key, the app secret and the app's IP allow list"
     )]
     Misconfigured {
-        /// TikTok's code, or the HTTP status.
+        /// TikTok's error code, or the HTTP status.
         code: i64,
-        /// TikTok's words.
+        /// TikTok's message.
         message: String,
     },
     /// Any other code.
-    #[error("TikTok refused: it answered {code} {message:?}")]
+    #[error("TikTok refused the request: {code} {message:?}")]
     Refused {
-        /// TikTok's code, or the HTTP status.
+        /// TikTok's error code, or the HTTP status.
         code: i64,
-        /// TikTok's words.
+        /// TikTok's message.
         message: String,
     },
 }
 
 impl CallError {
-    /// TikTok's code, where it gave one.
+    /// TikTok's error code or the HTTP status, if TikTok responded.
     pub fn code(&self) -> Option<i64> {
         match self {
             Self::NotConnected { .. } | Self::Ambiguous { .. } => None,
@@ -81,7 +81,7 @@ impl CallError {
         }
     }
 
-    /// The `reason` of the answer and the row's `error_code`.
+    /// The `reason` in the response, which is also the row's `error_code`.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::NotConnected { .. } => "not_connected",
@@ -94,7 +94,7 @@ impl CallError {
         }
     }
 
-    /// Whether TikTok has certainly not redeemed the token, so that asking again can do no harm.
+    /// Whether TikTok has certainly not redeemed the token, so that a retry is safe.
     pub fn may_be_retried(&self) -> bool {
         match self {
             Self::NotConnected { .. } | Self::Busy { .. } => true,
@@ -106,7 +106,7 @@ impl CallError {
         }
     }
 
-    /// What the failure says of the app.
+    /// What the error says about the app, for its circuit breaker.
     pub fn call_outcome(&self) -> CallOutcome {
         match self {
             Self::Reauthorize { .. } => CallOutcome::Rejected,
@@ -119,7 +119,7 @@ impl CallError {
         }
     }
 
-    /// Takes `secrets`, which were sent, out of what came back, should TikTok ever repeat them; then cuts it.
+    /// Removes `secrets` from the message, in case TikTok repeats what the request contained. Then truncates the message.
     pub(super) fn cleaned(mut self, secrets: &[&str]) -> Self {
         let (Self::NotConnected { message }
         | Self::Busy { message, .. }
@@ -136,7 +136,7 @@ impl CallError {
         self
     }
 
-    /// How long TikTok asks to wait.
+    /// The response's `Retry-After`, if TikTok is busy.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Busy { retry_after, .. } => *retry_after,
@@ -145,29 +145,29 @@ impl CallError {
     }
 }
 
-/// Codes by which the open API says "too many requests".
+/// The open API's codes for "too many requests".
 const BUSY: [i64; 2] = [36_009_002, 36_009_037];
-/// Codes by which the open API says "internal error" and "time-out".
-const TROUBLE: [i64; 2] = [36_009_003, 36_009_007];
-/// "rt has expired" and "can not find related auth record": the only two permanent codes of the auth host.
+/// The open API's codes for "internal error" and "timeout".
+const SERVER_ERROR: [i64; 2] = [36_009_003, 36_009_007];
+/// "rt has expired" and "can not find related auth record": the authorization host's only two permanent codes.
 const REAUTHORIZE: [i64; 2] = [36_004_001, 36_004_005];
 
-/// The failure that the auth host's business code and message mean.
+/// Classifies a response by its business code and message.
 pub(super) fn of_code(code: i64, message: String, retry_after: Option<Duration>) -> CallError {
     if REAUTHORIZE.contains(&code) {
         CallError::Reauthorize { code, message }
-    } else if names_the_app(&message) {
+    } else if blames_the_app(&message) {
         CallError::Misconfigured { code, message }
     } else if BUSY.contains(&code) {
         CallError::Busy { code, message, retry_after }
-    } else if TROUBLE.contains(&code) {
+    } else if SERVER_ERROR.contains(&code) {
         CallError::ServerError { code, message }
     } else {
         CallError::Refused { code, message }
     }
 }
 
-/// The failure that a bare HTTP status means.
+/// Classifies a response by its HTTP status.
 pub(super) fn of_status(status: u16, message: String, retry_after: Option<Duration>) -> CallError {
     let code = i64::from(status);
     match status {
@@ -177,13 +177,14 @@ pub(super) fn of_status(status: u16, message: String, retry_after: Option<Durati
     }
 }
 
-/// Whether a message blames the app's key, secret or address. The auth host's codes for these are not public.
-fn names_the_app(message: &str) -> bool {
+/// Whether a message blames the app's key, secret or IP address. TikTok does not document the codes for these.
+fn blames_the_app(message: &str) -> bool {
     let plain: String = message.to_lowercase().chars().filter(|c| !matches!(c, '"' | '\'' | '`')).collect();
-    let names = |words: &[&str]| words.iter().any(|word| plain.contains(word));
-    let names_an_ip = plain.split(|c: char| !c.is_alphanumeric()).any(|word| word == "ip");
-    names(&["app_key", "app key", "appkey", "app_secret", "secret"])
-        || (names_an_ip && names(&["allow list", "allowlist", "allow-list", "whitelist", "white list"]))
+    let contains_any = |words: &[&str]| words.iter().any(|word| plain.contains(word));
+    let mentions_ip = plain.split(|c: char| !c.is_alphanumeric()).any(|word| word == "ip");
+    contains_any(&["app_key", "app key", "appkey", "app_secret", "secret"])
+        || (mentions_ip
+            && contains_any(&["allow list", "allowlist", "allow-list", "whitelist", "white list"]))
 }
 
 #[cfg(test)]
@@ -191,7 +192,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_two_codes_send_the_seller_to_connect_again() {
+    fn only_two_codes_mean_that_the_seller_must_connect_again() {
         for code in [36_004_001, 36_004_005] {
             assert_eq!(of_code(code, "x".into(), None).call_outcome(), CallOutcome::Rejected);
         }
@@ -201,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn the_message_tells_a_wrong_app() {
+    fn the_message_shows_that_the_app_is_misconfigured() {
         for message in [
             "Invalid app_key",
             "the app key is wrong",
@@ -228,21 +229,21 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_that_comes_back_is_taken_out_before_the_message_is_cut() {
+    fn a_repeated_secret_is_removed_before_the_message_is_truncated() {
         let message = format!("{} app_secret=s3+cr/t or s3%2Bcr%2Ft", "x".repeat(MAX_MESSAGE - 15));
         let cleaned = of_code(1, message, None).cleaned(&["s3+cr/t", ""]).to_string();
         assert!(!cleaned.contains("s3") && cleaned.contains("app_secret=(h"), "{cleaned}");
     }
 
     #[test]
-    fn only_what_tiktok_cannot_have_acted_on_is_retried() {
-        let said = String::from;
-        assert!(of_status(429, said(""), None).may_be_retried());
-        assert!(of_code(36_009_002, said("rate limit"), None).may_be_retried());
-        assert!(CallError::NotConnected { message: said("refused") }.may_be_retried());
-        assert!(!CallError::Ambiguous { message: said("time-out") }.may_be_retried());
+    fn only_calls_on_which_tiktok_cannot_have_acted_are_retried() {
+        let message = String::from;
+        assert!(of_status(429, message(""), None).may_be_retried());
+        assert!(of_code(36_009_002, message("rate limit"), None).may_be_retried());
+        assert!(CallError::NotConnected { message: message("refused") }.may_be_retried());
+        assert!(!CallError::Ambiguous { message: message("timeout") }.may_be_retried());
         for status in [302, 400, 401, 404, 500, 503] {
-            assert!(!of_status(status, said(""), None).may_be_retried(), "{status}");
+            assert!(!of_status(status, message(""), None).may_be_retried(), "{status}");
         }
     }
 }

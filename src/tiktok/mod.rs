@@ -1,5 +1,5 @@
-//! TikTok Shop's authorization API. The credentials travel in the URL (the provider's choice), so no URL leaves
-//! this module: not in an error, not in a log.
+//! The client for TikTok Shop's authorization host and open API. TikTok takes credentials in the URL's query, so no URL leaves
+//! this module, not even in an error or a log.
 
 mod api_error;
 mod error;
@@ -25,20 +25,20 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::OnceCell;
 use url::Url;
 
-/// The largest answer that is read, in bytes. Real ones have about 1 KB.
+/// The maximum size of a response's body, in bytes. Real ones have about 1 KB.
 const MAX_BODY: usize = 64 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// Shorter than the idle time after which load balancers close a connection.
+/// Shorter than the idle timeout of common load balancers.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
-/// No `Retry-After` is followed for longer.
+/// The longest `Retry-After` that the client respects.
 const MAX_RETRY_AFTER: Duration = Duration::from_mins(1);
 const SHOPS_PATH: &str = "/authorization/202309/shops";
 
-/// A client of TikTok Shop's authorization host and open API.
+/// A client for TikTok Shop's authorization host and open API.
 #[derive(Clone, Debug)]
 pub struct TikTok {
-    /// One for both hosts, made when it is first needed: making it reads the machine's root certificates, which is most
-    /// of a cold start, and many an invocation asks TikTok nothing.
+    /// The HTTP client for both hosts, built on first use. Building it reads the system's root certificates, which takes most
+    /// of a cold start, and many invocations do not call TikTok.
     http: Arc<OnceCell<Client>>,
     auth_url: Url,
     api_url: Url,
@@ -46,26 +46,26 @@ pub struct TikTok {
 }
 
 impl TikTok {
-    /// A client whose every call takes at most `timeout`, from connecting to the last byte.
+    /// A client whose calls take at most `timeout` each, from connecting to the last byte of the response.
     pub fn new(auth_url: &Url, api_url: &Url, timeout: Duration) -> Self {
         Self { http: Arc::default(), auth_url: auth_url.clone(), api_url: api_url.clone(), timeout }
     }
 
-    /// Does ahead what the first call would have to wait for. A failure is left to that call to tell.
+    /// Builds the HTTP client, so that the first call does not wait for it. If this fails, the first call returns the error.
     pub async fn make_ready(&self) {
         self.http().await.ok();
     }
 
     async fn http(&self) -> Result<&Client, CallError> {
         let make = async || {
-            // A second lock: the settings let plain HTTP through to this machine alone.
+            // A second safeguard: the settings already allow plain HTTP only for loopback URLs.
             let is_local = is_loopback(&self.auth_url) || is_loopback(&self.api_url);
             client(!is_local, self.timeout)
         };
         self.http.get_or_try_init(make).await
     }
 
-    /// Redeems `sent` for a new pair: `GET /api/v2/token/refresh`. A POST would be answered with 404.
+    /// Redeems a refresh token for a new token pair: `GET /api/v2/token/refresh`. TikTok answers a POST with 404.
     ///
     /// # Errors
     /// A classified [`CallError`].
@@ -73,7 +73,7 @@ impl TikTok {
         self.token("refresh", app, [("refresh_token", sent.expose()), ("grant_type", "refresh_token")]).await
     }
 
-    /// Exchanges a seller's auth code for the first pair: `GET /api/v2/token/get`.
+    /// Exchanges an auth code for a seller's first token pair: `GET /api/v2/token/get`.
     ///
     /// # Errors
     /// A classified [`CallError`].
@@ -91,13 +91,13 @@ impl TikTok {
         url.set_path(&format!("/api/v2/token/{method}"));
         let app_secret = app.app_secret.expose();
         let query = [("app_key", app.app_key.as_str()), ("app_secret", app_secret), secret, grant_type];
-        let answer = exchange(self.http().await?.get(url).query(&query)).await?;
-        parse(answer.status, answer.retry_after, &answer.body)
+        let response = send(self.http().await?.get(url).query(&query)).await?;
+        parse(response.status, response.retry_after, &response.body)
             .map_err(|error| error.cleaned(&[app_secret, secret.1]))
     }
 
-    /// The shops that an authorization covers, which also shows that its access token works:
-    /// `GET /authorization/202309/shops`, signed at `now`.
+    /// Returns the shops that an authorization covers: `GET /authorization/202309/shops`, signed at `now`. A success shows that
+    /// the access token works.
     ///
     /// # Errors
     /// A classified [`ApiError`].
@@ -121,15 +121,16 @@ impl TikTok {
             .query(&query)
             .header("x-tts-access-token", token.expose())
             .header(header::CONTENT_TYPE, "application/json");
-        let shops = match exchange(request).await {
-            Ok(answer) => response::parse_shops(answer.status, answer.retry_after, &answer.body),
+        let shops = match send(request).await {
+            Ok(response) => response::parse_shops(response.status, response.retry_after, &response.body),
             Err(error) => Err(error),
         };
         shops.map_err(|error| ApiError::of(error.cleaned(&[app.app_secret.expose(), token.expose()])))
     }
 }
 
-/// A redirect would hand the secrets to another origin; a hidden retry would redeem a token twice.
+/// Builds the HTTP client. It follows no redirect, which would send the secrets to another origin, and never retries by
+/// itself, which could redeem a token twice.
 fn client(https_only: bool, timeout: Duration) -> Result<Client, CallError> {
     Client::builder()
         .user_agent(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")))
@@ -142,42 +143,43 @@ fn client(https_only: bool, timeout: Duration) -> Result<Client, CallError> {
         .pool_idle_timeout(IDLE_TIMEOUT)
         .build()
         .map_err(|error| CallError::NotConnected {
-            message: format!("the HTTP client could not be made ({})", root_cause(&error.without_url())),
+            message: format!("cannot build the HTTP client ({})", root_cause(&error.without_url())),
         })
 }
 
-/// A whole response, its body bounded.
+/// A response with its whole body.
 struct RawResponse {
     status: u16,
     retry_after: Option<Duration>,
     body: Vec<u8>,
 }
 
-async fn exchange(request: RequestBuilder) -> Result<RawResponse, CallError> {
-    let mut response = request.send().await.map_err(unanswered)?;
+/// Sends a request and reads the response, of at most [`MAX_BODY`] bytes.
+async fn send(request: RequestBuilder) -> Result<RawResponse, CallError> {
+    let mut response = request.send().await.map_err(transport_error)?;
     let (status, retry_after) = (response.status().as_u16(), retry_after(&response));
     let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(unanswered)? {
+    while let Some(chunk) = response.chunk().await.map_err(transport_error)? {
         if body.len() + chunk.len() > MAX_BODY {
-            return Err(CallError::Ambiguous { message: format!("an answer of more than {MAX_BODY} bytes") });
+            return Err(CallError::Ambiguous { message: format!("the response exceeds {MAX_BODY} bytes") });
         }
         body.extend_from_slice(&chunk);
     }
     Ok(RawResponse { status, retry_after, body })
 }
 
-fn unanswered(error: reqwest::Error) -> CallError {
+fn transport_error(error: reqwest::Error) -> CallError {
     let error = error.without_url();
     if error.is_connect() {
         CallError::NotConnected { message: root_cause(&error) }
     } else if error.is_timeout() {
-        CallError::Ambiguous { message: "time-out".into() }
+        CallError::Ambiguous { message: "timeout".into() }
     } else {
         CallError::Ambiguous { message: root_cause(&error) }
     }
 }
 
-/// `Retry-After` in seconds, as APIs write it; a date there is not read, and the usual back-off serves.
+/// `Retry-After` in seconds. The usual backoff applies if it is a date, which APIs rarely send.
 fn retry_after(response: &reqwest::Response) -> Option<Duration> {
     let text = response.headers().get(header::RETRY_AFTER)?.to_str().ok()?;
     Some(Duration::from_secs(text.trim().parse().ok()?).min(MAX_RETRY_AFTER))

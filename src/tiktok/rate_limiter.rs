@@ -1,4 +1,4 @@
-//! Limits how often TikTok is called: so many calls a second for each app, in the order in which they were asked for.
+//! Limits the calls per second to TikTok for each app. Callers proceed in the order in which they started to wait.
 
 use governor::{
     DefaultDirectRateLimiter, Quota,
@@ -11,25 +11,25 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-/// A rate limiter for each app.
+/// Rate limiters by app.
 pub struct RateLimiter {
     quota: Quota,
     apps: Mutex<HashMap<String, Arc<Queue>>>,
 }
 
-/// The callers of one app queue for the lock: if all of them waited for the next free moment, each would wake for it and one
-/// would get it. The first waits by tokio's timer, as governor's own timer is a thread.
+/// The callers of an app queue for this lock. Without it, all of them would wake up for each slot and only one would get it.
+/// The first in the queue sleeps on Tokio's timer, because governor's own timer runs on a thread.
 type Queue = tokio::sync::Mutex<DefaultDirectRateLimiter>;
 
 impl RateLimiter {
-    /// So many calls a second for each app.
+    /// Limiters of `per_second` calls per second for each app.
     pub fn new(per_second: NonZeroU32) -> Self {
-        // A small burst evens out late timers; a large one would double the rate of the first second.
+        // A small burst compensates for late timers. A large one would double the rate in the first second.
         let burst = NonZeroU32::new(per_second.get().div_ceil(10)).unwrap_or(NonZeroU32::MIN);
         Self { quota: Quota::per_second(per_second).allow_burst(burst), apps: Mutex::default() }
     }
 
-    /// Waits until the app may be called once more. A caller that stops waiting uses nothing up.
+    /// Waits until the app may make one more call. Cancel-safe: a caller that stops waiting uses no slot.
     pub async fn until_ready(&self, app_key: &str) {
         let limiter = self.of_app(app_key);
         let limiter = limiter.lock().await;
@@ -61,7 +61,7 @@ mod tests {
     };
     use tokio::task::JoinSet;
 
-    /// Without the burst, so that the second call has to wait.
+    /// A limiter without a burst, so that the second call has to wait.
     fn limiter(per_second: u32) -> Arc<RateLimiter> {
         let quota = Quota::per_second(NonZeroU32::new(per_second).unwrap()).allow_burst(NonZeroU32::MIN);
         Arc::new(RateLimiter { quota, apps: Mutex::default() })
@@ -71,12 +71,12 @@ mod tests {
     async fn one_app_does_not_wait_for_another() {
         let limiter = limiter(1);
         assert!(limiter.until_ready("a").now_or_never().is_some());
-        assert!(limiter.until_ready("a").now_or_never().is_none(), "the second has to wait");
+        assert!(limiter.until_ready("a").now_or_never().is_none(), "the second call has to wait");
         assert!(limiter.until_ready("b").now_or_never().is_some());
     }
 
     #[tokio::test]
-    async fn calls_are_let_through_in_order_and_nobody_is_woken_for_anothers_turn() {
+    async fn callers_proceed_in_order_and_wake_up_only_for_their_own_slot() {
         const CALLS: usize = 100;
         let (limiter, polls) = (limiter(1_000), Arc::new(AtomicUsize::new(0)));
         let mut waiting = JoinSet::new();

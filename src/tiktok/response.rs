@@ -1,5 +1,5 @@
-//! Reads TikTok's answers: bytes in, a [`Grant`] or a classified failure out. An answer with a token in it is
-//! never dropped for the state of what stands beside the token.
+//! Parses TikTok's responses: bytes in, a [`Grant`] or a classified error out. A response that holds a token is never dropped
+//! because another of its values is malformed.
 
 use super::error::{self, CallError};
 use crate::domain::{
@@ -10,50 +10,50 @@ use serde::{Deserialize, de::IgnoredAny};
 use serde_json::value::RawValue;
 use std::{collections::BTreeMap, time::Duration};
 
-/// A JSON object of which each value is read by itself, so that what is odd beside a token does not spoil it: a key
-/// that is there twice, half a surrogate pair, a number beyond all bounds.
+/// A JSON object whose values are parsed one by one, so that a duplicate key, an unpaired surrogate or a huge number beside a
+/// token does no harm.
 type Fields<'a> = BTreeMap<String, &'a RawValue>;
 
-/// An answer's `data`, if it is a success. Business errors come with HTTP 200 and a code.
+/// Returns the `data` of a successful response. Business errors come with HTTP 200 and a code.
 ///
 /// # Errors
-/// The failure that status, code and message mean.
-fn open(status: u16, retry_after: Option<Duration>, body: &str) -> Result<Fields<'_>, CallError> {
+/// The error for the status, code and message.
+fn data_of(status: u16, retry_after: Option<Duration>, body: &str) -> Result<Fields<'_>, CallError> {
     let is_success = (200..300).contains(&status);
     let ambiguous = |message: String| Err(CallError::Ambiguous { message });
     let body = body.trim_start_matches('\u{feff}');
-    let Ok(answer) = serde_json::from_str::<Fields<'_>>(body) else {
+    let Ok(response) = serde_json::from_str::<Fields<'_>>(body) else {
         return if is_success {
-            ambiguous(format!("{status} with a body that is not {}", what_was_expected(body)))
+            ambiguous(format!("{status} with a body that is not {}", expected_body(body)))
         } else {
-            Err(error::of_status(status, "a bare HTTP status".into(), retry_after))
+            Err(error::of_status(status, "an HTTP status without a JSON body".into(), retry_after))
         };
     };
-    let code = answer.get("code").and_then(|value| integer(value));
-    let message = answer.get("message").map(|value| words(value)).unwrap_or_default();
+    let code = response.get("code").and_then(|value| integer(value));
+    let message = response.get("message").map(|value| text_of(value)).unwrap_or_default();
     match code {
         Some(code) if code != 0 && status != 429 && status < 500 => {
             return Err(error::of_code(code, message, retry_after));
         }
         _ if !is_success => return Err(error::of_status(status, message, retry_after)),
-        // A success; or no readable code at all, and a pair in the answer is a pair all the same.
+        // A success, or no readable code: a token pair counts even without one.
         _ => {}
     }
-    let data = answer.get("data").and_then(|data| serde_json::from_str(data.get()).ok());
+    let data = response.get("data").and_then(|data| serde_json::from_str(data.get()).ok());
     data.map_or_else(|| ambiguous("a success without data".into()), Ok)
 }
 
-fn what_was_expected(body: &str) -> &'static str {
-    if serde_json::from_str::<IgnoredAny>(body).is_ok() { "a JSON object" } else { "whole JSON" }
+fn expected_body(body: &str) -> &'static str {
+    if serde_json::from_str::<IgnoredAny>(body).is_ok() { "a JSON object" } else { "complete JSON" }
 }
 
-/// Reads the answer to a token refresh or exchange.
+/// Parses the response to a token refresh or exchange.
 ///
 /// # Errors
-/// The failure that status, code and message mean; [`CallError::Ambiguous`] for a success that holds no token.
+/// The error for the status, code and message; [`CallError::Ambiguous`] for a success without an access token.
 pub fn parse(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Result<Grant, CallError> {
     let body = String::from_utf8_lossy(body);
-    let data = open(status, retry_after, &body)?;
+    let data = data_of(status, retry_after, &body)?;
     let text = |key: &str| data.get(key).and_then(|value| string(value)).filter(|text| !text.is_empty());
     let expiry = |key: &str| data.get(key).and_then(|value| integer(value)).map(UnixTime);
     let access_token = text("access_token")
@@ -74,38 +74,38 @@ pub fn parse(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Result<
     })
 }
 
-/// One shop that an authorization covers.
+/// A shop that an authorization covers.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Shop {
-    /// TikTok's id of the shop.
+    /// The shop's id.
     pub id: String,
-    /// Its name.
+    /// The shop's name.
     #[serde(default)]
     pub name: String,
-    /// Its market.
+    /// The shop's market, such as `VN`.
     #[serde(default)]
     pub region: String,
-    /// What later calls name the shop by.
+    /// The identifier that later calls need to select the shop.
     #[serde(default)]
     pub cipher: String,
 }
 
-/// Reads the answer to Get Authorized Shops.
+/// Parses the response to Get Authorized Shops.
 ///
 /// # Errors
-/// The failure that status, code and message mean.
+/// The error for the status, code and message; [`CallError::Ambiguous`] for a success without a list of shops.
 pub(super) fn parse_shops(
     status: u16,
     retry_after: Option<Duration>,
     body: &[u8],
 ) -> Result<Vec<Shop>, CallError> {
     let body = String::from_utf8_lossy(body);
-    let data = open(status, retry_after, &body)?;
+    let data = data_of(status, retry_after, &body)?;
     let shops = data.get("shops").and_then(|shops| serde_json::from_str(shops.get()).ok());
     shops.ok_or_else(|| CallError::Ambiguous { message: "a success without a list of shops".into() })
 }
 
-/// An integer, also where a client library has made a float or a string of it.
+/// An integer, even if TikTok sends it as a float or a string.
 #[expect(clippy::cast_possible_truncation, reason = "checked to be whole and within 2^53")]
 fn integer(value: &RawValue) -> Option<i64> {
     const EXACT: f64 = 9_007_199_254_740_992.0;
@@ -118,12 +118,12 @@ fn integer(value: &RawValue) -> Option<i64> {
 }
 
 fn string(value: &RawValue) -> Option<String> {
-    // A number is none, and serde's error for it would cost more than all the rest of the answer.
+    // serde's error for a number takes longer than parsing the rest of the response.
     value.get().starts_with('"').then(|| serde_json::from_str(value.get()).ok())?
 }
 
-/// A message's words, whatever JSON they come as.
-fn words(value: &RawValue) -> String {
+/// The text of a string, or the JSON of another value.
+fn text_of(value: &RawValue) -> String {
     string(value).unwrap_or_else(|| value.get().to_owned())
 }
 
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_answer_is_a_grant() {
+    fn a_complete_response_is_a_grant() {
         let grant = read(&granted()).unwrap();
         assert_eq!(grant.access_token.expose(), "TTP_a");
         assert_eq!(grant.access_expires_at, Some(UnixTime(1_764_100_000)));
@@ -165,10 +165,10 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_taken_whatever_stands_beside_it() {
-        for odd in [json!(null), json!("soon"), json!(1.5), json!([]), json!({}), json!(u64::MAX)] {
-            let grant = read(&with("access_token_expire_in", odd.clone())).unwrap();
-            assert_eq!(grant.access_expires_at, None, "{odd}");
+    fn a_malformed_value_never_drops_the_token() {
+        for malformed in [json!(null), json!("soon"), json!(1.5), json!([]), json!({}), json!(u64::MAX)] {
+            let grant = read(&with("access_token_expire_in", malformed.clone())).unwrap();
+            assert_eq!(grant.access_expires_at, None, "{malformed}");
         }
         assert_eq!(
             read(&with("access_token_expire_in", json!("17"))).unwrap().access_expires_at,
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_success_without_a_token_is_no_success() {
+    fn a_success_without_a_token_is_ambiguous() {
         for body in [
             json!({"code": 0, "message": "success"}),
             json!({"code": 0, "data": null}),
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_unreadable_beside_a_token_does_not_spoil_it() {
+    fn unreadable_json_beside_the_token_never_drops_it() {
         let bodies: [&[u8]; 8] = [
             br#"{"code":0,"message":"a","message":"b","data":{"access_token":"TTP_a"}}"#,
             br#"{"code":0,"message":"\ud800","data":{"access_token":"TTP_a"}}"#,
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_comes_with_http_200_and_a_code() {
+    fn a_business_error_comes_with_http_200_and_a_code() {
         let body =
             json!({"code": 36_004_005, "message": "can not find related auth record", "request_id": "r"});
         assert_eq!(
@@ -236,14 +236,14 @@ mod tests {
     }
 
     #[test]
-    fn a_server_error_grants_nothing_whatever_its_body_says() {
+    fn a_failure_status_grants_nothing_even_with_a_token_in_the_body() {
         for status in [400, 429, 500, 503] {
             assert!(parse(status, None, granted().to_string().as_bytes()).is_err(), "{status}");
         }
     }
 
     #[test]
-    fn what_a_server_in_trouble_says_of_the_seller_is_not_believed() {
+    fn a_server_error_never_rejects_the_seller() {
         let body = json!({"code": 36_004_001, "message": "rt has expired"}).to_string();
         for status in [429, 500, 503] {
             assert_eq!(
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_status_without_readable_words_speaks_for_itself() {
+    fn the_http_status_classifies_an_unreadable_response() {
         let after = Some(Duration::from_secs(3));
         assert_eq!(parse(429, after, b"slow down").unwrap_err().retry_after(), after);
         assert_eq!(parse(404, None, b"404 page not found").unwrap_err().reason(), "refused");
@@ -269,12 +269,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_body_panics_or_leaks(status in 100u16..600, body in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn no_body_panics(status in 100u16..600, body in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = parse(status, None, &body);
         }
 
         #[test]
-        fn no_json_under_any_key_panics_or_drops_the_token(
+        fn no_value_panics_drops_the_token_or_shows_it(
             key in "access_token_expire_in|refresh_token|refresh_token_expire_in|open_id|seller_name|granted_scopes",
             number: f64,
             text in "\\PC{0,20}",

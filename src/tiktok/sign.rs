@@ -1,12 +1,12 @@
-//! TikTok Shop's request signature: lower-case hex of an HMAC-SHA256, keyed with the app secret.
+//! TikTok Shop's request signature: an HMAC-SHA256 in lower-case hex, keyed with the app secret.
 //! <https://partner.tiktokshop.com/docv2/page/sign-your-api-request>
 
 use crate::domain::secret::AppSecret;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-/// Signs a request: the secret, the path, every query pair sorted by key, the exact body, the secret again.
-/// `sign` and `access_token` never take part.
+/// Signs a request. The signed text consists of the secret, the path, the query pairs sorted by key, the exact body, and the
+/// secret again. The pairs `sign` and `access_token` are left out.
 pub fn sign(secret: &AppSecret, path: &str, query: &[(&str, &str)], body: &[u8]) -> String {
     let mut pairs: Vec<_> =
         query.iter().filter(|(key, _)| !matches!(*key, "sign" | "access_token")).collect();
@@ -33,7 +33,7 @@ mod tests {
     }
 
     #[test]
-    fn the_published_vectors_hold() {
+    fn signatures_match_the_published_examples() {
         assert_eq!(
             sign(
                 &secret(),
@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn neither_the_signature_nor_the_token_is_signed_but_the_body_is() {
+    fn the_body_is_signed_but_not_the_signature_or_the_token() {
         let pairs = [("app_key", "29a39d")];
         let more = [("app_key", "29a39d"), ("sign", "x"), ("access_token", "y")];
         assert_eq!(sign(&secret(), "/a", &pairs, b""), sign(&secret(), "/a", &more, b""));

@@ -44,7 +44,7 @@ async fn a_throttled_page_is_asked_for_again() {
 #[tokio::test]
 async fn a_secret_that_is_missing_or_malformed_is_named_and_nothing_is_touched() {
     for (secret, expected) in [
-        (None, "the secret apps does not exist, or holds no value yet: check APP_CREDENTIALS_SECRET_ID"),
+        (None, "the secret apps does not exist or has no value: check APP_CREDENTIALS_SECRET_ID"),
         (Some("app-secret-plain"), "the secret apps is not JSON: expected {\"app_key\""),
         (Some(r#"{"app_key":"29a39d"}"#), "the secret apps has no app_secret: expected"),
         (Some(r#"{"apps":[]}"#), "the secret apps has an empty list of apps: expected"),
@@ -78,7 +78,7 @@ async fn a_wrong_app_secret_fails_the_run_after_three_refusals_and_touches_no_ro
     let before = world.everything().await;
     let (kind, said) = refusal(&world).await;
     assert_eq!(kind, "AppRefused");
-    assert!(said.contains("app 29a39d: TikTok refuses the app itself: it answered 36004002"), "{said}");
+    assert!(said.contains("app 29a39d: TikTok refuses the app itself: 36004002"), "{said}");
     assert!(said.contains("check the app key, the app secret"), "{said}");
     assert!(said.ends_with("0 refreshed, 3 failed, 3 deferred"), "{said}");
     assert_eq!(world.tiktok.all_calls(), 3);

@@ -83,7 +83,8 @@ async fn town() -> World {
     row("105-no-access-token", "Lụa Hà Đông").without("access_token").insert().await;
     let marked = row("106-marked", "Gốm Bát Tràng").expiring_in(days(-2)).status("error");
     let marked = marked.text("error_code", "36004005").number("error_at", NIGHT - 3 * 86_400);
-    let said = "the seller must connect again: TikTok answered 36004005 \"can not find related auth record\"";
+    let said =
+        "the seller must connect again: TikTok responded with 36004005 \"can not find related auth record\"";
     marked.text("error_message", said).number("consecutive_failures", 3).insert().await;
     row("107-old", "Chợ Bến Thành").refreshable_for(days(-1)).insert().await;
     row("108-no-refresh-token", "Đèn Lồng Hội An").without("refresh_token").insert().await;
