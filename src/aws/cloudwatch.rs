@@ -1,5 +1,5 @@
-//! One line of CloudWatch's Embedded Metric Format a run. CloudWatch drops a malformed line in silence, so the
-//! exact JSON is tested.
+//! A run's metrics as one line in CloudWatch's Embedded Metric Format. CloudWatch silently drops a malformed line, so a test
+//! checks the exact JSON.
 //! <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html>
 
 use crate::domain::{gauges::Gauges, latency::Latency, outcome::Counts, selection::Trigger};
@@ -7,31 +7,31 @@ use chrono::{DateTime, Utc};
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 
-/// What one run tells CloudWatch.
+/// The metrics of one run.
 #[derive(Debug)]
 pub struct RunMetrics<'a> {
     /// `METRICS_NAMESPACE`.
     pub namespace: &'a str,
     /// When the run ended.
     pub at: DateTime<Utc>,
-    /// The run's id, a property to search by and no dimension.
+    /// The run's id: a searchable property, not a dimension.
     pub run_id: &'a str,
-    /// Who asked for the run.
+    /// What triggered the run.
     pub trigger: Trigger,
-    /// How many ended how.
+    /// The number of integrations by outcome.
     pub counts: Counts,
     /// How long the run took.
     pub took: Duration,
-    /// Whether it did all that was due.
+    /// Whether the run refreshed everything that was due.
     pub completed: bool,
-    /// How long TikTok took for each call.
+    /// The sampled latencies of the calls to TikTok.
     pub latency: &'a Latency,
-    /// Of the whole table; from the nightly run alone.
+    /// The gauges of the whole table; only after a scheduled run.
     pub gauges: Option<Gauges>,
 }
 
 impl RunMetrics<'_> {
-    /// The line, without its line break.
+    /// The line, without a line break.
     pub fn line(&self) -> String {
         let counts = &self.counts;
         let mut metrics = vec![
@@ -65,7 +65,7 @@ impl RunMetrics<'_> {
         let mut directives =
             vec![json!({ "Namespace": self.namespace, "Dimensions": [[]], "Metrics": definitions })];
         if self.trigger == Trigger::Schedule {
-            // So that a run by hand cannot hide from the alarm that the nightly one did not happen.
+            // A separate dimension, so that a manual run cannot hide a missing scheduled run from the alarm.
             directives.push(json!({
                 "Namespace": self.namespace, "Dimensions": [["trigger"]],
                 "Metrics": [{ "Name": "RunCompleted", "Unit": "Count" }],
@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_line_is_the_embedded_metric_format() {
+    fn the_line_is_in_the_embedded_metric_format() {
         let mut latency = Latency::default();
         latency.record(Duration::from_millis(48));
         latency.record(Duration::from_millis(52));
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_by_hand_without_a_call_tells_no_latency_and_no_nightly_run() {
+    fn a_manual_run_without_a_call_has_no_latency_gauges_or_trigger_dimension() {
         let metrics = RunMetrics {
             namespace: "n",
             at: DateTime::UNIX_EPOCH,
@@ -152,6 +152,6 @@ mod tests {
         };
         let line = metrics.line();
         assert!(!line.contains("ProviderLatency") && !line.contains("Expir") && !line.contains('\n'));
-        assert!(!line.contains(r#"[["trigger"]]"#), "only the nightly run counts as that");
+        assert!(!line.contains(r#"[["trigger"]]"#), "only a scheduled run has the dimension");
     }
 }

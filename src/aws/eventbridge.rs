@@ -1,14 +1,14 @@
-//! EventBridge: publishes state changes to the user's platform. A failed publication never undoes the change.
+//! EventBridge: publishes state changes to the user's event bus. A failure to publish never undoes the change.
 
 use crate::{aws::AwsError, domain::integration::IntegrationKey};
 use aws_sdk_eventbridge::{Client, types::PutEventsRequestEntry};
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::json;
 
-/// The source of all entries.
+/// The `source` of every event.
 const SOURCE: &str = "tiktok.shop.tokens";
 
-/// A change of an integration's state that the user's platform should know.
+/// A change of an integration's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StateChange {
     /// The seller must connect again.
@@ -36,15 +36,15 @@ pub struct EventBus {
     name: String,
 }
 
-/// EventBridge did not accept an entry.
+/// EventBridge did not accept an event.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the event bus did not accept an entry ({0}): check EVENT_BUS_NAME, and allow events:PutEvents on it"
+    "the event bus did not accept an event ({0}): check EVENT_BUS_NAME, and allow events:PutEvents on it"
 )]
 pub struct PublishError(String);
 
 impl EventBus {
-    /// The bus of this name or ARN.
+    /// The event bus with this name or ARN.
     pub fn new(client: Client, name: &str) -> Self {
         Self { client, name: name.to_owned() }
     }
@@ -52,7 +52,7 @@ impl EventBus {
     /// Publishes a state change.
     ///
     /// # Errors
-    /// [`PublishError`]; EventBridge may have accepted the entry all the same.
+    /// [`PublishError`]; EventBridge may have accepted the event all the same.
     pub async fn publish(
         &self,
         change: StateChange,
@@ -81,7 +81,7 @@ impl EventBus {
             .send()
             .await
             .map_err(|error| PublishError(AwsError::of(&error).to_string()))?;
-        // EventBridge accepts the request and refuses entries one by one.
+        // EventBridge can accept the request and still refuse an entry.
         match response.entries().iter().find_map(|entry| entry.error_code()) {
             Some(code) => Err(PublishError(code.to_owned())),
             None => Ok(()),

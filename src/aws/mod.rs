@@ -1,4 +1,4 @@
-//! The adapters to AWS, one file for each service; and what they share: the SDK's configuration and its errors.
+//! The adapters for AWS, one file for each service, and what they share: the SDK's configuration and error type.
 
 pub mod cloudwatch;
 pub mod dynamodb;
@@ -26,7 +26,7 @@ use std::{
     time::Duration,
 };
 
-/// The SDK's configuration with time-outs, of which it has none by default, and the behaviour of a fixed version.
+/// The SDK's configuration. It pins the SDK's behavior version and sets timeouts, most of which the SDK leaves unlimited.
 pub fn config() -> ConfigLoader {
     let timeouts = TimeoutConfig::builder()
         .connect_timeout(Duration::from_secs(1))
@@ -36,18 +36,18 @@ pub fn config() -> ConfigLoader {
     aws_config::defaults(BehaviorVersion::v2026_01_12())
         .http_client(http_client())
         .timeout_config(timeouts)
-        // Slower to act than the time-out of an attempt, which also covers the body of an answer.
+        // The timeout of an attempt acts sooner and also covers the response's body.
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .retry_config(RetryConfig::standard().with_max_attempts(3))
 }
 
-/// The SDK's own HTTP client, but one for all services, and made with the first request: the SDK's makes each service's
-/// client read every root certificate of the machine at the start, and once more when it is first used.
+/// The SDK's HTTP connector, shared by all services and built on the first request. By default, each service's client reads the
+/// system's root certificates at startup and again on first use.
 fn http_client() -> SharedHttpClient {
     type Timeouts = [Option<Duration>; 2];
     let connectors: Mutex<HashMap<Timeouts, SharedHttpConnector>> = Mutex::default();
     http_client_fn(move |settings, components| {
-        let make = || {
+        let build = || {
             let mut connector = Connector::builder()
                 .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
                 .connector_settings(settings.clone())
@@ -56,16 +56,16 @@ fn http_client() -> SharedHttpClient {
             SharedHttpConnector::new(connector.build())
         };
         let mut connectors = connectors.lock().unwrap_or_else(PoisonError::into_inner);
-        connectors.entry([settings.connect_timeout(), settings.read_timeout()]).or_insert_with(make).clone()
+        connectors.entry([settings.connect_timeout(), settings.read_timeout()]).or_insert_with(build).clone()
     })
 }
 
-/// What an SDK error comes down to. The error itself may print what was sent or stored, and stays in its adapter.
+/// The safe part of an SDK error. The error itself may print a request or a row, so it never leaves its adapter.
 #[derive(Debug)]
 pub(crate) enum AwsError {
-    /// The service answered with this error code.
+    /// The service returned this error code.
     Code(String),
-    /// The service gave no response; the root cause. It cannot quote a row or a secret, as none arrived.
+    /// The service sent no response; holds the root cause, which cannot quote a row or a secret.
     NoResponse(String),
 }
 

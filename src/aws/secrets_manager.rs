@@ -1,5 +1,5 @@
-//! The app credentials: from Secrets Manager, cached per warm environment, and read again when they have aged or
-//! when TikTok refuses them.
+//! The app credentials from Secrets Manager. A warm environment caches them for 5 minutes and reads them again when TikTok
+//! refuses them.
 
 use crate::{
     aws::AwsError,
@@ -15,7 +15,7 @@ use std::sync::Arc;
 use tokio::sync::Mutex;
 use tracing::debug;
 
-/// How long a secret that was read is used without reading it again.
+/// How long the secret stays cached.
 const SECRET_TTL: TimeDelta = TimeDelta::minutes(5);
 /// The version stages of a secret.
 /// <https://docs.aws.amazon.com/secretsmanager/latest/userguide/whats-in-a-secret.html>
@@ -23,7 +23,7 @@ const CURRENT: &str = "AWSCURRENT";
 const PENDING: &str = "AWSPENDING";
 const PREVIOUS: &str = "AWSPREVIOUS";
 
-/// Where the app credentials are kept, and the last that were read.
+/// Reads and caches the app credentials.
 #[derive(Debug)]
 pub struct Credentials {
     source: Source,
@@ -43,35 +43,35 @@ struct Cached {
     read_at: DateTime<Utc>,
 }
 
-/// The app credentials cannot be had. No variant holds any of the secret's text.
+/// The app credentials cannot be read. No variant quotes the secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CredentialsError {
-    /// There is no such secret, or it was made and never filled: Secrets Manager tells both alike.
+    /// The secret does not exist or has no value. Secrets Manager returns the same error for both.
     #[error(
-        "the secret {id} does not exist, or holds no value yet: check APP_CREDENTIALS_SECRET_ID and AWS_REGION, or put \
-         the app's key and secret into it"
+        "the secret {id} does not exist or has no value: check APP_CREDENTIALS_SECRET_ID and AWS_REGION, or store the \
+         app's key and secret in it"
     )]
     Missing {
         /// `APP_CREDENTIALS_SECRET_ID`.
         id: String,
     },
-    /// The function's role does not allow it.
+    /// The function's role may not read the secret.
     #[error(
-        "the secret {id} may not be read: allow secretsmanager:GetSecretValue on it, and kms:Decrypt on its key"
+        "access to the secret {id} is denied: allow secretsmanager:GetSecretValue on it, and kms:Decrypt on its key"
     )]
     Denied {
         /// `APP_CREDENTIALS_SECRET_ID`.
         id: String,
     },
-    /// Secrets Manager did not answer, or refused.
+    /// Secrets Manager sent no response or another error.
     #[error("the secret {id} could not be read: {cause}")]
     Unreadable {
         /// `APP_CREDENTIALS_SECRET_ID`.
         id: String,
-        /// Secrets Manager's word for it, or the innermost cause.
+        /// Secrets Manager's error code, or the root cause.
         cause: String,
     },
-    /// The secret's text is not what it should be.
+    /// The secret is malformed.
     #[error(
         "the secret {id} {problem}: expected {{\"app_key\":\"…\",\"app_secret\":\"…\"}} or \
          {{\"apps\":[{{\"app_key\":\"…\",\"app_secret\":\"…\"}},…]}}"
@@ -79,13 +79,13 @@ pub enum CredentialsError {
     MalformedRow {
         /// `APP_CREDENTIALS_SECRET_ID`.
         id: String,
-        /// What is wrong with it.
+        /// What is wrong with the secret.
         problem: &'static str,
     },
 }
 
 impl Credentials {
-    /// Credentials from where the settings say; `client` is used only if that is Secrets Manager.
+    /// Credentials from the source in the settings. Only a Secrets Manager source uses `client`.
     pub fn new(from: &CredentialsFrom, client: Client, clock: Clock) -> Self {
         let source = match from {
             CredentialsFrom::Secret(id) => Source::Secret { client, id: id.clone() },
@@ -96,17 +96,17 @@ impl Credentials {
         Self { source, clock, cache: Mutex::new(None) }
     }
 
-    /// The apps, read at most 5 minutes ago.
+    /// Returns the apps, which are cached for 5 minutes.
     ///
     /// # Errors
-    /// [`CredentialsError`] if they must be read and cannot be.
+    /// [`CredentialsError`] if the secret is not cached and cannot be read.
     pub async fn apps(&self) -> Result<Arc<Apps>, CredentialsError> {
         let (client, id) = match &self.source {
             Source::Environment(apps) => return Ok(apps.clone()),
             Source::Secret { client, id } => (client, id),
         };
         let now = self.clock.now();
-        // Held while reading: a thousand refreshes must not read one secret a thousand times.
+        // Held while reading, so that concurrent refreshes read the secret only once.
         let mut cache = self.cache.lock().await;
         match &*cache {
             Some(cached) if now - cached.read_at < SECRET_TTL => Ok(cached.apps.clone()),
@@ -118,7 +118,7 @@ impl Credentials {
         }
     }
 
-    /// The apps, read again now.
+    /// Reads the apps again, whatever their age.
     ///
     /// # Errors
     /// [`CredentialsError`] if they cannot be read.
@@ -132,11 +132,11 @@ impl Credentials {
         Ok(apps)
     }
 
-    /// What else the secret holds for an app whose credentials TikTok `refused`: its current version, read again, then
-    /// the one that a rotation is about to make current, then the one that was current before.
+    /// Returns the other credentials in the secret for an app whose credentials TikTok `refused`. They come from the current
+    /// version, read again, then the pending version of a rotation, then the previous version.
     ///
     /// # Errors
-    /// [`CredentialsError`] if the current version cannot be read. The other two need not be there.
+    /// [`CredentialsError`] if the current version cannot be read. The other two versions are optional.
     pub async fn others(
         &self,
         refused: &AppCredentials,
@@ -151,8 +151,8 @@ impl Credentials {
         }
         let mut others: Vec<Arc<AppCredentials>> = Vec::new();
         for app in versions.iter().filter_map(|apps| apps.get(Some(&refused.app_key))) {
-            let known = |other: &AppCredentials| other.app_secret.is_same_as(&app.app_secret);
-            if !known(refused) && !others.iter().any(|other| known(other)) {
+            let is_same = |other: &AppCredentials| other.app_secret.is_same_as(&app.app_secret);
+            if !is_same(refused) && !others.iter().any(|other| is_same(other)) {
                 others.push(app.clone());
             }
         }
@@ -162,13 +162,13 @@ impl Credentials {
 
 async fn read(client: &Client, id: &str, stage: &str) -> Result<Apps, CredentialsError> {
     let get = client.get_secret_value().secret_id(id).version_stage(stage);
-    let output = get.send().await.map_err(|error| unreadable(AwsError::of(&error), id))?;
+    let output = get.send().await.map_err(|error| read_error(AwsError::of(&error), id))?;
     let malformed = |problem| CredentialsError::MalformedRow { id: id.to_owned(), problem };
     let text = output.secret_string().ok_or_else(|| malformed("holds binary data"))?;
     parse(text).map_err(malformed)
 }
 
-/// Reads the secret's text. The error says what is wrong in words of its own: a JSON parser's would quote the text.
+/// Parses the secret. A JSON parser's error could quote it, so the errors here are fixed texts.
 fn parse(text: &str) -> Result<Apps, &'static str> {
     #[derive(Deserialize)]
     struct App {
@@ -176,18 +176,18 @@ fn parse(text: &str) -> Result<Apps, &'static str> {
         app_secret: AppSecret,
     }
     #[derive(Deserialize)]
-    struct Many {
+    struct AppList {
         apps: Vec<App>,
     }
     let Ok(json) = serde_json::from_str::<serde_json::Value>(text) else { return Err("is not JSON") };
     let apps = if json.get("apps").is_some() {
-        Many::deserialize(json)
-            .map(|many| many.apps)
+        AppList::deserialize(json)
+            .map(|list| list.apps)
             .map_err(|_| "has an app without app_key or app_secret")?
     } else {
-        let lacks =
+        let is_missing =
             ["app_key", "app_secret"].map(|key| json.get(key).and_then(serde_json::Value::as_str).is_none());
-        match lacks {
+        match is_missing {
             [true, true] => return Err("has neither app_key nor app_secret"),
             [true, false] => return Err("has no app_key"),
             [false, true] => return Err("has no app_secret"),
@@ -205,15 +205,15 @@ fn parse(text: &str) -> Result<Apps, &'static str> {
     Ok(Apps(apps.into_iter().map(credentials).collect()))
 }
 
-fn unreadable(said: AwsError, id: &str) -> CredentialsError {
+fn read_error(error: AwsError, id: &str) -> CredentialsError {
     let id = id.to_owned();
-    match said {
+    match error {
         AwsError::Code(code) => match code.as_str() {
             "ResourceNotFoundException" => CredentialsError::Missing { id },
             "AccessDeniedException" | "DecryptionFailure" => CredentialsError::Denied { id },
             _ => CredentialsError::Unreadable { id, cause: code },
         },
-        AwsError::NoResponse(_) => CredentialsError::Unreadable { id, cause: said.to_string() },
+        AwsError::NoResponse(_) => CredentialsError::Unreadable { id, cause: error.to_string() },
     }
 }
 
@@ -222,7 +222,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_app_or_a_list_of_apps_is_read() {
+    fn the_secret_holds_one_app_or_a_list_of_apps() {
         let one = parse(r#"{"app_key":"a","app_secret":"s"}"#).unwrap();
         assert_eq!(one.get(None).unwrap().app_key, "a");
         let two =
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_secret_is_said_without_its_text() {
+    fn the_error_for_a_malformed_secret_never_quotes_it() {
         for (text, problem) in [
             ("s3cr3t", "is not JSON"),
             ("{}", "has neither app_key nor app_secret"),

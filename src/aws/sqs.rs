@@ -1,4 +1,4 @@
-//! SQS: the messages that the function sends itself. What may be in them is `message`'s to say.
+//! SQS: sends the messages of `domain::message` to the function's own queue.
 
 use crate::aws::AwsError;
 use aws_sdk_sqs::{Client, types::SendMessageBatchRequestEntry};
@@ -8,12 +8,13 @@ use std::time::Duration;
 use tracing::warn;
 use url::Url;
 
-/// SQS's limit on the messages of one request.
-const MESSAGES_IN_A_BATCH: usize = 10;
-/// A little less than the 262,144 bytes that SQS has always taken in one request.
-const BYTES_IN_A_BATCH: usize = 250_000;
-/// How many batches are under way at once.
-const BATCHES_AT_ONCE: usize = 8;
+/// SQS's limit on the messages in one request.
+/// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessageBatch.html>
+const MAX_BATCH_MESSAGES: usize = 10;
+/// The maximum size of a batch, in bytes: a little less than 262,144, which SQS accepts in every Region.
+const MAX_BATCH_BYTES: usize = 250_000;
+/// How many batches are sent concurrently.
+const CONCURRENT_BATCHES: usize = 8;
 
 /// The function's own queue.
 #[derive(Clone, Debug)]
@@ -22,11 +23,9 @@ pub struct Queue {
     url: String,
 }
 
-/// SQS would not take a message. The text is its own word, never the message's.
+/// SQS did not accept a message. The error never quotes the message.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "the work queue would not take a message ({0}): check WORK_QUEUE_URL, and allow sqs:SendMessage on it"
-)]
+#[error("the queue did not accept a message ({0}): check WORK_QUEUE_URL, and allow sqs:SendMessage on it")]
 pub struct QueueError(String);
 
 impl Queue {
@@ -38,61 +37,62 @@ impl Queue {
     /// Sends one message.
     ///
     /// # Errors
-    /// [`QueueError`]; the message may then have been taken all the same.
+    /// [`QueueError`]; SQS may have accepted the message all the same.
     pub async fn send(&self, message: &str) -> Result<(), QueueError> {
         let send = self.client.send_message().queue_url(&self.url).message_body(message);
         send.send().await.map(drop).map_err(|error| QueueError(AwsError::of(&error).to_string()))
     }
 
-    /// Sends many messages, in batches side by side. Answers the places of those that SQS would not take.
+    /// Sends messages in concurrent batches. Returns the indices of the messages that SQS did not accept.
     pub async fn send_all(&self, messages: Vec<String>) -> Vec<usize> {
         let batches = stream::iter(batches(messages)).map(|batch| self.send_batch(batch));
-        batches.buffer_unordered(BATCHES_AT_ONCE).concat().await
+        batches.buffer_unordered(CONCURRENT_BATCHES).concat().await
     }
 
-    /// Sends one batch. SQS takes or refuses each of its messages by itself; the refused ones are sent again.
-    async fn send_batch(&self, mut left: Vec<(usize, String)>) -> Vec<usize> {
+    /// Sends one batch. SQS accepts or refuses each message separately; the refused ones are retried. Returns the indices of
+    /// those that SQS did not accept.
+    async fn send_batch(&self, mut pending: Vec<(usize, String)>) -> Vec<usize> {
         let backoff = ExponentialBuilder::new().with_min_delay(Duration::from_millis(100)).with_jitter();
         let mut waits = backoff.with_max_times(3).build();
         loop {
-            match self.try_batch(&left).await {
-                Ok(refused) => left.retain(|(n, _)| refused.contains(n)),
+            match self.try_batch(&pending).await {
+                Ok(refused) => pending.retain(|(index, _)| refused.contains(index)),
                 Err(error) => warn!("{error}"),
             }
-            let wait = if left.is_empty() { None } else { waits.next() };
-            let Some(wait) = wait else { return left.into_iter().map(|(n, _)| n).collect() };
+            let wait = if pending.is_empty() { None } else { waits.next() };
+            let Some(wait) = wait else { return pending.into_iter().map(|(index, _)| index).collect() };
             tokio::time::sleep(wait).await;
         }
     }
 
-    /// Sends messages once; answers which of them SQS refused.
+    /// Sends a batch once. Returns the indices of the messages that SQS refused.
     async fn try_batch(&self, messages: &[(usize, String)]) -> Result<Vec<usize>, QueueError> {
         let mut batch = self.client.send_message_batch().queue_url(&self.url);
-        for (n, message) in messages {
-            let entry = SendMessageBatchRequestEntry::builder().id(n.to_string()).message_body(message);
+        for (index, message) in messages {
+            let entry = SendMessageBatchRequestEntry::builder().id(index.to_string()).message_body(message);
             batch = batch.entries(entry.build().map_err(|error| QueueError(error.to_string()))?);
         }
-        let answer = batch.send().await.map_err(|error| QueueError(AwsError::of(&error).to_string()))?;
-        if let Some(entry) = answer.failed().first() {
+        let response = batch.send().await.map_err(|error| QueueError(AwsError::of(&error).to_string()))?;
+        if let Some(entry) = response.failed().first() {
             warn!("{}", QueueError(entry.code().to_owned()));
         }
-        Ok(answer.failed().iter().filter_map(|entry| entry.id().parse().ok()).collect())
+        Ok(response.failed().iter().filter_map(|entry| entry.id().parse().ok()).collect())
     }
 }
 
-/// Messages with their places, in batches that SQS takes.
+/// Splits messages, paired with their indices, into batches within SQS's limits.
 fn batches(messages: Vec<String>) -> Vec<Vec<(usize, String)>> {
     let mut batches: Vec<Vec<(usize, String)>> = Vec::new();
     let mut bytes = 0;
-    for (n, message) in messages.into_iter().enumerate() {
+    for (index, message) in messages.into_iter().enumerate() {
         bytes += message.len();
         match batches.last_mut() {
-            Some(batch) if bytes <= BYTES_IN_A_BATCH && batch.len() < MESSAGES_IN_A_BATCH => {
-                batch.push((n, message));
+            Some(batch) if bytes <= MAX_BATCH_BYTES && batch.len() < MAX_BATCH_MESSAGES => {
+                batch.push((index, message));
             }
             _ => {
                 bytes = message.len();
-                batches.push(vec![(n, message)]);
+                batches.push(vec![(index, message)]);
             }
         }
     }
@@ -104,13 +104,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn batches_keep_to_the_limits_of_sqs_and_lose_nothing() {
+    fn batches_stay_within_the_limits_of_sqs_and_lose_no_message() {
         for size in [10, 30_000, 140_000, 240_000] {
             let batches = batches(vec!["x".repeat(size); 57]);
-            assert!(batches.iter().all(|batch| (1..=MESSAGES_IN_A_BATCH).contains(&batch.len())));
-            assert!(batches.iter().all(|batch| batch.len() * size <= BYTES_IN_A_BATCH), "{size}");
+            assert!(batches.iter().all(|batch| (1..=MAX_BATCH_MESSAGES).contains(&batch.len())));
+            assert!(batches.iter().all(|batch| batch.len() * size <= MAX_BATCH_BYTES), "{size}");
             assert_eq!(
-                batches.concat().iter().map(|(n, _)| *n).collect::<Vec<_>>(),
+                batches.concat().iter().map(|(index, _)| *index).collect::<Vec<_>>(),
                 (0..57).collect::<Vec<_>>()
             );
         }
