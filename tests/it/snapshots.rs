@@ -685,7 +685,10 @@ fn steady(line: &str) -> String {
         });
     match steady.split_once("\"target\":\"tiktok_token_refresh") {
         None => steady,
-        Some((before, _)) => format!("{before}\"target\":\"tiktok_token_refresh[module]\"}}"),
+        Some((before, after)) => {
+            let (_, after) = after.split_once('"').unwrap();
+            format!("{before}\"target\":\"tiktok_token_refresh[module]\"{after}")
+        }
     }
 }
 
