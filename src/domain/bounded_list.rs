@@ -23,7 +23,7 @@ pub struct BoundedList<R, T> {
 struct Entry<R, T> {
     rank: R,
     bytes: usize,
-    entry: T,
+    value: T,
 }
 
 impl<R: Ord, T> Default for BoundedList<R, T> {
@@ -41,7 +41,7 @@ impl<R: Ord, T: Serialize> BoundedList<R, T> {
         }
         let bytes = json_len(&entry) + 1;
         self.bytes += bytes;
-        self.heap.push(Entry { rank, bytes, entry });
+        self.heap.push(Entry { rank, bytes, value: entry });
         while self.heap.len() > MAX_ENTRIES || self.bytes > MAX_BYTES {
             let Some(dropped) = self.heap.pop() else { break };
             self.bytes -= dropped.bytes;
@@ -51,7 +51,7 @@ impl<R: Ord, T: Serialize> BoundedList<R, T> {
 
     /// The entries in ascending order of rank, and how many were left out, if any.
     pub fn finish(self) -> (Vec<T>, Option<u64>) {
-        let entries = self.heap.into_sorted_vec().into_iter().map(|entry| entry.entry).collect();
+        let entries = self.heap.into_sorted_vec().into_iter().map(|entry| entry.value).collect();
         (entries, (self.left_out > 0).then_some(self.left_out))
     }
 }

@@ -68,11 +68,12 @@ pub struct Rescue {
 }
 
 /// Which authorization a token pair belongs to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Generation {
     /// The row's `authorization_id`, or its absence.
     Known(Option<String>),
     /// The message was written before rows had an `authorization_id`.
+    #[default]
     Unknown,
 }
 
@@ -159,9 +160,8 @@ struct RescueText {
     integration_id: String,
     status: String,
     open_id: Option<String>,
-    /// The outer option tells an absent key from `null`.
-    #[serde(default, deserialize_with = "present")]
-    authorization_id: Option<Option<String>>,
+    #[serde(default, rename = "authorization_id")]
+    generation: Generation,
     #[serde(default)]
     app_key: Option<String>,
     access_token: Option<AccessToken>,
@@ -182,8 +182,11 @@ struct GrantText {
     granted_scopes: Option<Vec<String>>,
 }
 
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<String>>, D::Error> {
-    Option::deserialize(deserializer).map(Some)
+impl<'de> Deserialize<'de> for Generation {
+    /// `null` is a known absence; only an absent key is [`Generation::Unknown`], the default.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Option::deserialize(deserializer).map(Self::Known)
+    }
 }
 
 impl From<RescueText> for Rescue {
@@ -193,7 +196,7 @@ impl From<RescueText> for Rescue {
             key: IntegrationKey { team_id: text.team_id, integration_id: text.integration_id },
             status: Status::parse(&text.status),
             open_id: text.open_id,
-            generation: text.authorization_id.map_or(Generation::Unknown, Generation::Known),
+            generation: text.generation,
             app_key: text.app_key,
             access_token: text.access_token,
             sent: text.sent,

@@ -34,7 +34,7 @@ enum Saved {
     /// The rescue queue holds it: DynamoDB did not accept it.
     Rescued,
     /// Neither DynamoDB nor the queue accepted it.
-    NotSaved(String),
+    Failed(String),
 }
 
 impl Refresher {
@@ -73,7 +73,7 @@ impl Refresher {
             was_interrupted: false,
         };
         let saved = self.save_pair(&leased, &rescue.grant, Some(Instant::now())).await;
-        let is_saved = !matches!(saved, Saved::Rescued | Saved::NotSaved(_));
+        let is_saved = !matches!(saved, Saved::Rescued | Saved::Failed(_));
         let (report, _) = self.report_save(leased, &rescue.grant, saved).await;
         if is_saved { Ok(report) } else { Err(report) }
     }
@@ -88,7 +88,7 @@ impl Refresher {
             match self.services.table.read(leased.key()).await {
                 Ok(Some(row)) => changed = Some(Box::new(row)),
                 Ok(None) => return Saved::Deleted,
-                Err(error) => return Saved::NotSaved(error.to_string()),
+                Err(error) => return Saved::Failed(error.to_string()),
             }
         }
         let mut status_before = leased.row.candidate.status.clone();
@@ -108,10 +108,10 @@ impl Refresher {
                 Ok(Err(Conflict::Changed(stored))) => changed = Some(stored),
                 Ok(Err(Conflict::Deleted)) => return Saved::Deleted,
                 Err(_) if rescued.is_some() => return Saved::Rescued,
-                Err(error) => return Saved::NotSaved(error.to_string()),
+                Err(error) => return Saved::Failed(error.to_string()),
             }
         }
-        Saved::NotSaved("the row changed again and again during the save".into())
+        Saved::Failed("the row changed again and again during the save".into())
     }
 
     fn is_last_second(&self) -> bool {
@@ -219,7 +219,7 @@ impl Refresher {
                 let message = "DynamoDB did not accept TikTok's new token pair; the rescue queue holds it";
                 (leased.report(Outcome::Queued).because("rescued", message), None)
             }
-            Saved::NotSaved(why) => {
+            Saved::Failed(why) => {
                 let message = format!("TikTok's new token pair could not be saved: {why}");
                 (leased.report(Outcome::Failed).because("not_saved", message), None)
             }

@@ -119,7 +119,8 @@ impl Table {
         };
         if let Some(since) = policy.unless_refreshed_since {
             bind(":since", number(since.0));
-            condition += &format!(" AND ({} OR last_refreshed_at < :since)", absent("last_refreshed_at"));
+            let not_since = format!(" AND ({} OR last_refreshed_at < :since)", absent("last_refreshed_at"));
+            condition.push_str(&not_since);
         }
         let write = self
             .update_item(key)

@@ -83,7 +83,7 @@ impl Table {
             Selection::All => (0..SEGMENTS).map(Part::Segment).collect(),
             Selection::Team(team_id) => vec![Part::Team(team_id.clone(), None)],
             Selection::One(key) => {
-                vec![Part::Team(key.team_id.to_string(), Some(key.integration_id.to_string()))]
+                vec![Part::Team(key.team_id.clone(), Some(key.integration_id.clone()))]
             }
         };
         let pages = |part| Box::pin(self.clone().pages(part, view.clone()));
