@@ -1,5 +1,5 @@
-//! JSON in, a [`Request`] out. Whatever is not understood is refused with an error that names the key: a slip in
-//! `team_id` must never come to mean "all teams".
+//! Parses an invocation's JSON event into a [`Request`]. An unknown field or a wrong type is an error that names the
+//! field: a typo in `team_id` must never select all teams.
 
 mod read;
 mod status;
@@ -12,7 +12,7 @@ use crate::domain::{
     secret::AuthCode,
     selection::{CleanupRequest, RefreshRequest, Selection, Trigger},
 };
-use read::{Id, MAX_INTEGRATION_ID, MAX_TEAM_ID, quoted, read};
+use read::{Id, MAX_INTEGRATION_ID, MAX_TEAM_ID, Object, quoted, read};
 use serde::{Deserialize, Deserializer, de};
 use serde_json::{Map, Value, value::RawValue};
 use std::fmt;
@@ -20,32 +20,32 @@ use std::fmt;
 /// What an event asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
-    /// Refresh what is due.
+    /// Refresh the integrations that are due.
     Refresh(RefreshRequest),
-    /// Tell how healthy the tokens are.
+    /// Report the health of the tokens.
     Status(StatusRequest),
-    /// Tell what the CloudWatch widget shows.
+    /// Return the help text of the CloudWatch widget.
     Describe,
-    /// Mark what has expired as expired.
+    /// Mark integrations as expired whose refresh token has expired.
     Cleanup(CleanupRequest),
-    /// Call TikTok with each active token.
+    /// Call TikTok with each active integration's token.
     Verify(Selection),
     /// Exchange an auth code and store the integration.
     Connect(ConnectRequest),
-    /// Do what these messages of the function's own queue say.
+    /// Process messages of the function's own queue.
     Queue(Vec<QueueRecord>),
 }
 
-/// Which integration is to be connected, and by what.
+/// The integration to connect, and the auth code to connect it with.
 #[derive(Clone, Debug)]
 pub struct ConnectRequest {
-    /// Which integration: a new one, or one whose seller connects again.
+    /// The integration: a new one, or one that its seller reconnects.
     pub key: IntegrationKey,
-    /// What TikTok gave the seller's browser.
+    /// The authorization code that TikTok sends to the app's redirect URL.
     pub auth_code: AuthCode,
-    /// Which app; else the row's own, else the default app.
+    /// The app that the code was issued to. Defaults to the row's app, then to the secret's first app.
     pub app_key: Option<String>,
-    /// Lets another seller's row be taken over.
+    /// Whether to overwrite a row that belongs to another seller.
     pub replace: bool,
 }
 
@@ -58,13 +58,14 @@ impl PartialEq for ConnectRequest {
 
 impl Eq for ConnectRequest {}
 
-/// One message as SQS delivers it.
+/// An SQS message as Lambda delivers it.
+/// <https://docs.aws.amazon.com/lambda/latest/dg/with-sqs.html>
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct QueueRecord {
-    /// By which SQS is told that the message could not be done.
+    /// Identifies the message in the batch response.
     pub message_id: String,
-    /// The message's text, which may hold tokens.
+    /// The message's text, which may hold a token pair.
     pub body: String,
     event_source: String,
 }
@@ -75,23 +76,23 @@ impl fmt::Debug for QueueRecord {
     }
 }
 
-/// Reads one event.
+/// Parses an event.
 ///
 /// # Errors
-/// [`BadEvent`] for anything that the function does not know: no key is ever ignored.
+/// [`BadEvent`] if the event is not a JSON object, or a field is unknown, missing or of the wrong type.
 pub fn parse(event: &str) -> Result<Request, BadEvent> {
-    let looks: EventShape = read(event)?;
-    if looks.detail_type.is_some() {
+    let kind: EventKind = read(event)?;
+    if kind.detail_type.is_some() {
         return scheduled(&read(event)?);
     }
-    if looks.records.is_some() {
+    if kind.records.is_some() {
         return queue(read(event)?);
     }
-    if looks.describe == Some(true) {
+    if kind.describe == Some(true) {
         return read::<status::DescribeEvent>(event).map(|_| Request::Describe);
     }
-    match looks.action.as_deref() {
-        None | Some("refresh") => manual(read(event)?),
+    match kind.action.as_deref() {
+        None | Some("refresh") => refresh(read(event)?),
         Some("status") => status::request(read(event)?),
         Some("cleanup") => Ok(cleanup(read(event)?)),
         Some("connect") => connect(read(event)?),
@@ -103,9 +104,9 @@ pub fn parse(event: &str) -> Result<Request, BadEvent> {
     }
 }
 
-/// The few keys that tell kinds of events apart.
+/// The fields that distinguish the kinds of events.
 #[derive(Deserialize)]
-struct EventShape {
+struct EventKind {
     #[serde(rename = "detail-type")]
     detail_type: Option<de::IgnoredAny>,
     #[serde(rename = "Records")]
@@ -116,7 +117,7 @@ struct EventShape {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Manual {
+struct RefreshEvent {
     #[serde(rename = "action")]
     _action: Option<String>,
     #[serde(default)]
@@ -151,38 +152,38 @@ struct ConnectEvent {
     team_id: Id<MAX_TEAM_ID>,
     #[serde(default)]
     integration_id: Id<MAX_INTEGRATION_ID>,
-    #[serde(default, deserialize_with = "unquoted")]
+    #[serde(default, deserialize_with = "auth_code")]
     auth_code: Option<AuthCode>,
     app_key: Option<String>,
     replace: Option<bool>,
 }
 
-/// Reads a secret without ever quoting it, as the parser's own error would.
-fn unquoted<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<AuthCode>, D::Error> {
+/// Deserializes the auth code. Unlike serde's errors, the one here never quotes the value, which is a secret.
+fn auth_code<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<AuthCode>, D::Error> {
     match Value::deserialize(deserializer)? {
         Value::String(code) if !code.is_empty() => Ok(Some(code.into())),
-        _ => Err(de::Error::custom("expected a string that is not empty")),
+        _ => Err(de::Error::custom("expected a non-empty string")),
     }
 }
 
 fn connect(event: ConnectEvent) -> Result<Request, BadEvent> {
-    let missing = |name: &str, what: &str| BadEvent(format!("{name}: is missing, expected {what}"));
+    let missing = |name: &str, expected: &str| BadEvent(format!("{name}: missing, expected {expected}"));
     let id = "a string or an integer";
     let key = IntegrationKey {
-        team_id: event.team_id.0.ok_or_else(|| missing("team_id", id))?.into(),
-        integration_id: event.integration_id.0.ok_or_else(|| missing("integration_id", id))?.into(),
+        team_id: event.team_id.0.ok_or_else(|| missing("team_id", id))?,
+        integration_id: event.integration_id.0.ok_or_else(|| missing("integration_id", id))?,
     };
     Ok(Request::Connect(ConnectRequest {
         key,
         auth_code: event
             .auth_code
-            .ok_or_else(|| missing("auth_code", "the code that TikTok gave the seller"))?,
+            .ok_or_else(|| missing("auth_code", "the authorization code from TikTok"))?,
         app_key: event.app_key.filter(|key| !key.is_empty()),
         replace: event.replace.unwrap_or(false),
     }))
 }
 
-fn manual(event: Manual) -> Result<Request, BadEvent> {
+fn refresh(event: RefreshEvent) -> Result<Request, BadEvent> {
     let selection = selection(event.team_id, event.integration_id)?;
     Ok(Request::Refresh(RefreshRequest {
         selection,
@@ -215,37 +216,37 @@ fn selection(
         (None, None) => Ok(Selection::All),
         (Some(team_id), None) => Ok(Selection::Team(team_id)),
         (Some(team_id), Some(integration_id)) => {
-            let (team_id, integration_id) = (team_id.into(), integration_id.into());
             Ok(Selection::One(IntegrationKey { team_id, integration_id }))
         }
         (None, Some(_)) => Err(BadEvent(
-            "integration_id: expected a team_id beside it, as integrations are numbered within their team"
+            "integration_id: expected a team_id as well, because an integration_id is unique only within its team"
                 .into(),
         )),
     }
 }
 
-/// An SQS event. Its records are not written by hand, so that keys which AWS adds to them do no harm.
+/// An SQS event. Unknown fields of a record are ignored, because AWS may add some.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Queue {
+struct QueueEvent {
     #[serde(rename = "Records")]
-    records: Vec<QueueRecord>,
+    records: Vec<Object<QueueRecord>>,
 }
 
-fn queue(event: Queue) -> Result<Request, BadEvent> {
-    if let Some(stranger) = event.records.iter().find(|record| record.event_source != "aws:sqs") {
-        let got = quoted(&stranger.event_source);
-        return Err(BadEvent(format!("Records: got one of eventSource {got}, expected \"aws:sqs\"")));
+fn queue(event: QueueEvent) -> Result<Request, BadEvent> {
+    let records: Vec<_> = event.records.into_iter().map(|Object(record)| record).collect();
+    if let Some(index) = records.iter().position(|record| record.event_source != "aws:sqs") {
+        let got = quoted(&records[index].event_source);
+        return Err(BadEvent(format!("Records[{index}].eventSource: got {got}, expected \"aws:sqs\"")));
     }
-    Ok(Request::Queue(event.records))
+    Ok(Request::Queue(records))
 }
 
-/// An EventBridge rule's or Scheduler's event, with the keys that AWS documents for it:
+/// An event of an EventBridge rule or of EventBridge Scheduler, with the fields that AWS documents:
 /// <https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-events-structure.html>.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Scheduled {
+struct ScheduledEvent {
     #[serde(rename = "detail-type")]
     detail_type: String,
     source: String,
@@ -266,7 +267,7 @@ struct Scheduled {
     _replay_name: Option<de::IgnoredAny>,
 }
 
-fn scheduled(event: &Scheduled) -> Result<Request, BadEvent> {
+fn scheduled(event: &ScheduledEvent) -> Result<Request, BadEvent> {
     if event.detail_type != "Scheduled Event" {
         let got = quoted(&event.detail_type);
         return Err(BadEvent(format!("detail-type: got {got}, expected \"Scheduled Event\"")));
@@ -277,7 +278,7 @@ fn scheduled(event: &Scheduled) -> Result<Request, BadEvent> {
     }
     if !event.detail.as_deref().is_none_or(is_empty_detail) {
         return Err(BadEvent(
-            "detail: expected {}; to refresh only a part, give the schedule a constant input such as \
+            "detail: expected {}; to refresh a single team, give the schedule a constant input such as \
              {\"action\":\"refresh\",\"team_id\":1}"
                 .into(),
         ));
@@ -290,7 +291,7 @@ fn scheduled(event: &Scheduled) -> Result<Request, BadEvent> {
     }))
 }
 
-/// A rule sends `{}`; Scheduler sends the same as a string.
+/// Whether `detail` is empty. A rule sends the object `{}`, Scheduler the string `"{}"`.
 fn is_empty_detail(detail: &RawValue) -> bool {
     let is_empty =
         |json: &str| serde_json::from_str::<Map<String, Value>>(json).is_ok_and(|map| map.is_empty());
@@ -304,7 +305,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn messages_of_the_queue_are_taken_from_sqs_alone_and_never_shown() {
+    fn queue_messages_come_only_from_sqs_and_debug_output_hides_them() {
         let event = |source: &str| {
             format!(
                 r#"{{"Records":[{{"messageId":"m","receiptHandle":"h","body":"TTR_x","attributes":{{}},
@@ -314,41 +315,56 @@ mod tests {
         let Ok(Request::Queue(records)) = parse(&event("aws:sqs")) else { panic!("expected messages") };
         assert_eq!((records[0].message_id.as_str(), records[0].body.as_str()), ("m", "TTR_x"));
         assert_eq!(format!("{records:?}"), "[QueueRecord(m)]");
-        assert!(refusal(&event("aws:s3")).contains("eventSource \"aws:s3\", expected \"aws:sqs\""));
-        assert!(refusal(r#"{"Records":7}"#).starts_with("bad event: Records: "));
-        assert!(refusal(r#"{"Records":[],"team_id":1}"#).contains("unknown field `team_id`"));
+        assert_eq!(
+            error(&event("aws:s3")),
+            "bad event: Records[0].eventSource: got \"aws:s3\", expected \"aws:sqs\""
+        );
+        assert_eq!(
+            error(r#"{"Records":7}"#),
+            "bad event: Records: invalid type: integer `7`, expected an array"
+        );
+        assert_eq!(error(r#"{"Records":{}}"#), "bad event: Records: invalid type: object, expected an array");
+        assert_eq!(
+            error(r#"{"Records":[7]}"#),
+            "bad event: Records[0]: invalid type: integer `7`, expected an object"
+        );
+        assert_eq!(
+            error(r#"{"Records":[["m","{}","aws:sqs"]]}"#),
+            "bad event: Records[0]: invalid type: array, expected an object"
+        );
+        assert!(error(r#"{"Records":[],"team_id":1}"#).contains("unknown field `team_id`"));
     }
 
-    fn refresh(selection: Selection) -> Request {
+    fn refresh_of(selection: Selection) -> Request {
         let trigger = Trigger::Manual;
         Request::Refresh(RefreshRequest { selection, force: false, dry_run: false, trigger })
     }
 
-    fn refusal(event: &str) -> String {
+    fn error(event: &str) -> String {
         parse(event).expect_err(event).to_string()
     }
 
     #[test]
     fn an_empty_object_refreshes_what_is_due() {
-        assert_eq!(parse("{}"), Ok(refresh(Selection::All)));
-        assert_eq!(parse(r#" {"action":"refresh"}"#), Ok(refresh(Selection::All)));
-        assert_eq!(parse(r#"{"action":null,"team_id":null}"#), Ok(refresh(Selection::All)));
+        assert_eq!(parse("{}"), Ok(refresh_of(Selection::All)));
+        assert_eq!(parse(r#" {"action":"refresh"}"#), Ok(refresh_of(Selection::All)));
+        assert_eq!(parse(r#"{"action":null,"team_id":null}"#), Ok(refresh_of(Selection::All)));
     }
 
     #[test]
     fn an_id_may_be_a_string_or_an_integer() {
         for event in [r#"{"team_id":1}"#, r#"{"team_id":"1"}"#] {
-            assert_eq!(parse(event), Ok(refresh(Selection::Team("1".into()))));
+            assert_eq!(parse(event), Ok(refresh_of(Selection::Team("1".into()))));
         }
         let one = IntegrationKey { team_id: "-3".into(), integration_id: "18446744073709551615".into() };
         assert_eq!(
             parse(r#"{"team_id":-3,"integration_id":18446744073709551615}"#),
-            Ok(refresh(Selection::One(one)))
+            Ok(refresh_of(Selection::One(one)))
         );
     }
 
     #[test]
-    fn force_and_dry_run_are_taken_over() {
+    fn force_and_dry_run_are_read() {
         let Ok(Request::Refresh(request)) = parse(r#"{"team_id":1,"force":true,"dry_run":true}"#) else {
             panic!("expected a refresh")
         };
@@ -358,74 +374,83 @@ mod tests {
     #[test]
     fn a_team_id_of_the_wrong_type_never_means_all() {
         for bad in ["true", "1.5", "[]", "[1]", "{}", r#""""#, "1e2", "99999999999999999999999"] {
-            let said = refusal(&format!(r#"{{"team_id":{bad}}}"#));
-            assert!(said.starts_with("bad event: team_id: ") && said.contains("expected"), "{bad}: {said}");
+            let error = error(&format!(r#"{{"team_id":{bad}}}"#));
+            assert!(
+                error.starts_with("bad event: team_id: ") && error.contains("expected"),
+                "{bad}: {error}"
+            );
         }
         let long = "x".repeat(MAX_TEAM_ID + 1);
         assert_eq!(
-            refusal(&format!(r#"{{"team_id":"{long}"}}"#)),
+            error(&format!(r#"{{"team_id":"{long}"}}"#)),
             "bad event: team_id: got 2049 bytes, expected at most 2048"
         );
     }
 
     #[test]
-    fn an_unknown_key_is_refused_by_name() {
+    fn an_unknown_field_is_refused_by_name() {
         for key in ["team", "teamId", "Team_id", "dryrun", "x"] {
-            let said = refusal(&format!(r#"{{"{key}":1}}"#));
-            assert!(said.contains(&format!("unknown field `{key}`")) && said.contains("`team_id`"), "{said}");
+            let error = error(&format!(r#"{{"{key}":1}}"#));
+            assert!(
+                error.contains(&format!("unknown field `{key}`")) && error.contains("`team_id`"),
+                "{error}"
+            );
         }
-        assert!(refusal(r#"{"team_id":1,"team_id":2}"#).contains("duplicate field `team_id`"));
+        assert!(error(r#"{"team_id":1,"team_id":2}"#).contains("duplicate field `team_id`"));
     }
 
     #[test]
-    fn a_status_report_and_a_clean_up_take_their_own_keys_alone() {
-        let of = |selection, format| Ok(Request::Status(StatusRequest { selection, format }));
-        assert_eq!(parse(r#"{"action":"status"}"#), of(Selection::All, Format::Json));
+    fn status_and_cleanup_accept_only_their_own_fields() {
+        let status = |selection, format| Ok(Request::Status(StatusRequest { selection, format }));
+        assert_eq!(parse(r#"{"action":"status"}"#), status(Selection::All, Format::Json));
         let team = Selection::Team("1".into());
         assert_eq!(
             parse(r#"{"action":"status","team_id":1,"format":"table"}"#),
-            of(team.clone(), Format::Table)
+            status(team.clone(), Format::Table)
         );
         let cleanup = CleanupRequest { selection: team, dry_run: true };
         assert_eq!(
             parse(r#"{"action":"cleanup","team_id":"1","dry_run":true}"#),
             Ok(Request::Cleanup(cleanup))
         );
-        assert!(
-            refusal(r#"{"action":"status","format":"xml"}"#)
-                .starts_with("bad event: format: unknown variant `xml`")
+        assert_eq!(
+            error(r#"{"action":"status","format":"xml"}"#),
+            "bad event: format: got \"xml\", expected \"json\", \"table\", \"summary\" or \"html\""
+        );
+        assert_eq!(
+            error(r#"{"action":"status","format":7}"#),
+            "bad event: format: invalid type: integer `7`, expected a string"
         );
         let widget = r#"{"action":"status","format":"html","widgetContext":{"theme":"dark","width":588,"timezone":
             {"label":"Local","offsetISO":"+07:00","offsetInMinutes":-420}}}"#;
-        let place = Display { dark: true, offset_minutes: 420, zone: "UTC+07:00".into() };
-        assert_eq!(parse(widget), of(Selection::All, Format::Html(place)));
+        let display = Display { dark: true, offset_minutes: 420, zone: "UTC+07:00".into() };
+        assert_eq!(parse(widget), status(Selection::All, Format::Html(display)));
         let utc = Format::Html(Display { zone: "UTC".into(), ..Display::default() });
-        for odd in ["", r#","widgetContext":{}"#, r#","widgetContext":{"timezone":{"offsetISO":"noon"}}"#] {
-            let event = format!(r#"{{"action":"status","format":"html"{odd}}}"#);
-            assert_eq!(parse(&event), of(Selection::All, utc.clone()), "{odd}");
+        for context in ["", r#","widgetContext":{}"#, r#","widgetContext":{"timezone":{"offsetISO":"noon"}}"#]
+        {
+            let event = format!(r#"{{"action":"status","format":"html"{context}}}"#);
+            assert_eq!(parse(&event), status(Selection::All, utc.clone()), "{context}");
         }
-        assert!(
-            refusal(r#"{"action":"status","widgetContext":{}}"#).starts_with("bad event: widgetContext: ")
-        );
+        assert!(error(r#"{"action":"status","widgetContext":{}}"#).starts_with("bad event: widgetContext: "));
         let describe = r#"{"describe":true,"action":"status","format":"html","widgetContext":{}}"#;
         assert_eq!(
             (parse(r#"{"describe":true}"#), parse(describe)),
             (Ok(Request::Describe), Ok(Request::Describe))
         );
-        assert!(refusal(r#"{"describe":true,"team":1}"#).contains("unknown field `team`"));
-        assert!(refusal(r#"{"describe":false}"#).contains("unknown field `describe`"));
-        assert!(refusal(r#"{"action":"status","force":true}"#).contains("unknown field `force`"));
+        assert!(error(r#"{"describe":true,"team":1}"#).contains("unknown field `team`"));
+        assert!(error(r#"{"describe":false}"#).contains("unknown field `describe`"));
+        assert!(error(r#"{"action":"status","force":true}"#).contains("unknown field `force`"));
         assert!(
-            refusal(r#"{"action":"cleanup","integration_id":7}"#).contains("unknown field `integration_id`")
+            error(r#"{"action":"cleanup","integration_id":7}"#).contains("unknown field `integration_id`")
         );
-        assert!(refusal(r#"{"action":"cleanup","team_id":[]}"#).starts_with("bad event: team_id: "));
+        assert!(error(r#"{"action":"cleanup","team_id":[]}"#).starts_with("bad event: team_id: "));
     }
 
     #[test]
-    fn a_connection_needs_both_ids_and_a_code_which_is_never_quoted() {
+    fn connect_needs_both_ids_and_a_code_which_no_error_quotes() {
         let event =
             r#"{"action":"connect","team_id":1,"integration_id":"7","auth_code":"ROW_x","replace":true}"#;
-        let Ok(Request::Connect(request)) = parse(event) else { panic!("expected a connection") };
+        let Ok(Request::Connect(request)) = parse(event) else { panic!("expected a connect request") };
         assert_eq!(
             (request.key.integration_id.as_str(), request.replace, request.app_key.clone()),
             ("7", true, None)
@@ -435,39 +460,89 @@ mod tests {
         for name in ["team_id", "integration_id", "auth_code"] {
             let without = event.replace(&format!("\"{name}\":"), &format!("\"{name}\":null,\"app_key\":"));
             let without = without.replace("\"app_key\":1", "\"app_key\":\"a\"");
-            assert!(refusal(&without).starts_with(&format!("bad event: {name}: ")), "{without}");
+            assert!(error(&without).starts_with(&format!("bad event: {name}: ")), "{without}");
         }
         let number = event.replace("\"ROW_x\"", "424242");
-        assert_eq!(refusal(&number), "bad event: auth_code: expected a string that is not empty");
+        assert_eq!(error(&number), "bad event: auth_code: expected a non-empty string");
     }
 
     #[test]
-    fn what_was_expected_is_said() {
+    fn errors_name_the_field_and_what_was_expected() {
         assert_eq!(
-            refusal(r#"{"team_id":true}"#),
+            error(r#"{"team_id":true}"#),
             "bad event: team_id: invalid type: boolean `true`, expected a string of 1 to 2048 bytes, an integer or null"
         );
         assert_eq!(
-            refusal(r#"{"force":"yes"}"#),
+            error(r#"{"force":"yes"}"#),
             "bad event: force: invalid type: string \"yes\", expected a boolean"
         );
+        assert!(error(r#"{"action":"refrehs"}"#).starts_with("bad event: action: got \"refrehs\", expected"));
+        assert!(error(r#"{"action":7}"#).starts_with("bad event: action: "));
         assert!(
-            refusal(r#"{"action":"refrehs"}"#).starts_with("bad event: action: got \"refrehs\", expected")
-        );
-        assert!(refusal(r#"{"action":7}"#).starts_with("bad event: action: "));
-        assert!(
-            refusal(r#"{"integration_id":7}"#).starts_with("bad event: integration_id: expected a team_id")
+            error(r#"{"integration_id":7}"#).starts_with("bad event: integration_id: expected a team_id")
         );
         for event in ["[]", "null", "7", r#""refresh""#, ""] {
-            assert!(refusal(event).contains("expected a JSON object"), "{event}");
+            assert!(error(event).contains("expected a JSON object"), "{event}");
         }
+    }
+
+    #[test]
+    fn errors_call_shapes_as_json_does() {
+        assert_eq!(error(r#"{"action":[]}"#), "bad event: action: invalid type: array, expected a string");
+        assert_eq!(error(r#"{"action":{}}"#), "bad event: action: invalid type: object, expected a string");
+        let widget = |context: &str| {
+            error(&format!(r#"{{"action":"status","format":"html","widgetContext":{context}}}"#))
+        };
+        for (context, got) in [("7", "integer `7`"), ("[\"dark\"]", "array"), ("\"dark\"", "string \"dark\"")]
+        {
+            assert_eq!(
+                widget(context),
+                format!("bad event: widgetContext: invalid type: {got}, expected an object")
+            );
+        }
+        assert_eq!(
+            widget(r#"{"timezone":"+07:00"}"#),
+            "bad event: widgetContext.timezone: invalid type: string \"+07:00\", expected an object"
+        );
+        assert_eq!(
+            widget(r#"{"timezone":{"offsetISO":7}}"#),
+            "bad event: widgetContext.timezone.offsetISO: invalid type: integer `7`, expected a string"
+        );
+    }
+
+    #[test]
+    fn broken_json_is_reported_with_its_position() {
+        for (event, cause) in [
+            ("{", "EOF while parsing an object at line 1 column 1"),
+            (r#"{"team_id":1,}"#, "trailing comma at line 1 column 14"),
+            ("{team_id:1}", "key must be a string at line 1 column 2"),
+            ("{} {}", "trailing characters at line 1 column 4"),
+        ] {
+            assert_eq!(error(event), format!("bad event: invalid JSON: {cause}"));
+        }
+    }
+
+    #[test]
+    fn an_empty_or_long_field_leaves_the_error_readable() {
+        let fields = "expected one of `action`, `team_id`, `integration_id`, `force`, `dry_run`";
+        assert_eq!(error(r#"{"":1}"#), format!("bad event: \"\": unknown field ``, {fields}"));
+        let long = "x".repeat(5_000);
+        let unknown = error(&format!(r#"{{"{long}":1}}"#));
+        assert!(unknown.ends_with(fields) && unknown.chars().count() < 800, "{unknown}");
+        let wrong = error(&format!(r#"{{"force":"{long}"}}"#));
+        assert!(wrong.starts_with("bad event: force: invalid type: string \"xxx"), "{wrong}");
+        assert!(wrong.ends_with("x\", expected a boolean") && wrong.chars().count() < 400, "{wrong}");
+        let confusing = error(r#"{"force":"sequence at line 1 column 9, expected a sequence"}"#);
+        assert!(
+            confusing.ends_with("\"sequence at line 1 column 9, expected a sequence\", expected a boolean")
+        );
     }
 
     const RULE: &str = r#"{"version":"0","id":"53dc4d37","detail-type":"Scheduled Event","source":"aws.events",
         "account":"123456789012","time":"2026-11-23T02:00:00Z","region":"eu-central-1","resources":["r"],"detail":{}}"#;
 
     #[test]
-    fn a_rule_and_scheduler_start_the_nightly_run() {
+    fn a_rule_and_scheduler_start_a_run_of_all_integrations() {
         let scheduler = RULE.replace("aws.events", "aws.scheduler").replace("{}}", r#""{}"}"#);
         for event in [RULE, &scheduler] {
             let Ok(Request::Refresh(request)) = parse(event) else { panic!("{event}") };
@@ -477,23 +552,23 @@ mod tests {
     }
 
     #[test]
-    fn a_scheduled_event_with_anything_else_in_it_is_refused() {
+    fn a_scheduled_event_with_any_other_content_is_refused() {
         let detail = RULE.replace(r#""detail":{}"#, r#""detail":{"team_id":1}"#);
-        assert!(refusal(&detail).starts_with("bad event: detail: expected {}"));
-        assert!(refusal(&RULE.replace(r#""detail":{}"#, r#""detail":[]"#)).contains("detail: expected {}"));
-        assert!(refusal(&RULE.replace("aws.events", "aws.s3")).contains("source: got \"aws.s3\""));
-        assert!(refusal(&RULE.replace("Scheduled Event", "Object Created")).contains("detail-type: got"));
-        assert!(refusal(&RULE.replace(r#""account""#, r#""team_id""#)).contains("unknown field `team_id`"));
+        assert!(error(&detail).starts_with("bad event: detail: expected {}"));
+        assert!(error(&RULE.replace(r#""detail":{}"#, r#""detail":[]"#)).contains("detail: expected {}"));
+        assert!(error(&RULE.replace("aws.events", "aws.s3")).contains("source: got \"aws.s3\""));
+        assert!(error(&RULE.replace("Scheduled Event", "Object Created")).contains("detail-type: got"));
+        assert!(error(&RULE.replace(r#""account""#, r#""team_id""#)).contains("unknown field `team_id`"));
     }
 
     proptest! {
         #[test]
-        fn no_json_event_panics_or_widens_the_selection(team in "[ -~]{0,12}", key in "[a-zA-Z_-]{1,12}") {
+        fn no_field_panics_or_widens_the_selection(team in "[ -~]{0,12}", key in "[a-zA-Z_-]{1,12}") {
             let event = serde_json::json!({ key.clone(): team }).to_string();
             if let Ok(Request::Refresh(request)) = parse(&event) {
                 match request.selection {
                     Selection::Team(id) => prop_assert!(key == "team_id" && id == team),
-                    // Only a word for the action itself may leave the selection open.
+                    // Only the default action, by name, may leave the selection open.
                     Selection::All => prop_assert!(key == "action" && team == "refresh"),
                     Selection::One(_) => prop_assert!(false, "{event}"),
                 }
@@ -501,7 +576,7 @@ mod tests {
         }
 
         #[test]
-        fn no_text_at_all_panics(event in "\\PC{0,64}") {
+        fn no_text_panics(event in "\\PC{0,64}") {
             let _ = parse(&event);
         }
     }

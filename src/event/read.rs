@@ -1,17 +1,27 @@
-//! Reads JSON and, when it does not fit, names the key.
+//! Deserializes JSON, with errors that name the field, the value's shape and what was expected.
 
 use crate::domain::selection::Selection;
-use serde::{Deserialize, Deserializer, de};
-use std::fmt;
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, MapAccess, value::MapAccessDeserializer},
+};
+use serde_json::error::Category;
+use std::{fmt, marker::PhantomData};
 
 /// DynamoDB's limit on a partition key, in bytes.
+/// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html>
 pub(super) const MAX_TEAM_ID: usize = 2048;
 /// DynamoDB's limit on a sort key, in bytes.
+/// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html>
 pub(super) const MAX_INTEGRATION_ID: usize = 1024;
-/// How much of a value that was not understood is quoted, in characters.
+/// The longest value that an error quotes, in characters.
 const MAX_QUOTED: usize = 200;
+/// How much of a long message is kept at its end, in characters: enough for the list of expected fields.
+const MAX_TAIL: usize = 160;
+/// JSON's names for the shapes that serde names differently.
+const SHAPES: [(&str, &str); 3] = [("sequence", "array"), ("map", "object"), ("floating point", "number")];
 
-/// An event that was not understood. Its message names the key and what was expected there.
+/// An event that the function does not accept. The message names the field and what was expected.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("bad event: {0}")]
 pub struct BadEvent(pub(super) String);
@@ -21,7 +31,7 @@ pub struct BadEvent(pub(super) String);
 pub(super) struct Id<const MAX: usize>(pub(super) Option<String>);
 
 impl<const MAX: usize> Id<MAX> {
-    /// The team that this id names; the whole table, if it is absent.
+    /// The team with this id, or the whole table if the id is absent.
     pub(super) fn selection(self) -> Selection {
         self.0.map_or(Selection::All, Selection::Team)
     }
@@ -63,29 +73,82 @@ impl<'de, const MAX: usize> Deserialize<'de> for Id<MAX> {
     }
 }
 
-/// Reads JSON and, when it does not fit, names the key.
+/// A struct that only a JSON object deserializes into. A derived `Deserialize` also accepts an array of the fields'
+/// values, and its errors name the Rust type.
+#[derive(Default)]
+pub(super) struct Object<T>(pub(super) T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> de::Visitor<'de> for Visitor<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+
+        deserializer.deserialize_map(Visitor(PhantomData))
+    }
+}
+
+/// Deserializes an event, which is a JSON object.
 pub(super) fn read<'de, T: Deserialize<'de>>(event: &'de str) -> Result<T, BadEvent> {
-    // A derived struct would also take an array; an event is an object.
     if !event.trim_start().starts_with('{') {
         return Err(BadEvent("expected a JSON object such as {\"action\":\"refresh\"}".into()));
     }
     let mut json = serde_json::Deserializer::from_str(event);
-    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
-        let path = error.path().to_string();
-        let cause = without_position(&error.into_inner());
-        // The path of a key that is unknown or twice there is the object's, and the cause names the key.
-        BadEvent(if path == "." { cause } else { format!("{path}: {cause}") })
-    })?;
-    json.end().map_err(|error| BadEvent(without_position(&error)))?;
+    let value = serde_path_to_error::deserialize(&mut json)
+        .map_err(|error| BadEvent(describe(&error.path().to_string(), error.inner())))?;
+    json.end().map_err(|error| BadEvent(describe(".", &error)))?;
     Ok(value)
 }
 
-fn without_position(error: &serde_json::Error) -> String {
+/// Writes an error as `field: cause`. `path` is `.` for the event itself.
+fn describe(path: &str, error: &serde_json::Error) -> String {
+    if error.classify() != Category::Data {
+        return format!("invalid JSON: {error}");
+    }
     let text = error.to_string();
-    let text = if error.is_data() { text.split(" at line ").next().unwrap_or_default() } else { &text };
-    text.chars().take(MAX_QUOTED).collect()
+    let position = format!(" at line {} column {}", error.line(), error.column());
+    let cause = abbreviated(&json_terms(text.strip_suffix(&position).unwrap_or(&text)));
+    match path {
+        "." => cause,
+        "" => format!("\"\": {cause}"),
+        path => format!("{}: {cause}", abbreviated(path)),
+    }
 }
 
+/// Replaces serde's names for shapes with JSON's, but never inside a quoted value.
+fn json_terms(cause: &str) -> String {
+    const PREFIX: &str = "invalid type: ";
+    let cause = cause
+        .strip_suffix("expected a sequence")
+        .map_or_else(|| cause.to_owned(), |start| format!("{start}expected an array"));
+    let renamed = SHAPES.iter().find_map(|(serde, json)| {
+        let rest = cause.strip_prefix(PREFIX)?.strip_prefix(serde)?;
+        Some(format!("{PREFIX}{json}{rest}"))
+    });
+    renamed.unwrap_or(cause)
+}
+
+/// Cuts a long message in its middle, where it quotes the value. Its end says what was expected.
+fn abbreviated(cause: &str) -> String {
+    let chars: Vec<char> = cause.chars().collect();
+    if chars.len() <= MAX_QUOTED + MAX_TAIL {
+        return cause.to_owned();
+    }
+    let (start, end) = (&chars[..MAX_QUOTED], &chars[chars.len() - MAX_TAIL..]);
+    start.iter().chain(&['…']).chain(end).collect()
+}
+
+/// A value in quotes, cut if it is long.
 pub(super) fn quoted(text: &str) -> String {
     format!("{:?}", text.chars().take(MAX_QUOTED).collect::<String>())
 }

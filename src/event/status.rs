@@ -1,33 +1,33 @@
-//! A request for a status report, from an operator or from a CloudWatch custom widget.
+//! The events that request a status report, or the help text of the CloudWatch custom widget that shows one.
 
 use super::{
     Request,
-    read::{BadEvent, Id, MAX_TEAM_ID},
+    read::{BadEvent, Id, MAX_TEAM_ID, Object, quoted},
 };
 use crate::domain::{display::Display, selection::Selection};
 use chrono::FixedOffset;
 use serde::{Deserialize, de};
 
-/// What a status report covers and how it is written.
+/// The selection and the format of a status report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StatusRequest {
-    /// Which integrations.
+    /// The integrations to report on.
     pub selection: Selection,
-    /// How the report is written.
+    /// The format of the report.
     pub format: Format,
 }
 
-/// How a status report is written.
+/// The format of a status report.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Format {
-    /// For programs.
+    /// JSON, for programs.
     #[default]
     Json,
-    /// The integrations as a table.
+    /// A text table of the integrations, with the summary below it.
     Table,
-    /// A few lines.
+    /// A few lines of text, without the integrations.
     Summary,
-    /// A fragment for a CloudWatch custom widget.
+    /// An HTML fragment for a CloudWatch custom widget.
     Html(Display),
 }
 
@@ -40,11 +40,12 @@ pub(super) struct StatusEvent {
     team_id: Id<MAX_TEAM_ID>,
     format: Option<FormatName>,
     #[serde(rename = "widgetContext")]
-    widget_context: Option<WidgetContext>,
+    widget_context: Option<Object<WidgetContext>>,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "snake_case")]
+/// The value of `format`.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(try_from = "String")]
 enum FormatName {
     Json,
     Table,
@@ -52,26 +53,42 @@ enum FormatName {
     Html,
 }
 
-/// What CloudWatch tells a custom widget of its surroundings. AWS writes it, so that keys which it adds do no harm.
+impl TryFrom<String> for FormatName {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<Self, String> {
+        match name.as_str() {
+            "json" => Ok(Self::Json),
+            "table" => Ok(Self::Table),
+            "summary" => Ok(Self::Summary),
+            "html" => Ok(Self::Html),
+            other => {
+                Err(format!("got {}, expected \"json\", \"table\", \"summary\" or \"html\"", quoted(other)))
+            }
+        }
+    }
+}
+
+/// What CloudWatch adds to a custom widget's event. Unknown fields are ignored, because AWS may add some.
 /// <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/add_custom_widget_dashboard_about.html>
 #[derive(Default, Deserialize)]
 struct WidgetContext {
     theme: Option<String>,
-    timezone: Option<TimeZone>,
+    timezone: Option<Object<TimeZone>>,
 }
 
 #[derive(Deserialize)]
 struct TimeZone {
-    // Beside it stands an offset in minutes, whose sign AWS does not document.
+    // `offsetInMinutes` has the same offset, but AWS does not document its sign.
     #[serde(rename = "offsetISO")]
     offset: Option<String>,
 }
 
 pub(super) fn request(event: StatusEvent) -> Result<Request, BadEvent> {
     let format = match (event.format.unwrap_or(FormatName::Json), event.widget_context) {
-        (FormatName::Html, context) => Format::Html(place(context.unwrap_or_default())),
+        (FormatName::Html, context) => Format::Html(display(context.unwrap_or_default().0)),
         (_, Some(_)) => {
-            return Err(BadEvent("widgetContext: expected it beside \"format\":\"html\" alone".into()));
+            return Err(BadEvent("widgetContext: allowed only with \"format\":\"html\"".into()));
         }
         (FormatName::Json, None) => Format::Json,
         (FormatName::Table, None) => Format::Table,
@@ -80,9 +97,9 @@ pub(super) fn request(event: StatusEvent) -> Result<Request, BadEvent> {
     Ok(Request::Status(StatusRequest { selection: event.team_id.selection(), format }))
 }
 
-/// Where a widget is shown; what CloudWatch does not say, or says oddly, is UTC and light.
-fn place(context: WidgetContext) -> Display {
-    let offset = context.timezone.and_then(|zone| zone.offset?.parse::<FixedOffset>().ok());
+/// The theme and time zone of a widget. The defaults are light and UTC, also for a value that cannot be parsed.
+fn display(context: WidgetContext) -> Display {
+    let offset = context.timezone.and_then(|Object(zone)| zone.offset?.parse::<FixedOffset>().ok());
     let offset = offset.filter(|offset| offset.local_minus_utc() != 0);
     Display {
         dark: context.theme.as_deref() == Some("dark"),
@@ -91,7 +108,7 @@ fn place(context: WidgetContext) -> Display {
     }
 }
 
-/// CloudWatch's request for a widget's help text, with whatever else the widget is set to send.
+/// CloudWatch's request for the widget's help text. It also carries the widget's own parameters.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct DescribeEvent {
