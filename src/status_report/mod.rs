@@ -1,11 +1,11 @@
-//! The status report: how healthy the tokens are, as JSON, as a table and as a few lines. Pure: rows in, a report out,
-//! and no token is ever part of it.
+//! The status report on the health of the tokens: JSON, an HTML fragment, a text table or a short summary. The code is
+//! pure, and a report never contains a token.
 
 mod html;
 mod text;
 
 pub use html::HELP;
-pub use text::relative;
+pub use text::{in_words, printable, relative};
 
 use crate::domain::{
     bounded_list::BoundedList,
@@ -20,12 +20,13 @@ use std::{
     hash::{BuildHasher, RandomState},
 };
 
-/// How many warnings a report holds at most.
+/// The maximum number of warnings in a report.
 const MAX_WARNINGS: usize = 200;
-/// How many integrations are in which state.
+
+/// The number of integrations by state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct StateCounts {
-    /// All rows, those that cannot be read included.
+    /// All rows, including malformed ones, which have no state.
     pub total: u64,
     /// See [`Health`].
     pub healthy: u64,
@@ -39,125 +40,126 @@ pub struct StateCounts {
     pub cannot_refresh: u64,
 }
 
-/// How many refresh tokens have run out, or will. Each span includes the shorter ones.
+/// The number of refresh tokens by time to expiry. Each period includes the shorter ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct RefreshTokenCounts {
-    /// Missing, or past their expiry.
+    /// Expired or missing.
     pub expired: u64,
-    /// Within a day.
+    /// Expire within a day.
     pub within_1_day: u64,
-    /// Within a week.
+    /// Expire within 7 days.
     pub within_7_days: u64,
-    /// Within two weeks.
+    /// Expire within 14 days.
     pub within_14_days: u64,
-    /// Within 30 days.
+    /// Expire within 30 days.
     pub within_30_days: u64,
 }
 
-/// One integration in the report.
+/// The status of one integration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Listed {
-    /// Its state; the most urgent come first.
+pub struct IntegrationStatus {
+    /// The state. The report lists the most urgent states first.
     pub state: Health,
-    /// When its access token expires, as stored.
+    /// The stored expiry of the access token, in Unix seconds.
     pub access_token_expires_at: Option<UnixTime>,
-    /// Which integration.
+    /// The integration.
     #[serde(flatten)]
     pub key: IntegrationKey,
     /// The seller's name.
     pub seller_name: Option<String>,
-    /// The row's status.
+    /// The row's `status` attribute.
     pub status: String,
-    /// When its refresh token expires, as stored.
+    /// The stored expiry of the refresh token, in Unix seconds.
     pub refresh_token_expires_at: Option<UnixTime>,
-    /// When its tokens were last refreshed.
+    /// When the tokens were last refreshed, in Unix seconds.
     pub last_refreshed_at: Option<UnixTime>,
-    /// The last failure's code.
+    /// The code of the last failure.
     pub error_code: Option<String>,
-    /// The last failure, for a person.
+    /// The message of the last failure, for people.
     pub error_message: Option<String>,
-    /// When it failed.
+    /// When the last failure happened, in Unix seconds.
     pub error_at: Option<UnixTime>,
-    /// How many attempts have failed since the last success.
+    /// The number of failed attempts since the last success.
     pub consecutive_failures: i64,
 }
 
-/// The answer to `status`.
+/// The response to `status`.
 #[derive(Clone, Debug, Serialize)]
 pub struct StatusReport {
     action: &'static str,
-    /// When the report was made.
+    /// When the report was generated.
     #[serde(serialize_with = "clock::to_the_second")]
     pub generated_at: DateTime<Utc>,
-    /// How many integrations are in which state.
+    /// The number of integrations by state.
     pub counts: StateCounts,
-    /// How many refresh tokens run out when.
+    /// The number of refresh tokens by time to expiry.
     pub refresh_tokens: RefreshTokenCounts,
-    /// The first believable expiry of an access token in use.
+    /// The earliest plausible expiry of an active integration's access token, in Unix seconds.
     pub soonest_access_token_expiry: Option<UnixTime>,
-    /// What else is odd, for a person.
+    /// Problems that need attention, for people: malformed rows, interrupted attempts, implausible expiries, shared
+    /// authorizations.
     pub warnings: Vec<String>,
     /// The integrations, the most urgent first.
-    pub integrations: Vec<Listed>,
-    /// How many integrations the list leaves out.
+    pub integrations: Vec<IntegrationStatus>,
+    /// The number of integrations that the list leaves out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub truncated: Option<u64>,
 }
 
-/// How much a report is to hold.
+/// The level of detail of a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Detail {
-    /// Counts and warnings: memory does not grow with the table.
+    /// Counts and warnings, in memory that does not grow with the table.
     Summary,
-    /// The integrations too, and who shares an authorization.
+    /// The integrations as well, and warnings of rows that share an authorization.
     Full,
 }
 
-/// By what the integrations are ordered: state, expiry, key.
+/// The order of the integrations: by state, then expiry, then key.
 type Urgency = (Health, Option<UnixTime>, IntegrationKey);
 
-/// Makes a report, row by row.
+/// Builds a report row by row.
 #[derive(Debug)]
 pub struct ReportBuilder {
-    rule: DuePolicy,
-    depth: Detail,
+    policy: DuePolicy,
+    detail: Detail,
     counts: StateCounts,
     refresh_tokens: RefreshTokenCounts,
-    soonest: Option<UnixTime>,
+    soonest_expiry: Option<UnixTime>,
     warnings: Vec<String>,
-    more_warnings: u64,
-    listed: BoundedList<Urgency, Listed>,
-    /// The authorizations seen, by a hash of app and seller, with the first row of each.
+    omitted_warnings: u64,
+    integrations: BoundedList<Urgency, IntegrationStatus>,
+    /// The first row of each authorization, by a hash of its app and seller.
     authorizations: HashMap<u64, IntegrationKey>,
     hasher: RandomState,
 }
 
 impl ReportBuilder {
-    /// An examination by `rule`.
-    pub fn new(rule: DuePolicy, depth: Detail) -> Self {
+    /// Creates an empty report as of `policy.now`.
+    pub fn new(policy: DuePolicy, detail: Detail) -> Self {
         Self {
-            rule,
-            depth,
+            policy,
+            detail,
             counts: StateCounts::default(),
             refresh_tokens: RefreshTokenCounts::default(),
-            soonest: None,
+            soonest_expiry: None,
             warnings: Vec::new(),
-            more_warnings: 0,
-            listed: BoundedList::default(),
+            omitted_warnings: 0,
+            integrations: BoundedList::default(),
             authorizations: HashMap::new(),
             hasher: RandomState::new(),
         }
     }
 
-    /// Takes in a row that cannot be read.
-    pub fn malformed(&mut self, key: &IntegrationKey, what: &str) {
+    /// Adds a malformed row, with a warning that says what is wrong with it.
+    pub fn malformed(&mut self, key: &IntegrationKey, problem: &str) {
         self.counts.total += 1;
-        self.warn(format!("{key}: {what}"));
+        self.warn(format!("{key}: {problem}"));
     }
 
-    /// Takes in a row.
+    /// Adds a row.
     pub fn row(&mut self, row: ReportRow, tokens: StoredTokens) {
-        let state = state(&row.candidate, tokens, &self.rule);
+        let state = state(&row.candidate, tokens, &self.policy);
         self.counts.total += 1;
         *match state {
             Health::CannotRefresh => &mut self.counts.cannot_refresh,
@@ -167,17 +169,18 @@ impl ReportBuilder {
             Health::Healthy => &mut self.counts.healthy,
         } += 1;
         self.count_refresh_token(&row.candidate, tokens);
-        self.look_for_oddities(&row, tokens);
+        self.check(&row, tokens);
         let candidate = row.candidate;
         let is_in_use = candidate.status == Status::Active && tokens != StoredTokens::NoAccessToken;
-        if is_in_use && candidate.has_plausible_expiry(&self.rule) {
-            self.soonest = [self.soonest, candidate.access_expires_at].into_iter().flatten().min();
+        if is_in_use && candidate.has_plausible_expiry(&self.policy) {
+            self.soonest_expiry =
+                [self.soonest_expiry, candidate.access_expires_at].into_iter().flatten().min();
         }
-        if self.depth == Detail::Summary {
+        if self.detail == Detail::Summary {
             return;
         }
         let urgency = (state, candidate.access_expires_at, candidate.key.clone());
-        let listed = Listed {
+        let integration = IntegrationStatus {
             state,
             access_token_expires_at: candidate.access_expires_at,
             key: candidate.key,
@@ -190,12 +193,12 @@ impl ReportBuilder {
             error_at: row.error_at,
             consecutive_failures: row.consecutive_failures,
         };
-        self.listed.push(urgency, listed);
+        self.integrations.push(urgency, integration);
     }
 
     fn count_refresh_token(&mut self, row: &Candidate, tokens: StoredTokens) {
         let counts = &mut self.refresh_tokens;
-        if tokens == StoredTokens::NoRefreshToken || row.refresh_token_expired(self.rule.now) {
+        if tokens == StoredTokens::NoRefreshToken || row.refresh_token_expired(self.policy.now) {
             counts.expired += 1;
             return;
         }
@@ -206,50 +209,55 @@ impl ReportBuilder {
             (14, &mut counts.within_14_days),
             (30, &mut counts.within_30_days),
         ] {
-            *count += u64::from(at.is_within(TimeDelta::days(days), self.rule.now));
+            *count += u64::from(at.is_within(TimeDelta::days(days), self.policy.now));
         }
     }
 
-    fn look_for_oddities(&mut self, row: &ReportRow, tokens: StoredTokens) {
+    /// Adds warnings of a row's problems.
+    fn check(&mut self, row: &ReportRow, tokens: StoredTokens) {
         let candidate = &row.candidate;
         let key = &candidate.key;
-        if tokens == StoredTokens::Both && !candidate.has_plausible_expiry(&self.rule) {
+        if tokens == StoredTokens::Both && !candidate.has_plausible_expiry(&self.policy) {
             let expiry = candidate.access_expires_at.map_or_else(|| "missing".into(), |at| at.0.to_string());
             self.warn(format!(
-                "{key}: access_token_expires_at is {expiry}, which cannot be true; it counts as due"
+                "{key}: access_token_expires_at is {expiry}, which is implausible; the integration counts as due"
             ));
         }
-        if candidate.lease.is_some() && candidate.live_lease(self.rule.now).is_none() {
-            self.warn(format!("{key}: its lease has run out unreleased, so an attempt was cut off"));
+        if candidate.lease.is_some() && candidate.live_lease(self.policy.now).is_none() {
+            self.warn(format!("{key}: its lease expired unreleased, so an attempt was interrupted"));
         }
-        let (Detail::Full, Some(open_id)) = (self.depth, &row.open_id) else { return };
+        let (Detail::Full, Some(open_id)) = (self.detail, &row.open_id) else { return };
         let authorization = self.hasher.hash_one((&candidate.app_key, open_id));
         match self.authorizations.get(&authorization).cloned() {
             None => drop(self.authorizations.insert(authorization, key.clone())),
             Some(first) => {
                 self.warn(format!(
-                    "{key} and {first} hold one authorization: a refresh of one may end the other"
+                    "{key} and {first} share one authorization: a refresh of one may invalidate the tokens of the other"
                 ));
             }
         }
     }
 
     fn warn(&mut self, warning: String) {
-        if self.warnings.len() < MAX_WARNINGS { self.warnings.push(warning) } else { self.more_warnings += 1 }
+        if self.warnings.len() < MAX_WARNINGS {
+            self.warnings.push(warning);
+        } else {
+            self.omitted_warnings += 1;
+        }
     }
 
-    /// The report.
+    /// Finishes the report.
     pub fn finish(mut self) -> StatusReport {
-        if self.more_warnings > 0 {
-            self.warnings.push(format!("and {} more", self.more_warnings));
+        if self.omitted_warnings > 0 {
+            self.warnings.push(format!("and {} more", self.omitted_warnings));
         }
-        let (integrations, truncated) = self.listed.finish();
+        let (integrations, truncated) = self.integrations.finish();
         StatusReport {
             action: "status",
-            generated_at: self.rule.now,
+            generated_at: self.policy.now,
             counts: self.counts,
             refresh_tokens: self.refresh_tokens,
-            soonest_access_token_expiry: self.soonest,
+            soonest_access_token_expiry: self.soonest_expiry,
             warnings: self.warnings,
             integrations,
             truncated,
@@ -257,9 +265,9 @@ impl ReportBuilder {
     }
 }
 
-/// An integration's state, with regard to which of its tokens are there.
-fn state(row: &Candidate, tokens: StoredTokens, rule: &DuePolicy) -> Health {
-    match (tokens, row.health(rule)) {
+/// The state of an integration, which also depends on the tokens that its row has.
+fn state(row: &Candidate, tokens: StoredTokens, policy: &DuePolicy) -> Health {
+    match (tokens, row.health(policy)) {
         (StoredTokens::NoRefreshToken, _) => Health::CannotRefresh,
         (StoredTokens::NoAccessToken, health) if health != Health::CannotRefresh => Health::Expired,
         (StoredTokens::NoAccessToken | StoredTokens::Both, health) => health,
@@ -271,7 +279,7 @@ mod tests {
     use super::*;
     use crate::domain::bounded_list::MAX_ENTRIES;
 
-    fn rule() -> DuePolicy {
+    fn policy() -> DuePolicy {
         DuePolicy {
             now: DateTime::from_timestamp(1_795_399_200, 0).unwrap(),
             refresh_ahead: TimeDelta::hours(48),
@@ -281,8 +289,8 @@ mod tests {
     }
 
     fn row(id: usize, access_in: TimeDelta) -> ReportRow {
-        let key = IntegrationKey { team_id: "1".into(), integration_id: id.to_string().into() };
-        let at = |delta| Some(UnixTime::of(rule().now + delta));
+        let key = IntegrationKey { team_id: "1".into(), integration_id: id.to_string() };
+        let at = |delta| Some(UnixTime::of(policy().now + delta));
         ReportRow {
             candidate: Candidate {
                 access_expires_at: at(access_in),
@@ -299,24 +307,24 @@ mod tests {
         }
     }
 
-    fn report(rows: Vec<(ReportRow, StoredTokens)>, depth: Detail) -> StatusReport {
-        let mut examination = ReportBuilder::new(rule(), depth);
+    fn report(rows: Vec<(ReportRow, StoredTokens)>, detail: Detail) -> StatusReport {
+        let mut builder = ReportBuilder::new(policy(), detail);
         for (row, tokens) in rows {
-            examination.row(row, tokens);
+            builder.row(row, tokens);
         }
-        examination.finish()
+        builder.finish()
     }
 
     #[test]
-    fn a_moment_is_told_from_now() {
-        let now = rule().now;
+    fn a_time_is_written_relative_to_now() {
+        let now = policy().now;
         let at = |seconds| UnixTime(now.timestamp() + seconds);
         assert_eq!(relative(at(3 * 86_400 + 3_600 + 60), now), "in 3days 1h");
         assert_eq!(relative(at(-120), now), "2m ago");
     }
 
     #[test]
-    fn missing_tokens_are_expired_ones() {
+    fn a_missing_token_counts_as_expired() {
         let fresh = TimeDelta::days(6);
         let rows = vec![
             (row(1, fresh), StoredTokens::Both),
@@ -330,19 +338,19 @@ mod tests {
     }
 
     #[test]
-    fn refresh_tokens_are_counted_in_every_span_that_they_run_out_in() {
-        let running_out = |id, delta: TimeDelta| {
+    fn a_refresh_token_is_counted_in_every_period_in_which_it_expires() {
+        let expiring = |id, delta: TimeDelta| {
             let mut row = row(id, TimeDelta::days(6));
-            row.candidate.refresh_expires_at = Some(UnixTime::of(rule().now + delta));
+            row.candidate.refresh_expires_at = Some(UnixTime::of(policy().now + delta));
             (row, StoredTokens::Both)
         };
         let second = TimeDelta::seconds(1);
         let rows = vec![
-            running_out(1, -second),
-            running_out(2, TimeDelta::days(1)),
-            running_out(3, TimeDelta::days(7)),
-            running_out(4, TimeDelta::days(14) + second),
-            running_out(5, TimeDelta::days(30) + second),
+            expiring(1, -second),
+            expiring(2, TimeDelta::days(1)),
+            expiring(3, TimeDelta::days(7)),
+            expiring(4, TimeDelta::days(14) + second),
+            expiring(5, TimeDelta::days(30) + second),
         ];
         let expected = RefreshTokenCounts {
             expired: 1,
@@ -355,28 +363,28 @@ mod tests {
     }
 
     #[test]
-    fn oddities_are_warned_of_by_name() {
-        let mut abandoned = row(1, TimeDelta::days(6));
-        let ran_out = UnixTime::of(rule().now - TimeDelta::minutes(1));
-        abandoned.candidate.lease =
-            Some(crate::domain::integration::Lease { owner: "x".into(), expires_at: ran_out });
+    fn warnings_name_the_integration() {
+        let mut interrupted = row(1, TimeDelta::days(6));
+        let expired = UnixTime::of(policy().now - TimeDelta::minutes(1));
+        interrupted.candidate.lease =
+            Some(crate::domain::integration::Lease { owner: "x".into(), expires_at: expired });
         let mut twin = row(2, TimeDelta::days(6));
         twin.open_id = Some("1".into());
-        let absurd = row(3, TimeDelta::days(90));
-        let rows = [abandoned, twin, absurd].map(|row| (row, StoredTokens::Both)).into();
+        let implausible = row(3, TimeDelta::days(90));
+        let rows = [interrupted, twin, implausible].map(|row| (row, StoredTokens::Both)).into();
         let mut warnings = report(rows, Detail::Full).warnings;
         warnings.sort();
         assert_eq!(warnings.len(), 3);
-        assert!(warnings[0].starts_with("integration 1 of team 1: its lease has run out unreleased"));
+        assert!(warnings[0].starts_with("integration 1 of team 1: its lease expired unreleased"));
         assert!(
             warnings[1]
-                .starts_with("integration 2 of team 1 and integration 1 of team 1 hold one authorization")
+                .starts_with("integration 2 of team 1 and integration 1 of team 1 share one authorization")
         );
         assert!(warnings[2].starts_with("integration 3 of team 1: access_token_expires_at is "));
     }
 
     #[test]
-    fn the_most_urgent_are_kept_when_the_list_is_cut() {
+    fn a_full_list_keeps_the_most_urgent_integrations() {
         let mut rows: Vec<_> =
             (0..MAX_ENTRIES + 10).map(|id| (row(id, TimeDelta::days(6)), StoredTokens::Both)).collect();
         rows.push((row(99_999, TimeDelta::hours(-1)), StoredTokens::Both));
@@ -387,20 +395,45 @@ mod tests {
     }
 
     #[test]
-    fn a_table_of_long_errors_stays_well_below_lambdas_limit() {
-        let talkative = |id| {
+    fn a_table_of_long_errors_stays_below_lambdas_limit() {
+        let failing = |id| {
             let mut row = row(id, TimeDelta::hours(-1));
             row.error_message = Some("Cửa hàng này phải được kết nối lại với ứng dụng. ".repeat(6));
             (row, StoredTokens::Both)
         };
-        let report = report((0..MAX_ENTRIES).map(talkative).collect(), Detail::Full);
+        let report = report((0..MAX_ENTRIES).map(failing).collect(), Detail::Full);
         let table = report.table();
         assert!(serde_json::to_string(&table).unwrap().len() < 5_000_000);
-        assert!(table.contains(" more integrations, less urgent than these"), "what is left out is counted");
+        assert!(table.contains(" less urgent integrations are not listed"), "the table counts what it omits");
     }
 
     #[test]
-    fn a_summary_holds_no_integration() {
+    fn control_characters_of_stored_values_never_reach_the_text() {
+        let mut failing = row(1, TimeDelta::minutes(20));
+        failing.seller_name = Some("Bánh\u{1b}[31m Mì".into());
+        failing.error_message = Some("first\u{7} line\nsecond line".into());
+        let mut interrupted = row(2, TimeDelta::days(6));
+        interrupted.candidate.key.integration_id = "2\u{9b}\r".into();
+        let expired = UnixTime::of(policy().now - TimeDelta::minutes(1));
+        interrupted.candidate.lease =
+            Some(crate::domain::integration::Lease { owner: "x".into(), expires_at: expired });
+        let rows = [failing, interrupted].map(|row| (row, StoredTokens::Both)).into();
+        let report = report(rows, Detail::Full);
+        let table = report.table();
+        assert!(!table.contains(|c: char| c.is_control() && c != '\n'), "{table:?}");
+        assert!(table.contains("Bánh [31m Mì") && table.contains("first  line"), "{table}");
+        assert!(report.summary().contains("- integration 2   of team 1: its lease"), "{}", report.summary());
+    }
+
+    #[test]
+    fn a_table_wraps_states_between_words() {
+        let rows = (0..3).map(|id| (row(id, TimeDelta::days(6)), StoredTokens::NoRefreshToken)).collect();
+        let table = report(rows, Detail::Full).table();
+        assert!(table.contains("cannot refresh") && !table.contains("cannot_refres"), "{table}");
+    }
+
+    #[test]
+    fn a_summary_lists_no_integrations() {
         let rows = (0..9000).map(|id| (row(id, TimeDelta::days(90)), StoredTokens::Both)).collect();
         let report = report(rows, Detail::Summary);
         assert!(report.integrations.is_empty() && report.truncated.is_none());
@@ -409,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_fits_its_width_and_the_summary_says_it_in_a_few_lines() {
+    fn the_table_fits_its_width_and_the_summary_is_a_few_lines() {
         let mut failing = row(1, TimeDelta::minutes(20));
         failing.error_message =
             Some("TikTok refused: it answered 36009999 with many a word of little meaning".repeat(3));
@@ -421,7 +454,7 @@ mod tests {
                 .take_while(|line| line.starts_with(['┌', '│', '╞', '└']))
                 .all(|line| line.chars().count() <= 120)
         );
-        assert!(table.contains("expiring_soon") && table.contains("36009999"), "{table}");
+        assert!(table.contains("expiring soon") && table.contains("36009999"), "{table}");
         assert_eq!(
             report.summary(),
             "TikTok Shop tokens at 2026-11-23 02:00 UTC\n\

@@ -1,4 +1,4 @@
-//! The status report as text for a person.
+//! The status report as plain text.
 
 use super::StatusReport;
 use crate::domain::{
@@ -9,11 +9,11 @@ use chrono::{DateTime, Utc};
 use comfy_table::{ContentArrangement, Table, presets::UTF8_FULL_CONDENSED};
 use std::time::Duration;
 
-/// How wide the table is, in characters.
+/// The width of the table, in characters.
 const TABLE_WIDTH: u16 = 120;
 
 impl StatusReport {
-    /// A few lines for a person.
+    /// The counts and warnings, as a few lines of text.
     pub fn summary(&self) -> String {
         let (counts, tokens, now) = (&self.counts, &self.refresh_tokens, self.generated_at);
         let soonest = self.soonest_access_token_expiry.map_or_else(|| "none".into(), |at| relative(at, now));
@@ -40,27 +40,27 @@ impl StatusReport {
         ];
         if !self.warnings.is_empty() {
             lines.push(format!("{} warnings:", self.warnings.len()));
-            lines.extend(self.warnings.iter().map(|warning| format!("- {warning}")));
+            lines.extend(self.warnings.iter().map(|warning| format!("- {}", printable(warning))));
         }
         lines.join("\n")
     }
 
-    /// The integrations as a table for a person, the most urgent first, with the summary below it.
+    /// The integrations as a text table, the most urgent first, with the summary below it.
     pub fn table(&self) -> String {
-        let mut listed = self.integrations.len();
+        let mut rows = self.integrations.len();
         loop {
-            let table = self.table_of(listed);
+            let table = self.table_of(rows);
             let bytes = json_len(&table);
-            if bytes <= MAX_BYTES || listed == 0 {
+            if bytes <= MAX_BYTES || rows == 0 {
                 return table;
             }
-            // Lines wrap, so what a row takes is known only when the table is drawn.
-            listed = (listed * MAX_BYTES / bytes).min(listed - 1);
+            // Cells wrap, so the size of a row is known only after the table is rendered.
+            rows = (rows * MAX_BYTES / bytes).min(rows - 1);
         }
     }
 
-    /// The table of the first `listed` integrations.
-    fn table_of(&self, listed: usize) -> String {
+    /// The table of the first `rows` integrations.
+    fn table_of(&self, rows: usize) -> String {
         let mut table = Table::new();
         table
             .load_style(UTF8_FULL_CONDENSED)
@@ -78,27 +78,38 @@ impl StatusReport {
             ]);
         let now = self.generated_at;
         let expiry = |at: Option<UnixTime>| at.map_or_else(|| "-".into(), |at| relative(at, now));
-        for row in &self.integrations[..listed] {
+        for row in &self.integrations[..rows] {
+            let error = row.error_message.as_deref().or(row.error_code.as_deref());
             table.add_row([
-                row.key.team_id.to_string(),
-                row.key.integration_id.to_string(),
-                row.seller_name.clone().unwrap_or_default(),
-                row.state.as_str().to_owned(),
-                row.status.clone(),
+                printable(&row.key.team_id),
+                printable(&row.key.integration_id),
+                printable(row.seller_name.as_deref().unwrap_or_default()),
+                in_words(row.state.as_str()),
+                printable(&row.status),
                 expiry(row.access_token_expires_at),
                 expiry(row.refresh_token_expires_at),
-                row.error_message.clone().or(row.error_code.clone()).unwrap_or_default(),
+                printable(error.unwrap_or_default()),
             ]);
         }
-        let left_out = match self.truncated.unwrap_or(0) + (self.integrations.len() - listed) as u64 {
+        let omitted = match self.truncated.unwrap_or(0) + (self.integrations.len() - rows) as u64 {
             0 => String::new(),
-            n => format!("\n{n} more integrations, less urgent than these"),
+            n => format!("\n{n} less urgent integrations are not listed"),
         };
-        format!("{table}{left_out}\n{}", self.summary())
+        format!("{table}{omitted}\n{}", self.summary())
     }
 }
 
-/// "in 5days 3h" or "2h ago": the two largest units of it.
+/// Text for a terminal: control characters become blanks, so that a stored value cannot steer the terminal.
+pub fn printable(text: &str) -> String {
+    text.replace(char::is_control, " ")
+}
+
+/// The name of a state or an outcome in words, which a table can wrap: `cannot_refresh` becomes "cannot refresh".
+pub fn in_words(name: &str) -> String {
+    name.replace('_', " ")
+}
+
+/// The time from `now` to `at` in its two largest units, such as "in 5days 3h" or "2h ago".
 pub fn relative(at: UnixTime, now: DateTime<Utc>) -> String {
     let seconds = at.seconds_from(now);
     let span = humantime::format_duration(Duration::from_secs(seconds.unsigned_abs())).to_string();

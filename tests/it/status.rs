@@ -99,7 +99,7 @@ async fn a_table_and_a_summary_are_plain_text() {
     let table = world.refresh(json!({"action": "status", "team_id": 1, "format": "table"})).await;
     let table = table.as_str().unwrap();
     let row = table.lines().find(|line| line.contains("│ 17 ") || line.contains("┆ 17 ")).unwrap();
-    assert!(row.contains("cannot_refresh") && row.contains("gone"), "{table}");
+    assert!(row.contains("cannot refresh") && row.contains("gone"), "{table}");
     assert!(table.ends_with("Soonest expiry of an access token: none"), "{table}");
     let summary = world.refresh(json!({"action": "status", "format": "summary"})).await;
     let summary = summary.as_str().unwrap();
@@ -129,7 +129,7 @@ async fn two_rows_with_one_authorization_are_warned_of() {
     world.integration().id("3").text("open_id", "one-seller").text("app_key", "another-app").insert().await;
     let warnings = world.refresh(json!({"action": "status"})).await["warnings"].clone();
     assert_eq!(warnings.as_array().unwrap().len(), 1, "{warnings}");
-    assert!(warnings[0].as_str().unwrap().contains("hold one authorization"));
+    assert!(warnings[0].as_str().unwrap().contains("share one authorization"));
 }
 
 #[tokio::test]
