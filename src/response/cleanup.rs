@@ -1,74 +1,74 @@
-//! The answer to `cleanup`.
+//! The response to `cleanup`.
 
 use crate::domain::{bounded_list::BoundedList, integration::IntegrationKey, selection::CleanupRequest};
 use serde::Serialize;
 
-/// The answer to a clean-up.
+/// The response to `cleanup`.
 #[derive(Clone, Debug, Serialize)]
 pub struct CleanupResponse {
     action: &'static str,
-    /// This run's id, which is on each of its log lines.
+    /// The run's id, which every log line of the run carries.
     pub run_id: String,
-    /// Whether nothing was written.
+    /// Whether this was a dry run, which writes nothing.
     pub dry_run: bool,
-    /// The team that the request named.
+    /// The team that the request names.
     pub team_id: Option<String>,
-    /// How many ended how.
+    /// The number of integrations by outcome.
     pub counts: CleanupCounts,
-    /// The integrations that were marked, or would be, or could not be.
-    pub integrations: Vec<CleanedUp>,
-    /// How many integrations the list leaves out.
+    /// The integrations that were marked, would be marked or could not be marked; failures first.
+    pub integrations: Vec<CleanupReport>,
+    /// The number of integrations that the list leaves out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub truncated: Option<u64>,
 }
 
-/// What a clean-up has done so far, in memory that does not grow with the table.
+/// Collects the results of a cleanup, in memory that does not grow with the table.
 #[derive(Debug, Default)]
 pub struct CleanupResults {
-    /// How many ended how.
+    /// The number of integrations by outcome.
     pub counts: CleanupCounts,
-    /// Failures first.
-    listed: BoundedList<(bool, IntegrationKey), CleanedUp>,
+    /// Ranked with failures first.
+    reports: BoundedList<(bool, IntegrationKey), CleanupReport>,
 }
 
-/// How many integrations a clean-up ended how.
+/// The number of integrations by outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct CleanupCounts {
-    /// All that were looked at.
+    /// All integrations in the selection.
     pub examined: u64,
     /// Marked `expired`.
     pub marked: u64,
-    /// A real run would mark them.
+    /// A run without `dry_run` would mark them `expired`.
     pub would_mark: u64,
-    /// Left alone: nothing has expired, or the row is marked already, in other hands or the user's own.
+    /// Left unchanged: the refresh token is valid, or the row is marked already, leased or has a custom status.
     pub skipped: u64,
     /// Could not be marked.
     pub failed: u64,
 }
 
-/// One integration in the answer to a clean-up.
+/// The result of a cleanup for one integration.
 #[derive(Clone, Debug, Serialize)]
-pub struct CleanedUp {
-    /// Which integration.
+pub struct CleanupReport {
+    /// The integration.
     #[serde(flatten)]
     pub key: IntegrationKey,
     /// `marked`, `would_mark` or `failed`.
     pub outcome: &'static str,
-    /// Why, for a person.
+    /// The reason, for people.
     pub message: Option<String>,
 }
 
 impl CleanupResults {
-    /// Lists an integration.
+    /// Adds an integration to the list.
     pub fn list(&mut self, key: IntegrationKey, outcome: &'static str, message: Option<String>) {
-        self.listed.push((outcome != "failed", key.clone()), CleanedUp { key, outcome, message });
+        self.reports.push((outcome != "failed", key.clone()), CleanupReport { key, outcome, message });
     }
 }
 
 impl CleanupResponse {
-    /// The answer of a run.
+    /// Creates the response of a run.
     pub fn new(run_id: String, request: &CleanupRequest, results: CleanupResults) -> Self {
-        let (integrations, truncated) = results.listed.finish();
+        let (integrations, truncated) = results.reports.finish();
         Self {
             action: "cleanup",
             run_id,

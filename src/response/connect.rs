@@ -1,4 +1,4 @@
-//! The answer to `connect`.
+//! The response to `connect`.
 
 use crate::domain::{
     grant::Grant,
@@ -6,29 +6,29 @@ use crate::domain::{
 };
 use serde::Serialize;
 
-/// The answer to a connection.
+/// The response to `connect`.
 #[derive(Clone, Debug, Serialize)]
 pub struct ConnectResponse {
     action: &'static str,
-    /// Which integration.
+    /// The integration.
     #[serde(flatten)]
     pub key: IntegrationKey,
     /// `connected`, `reconnected` or `replaced`.
     pub outcome: &'static str,
-    /// The seller's id for the app.
+    /// The seller's `open_id`, which TikTok issues for each app and seller.
     pub open_id: Option<String>,
     /// The seller's name.
     pub seller_name: Option<String>,
-    /// What the app may do.
+    /// The scopes that the seller granted to the app.
     pub granted_scopes: Option<Vec<String>>,
-    /// When the access token expires.
+    /// When the access token expires, in Unix seconds.
     pub access_token_expires_at: Option<UnixTime>,
-    /// When the refresh token expires.
+    /// When the refresh token expires, in Unix seconds.
     pub refresh_token_expires_at: Option<UnixTime>,
 }
 
 impl ConnectResponse {
-    /// What may be told of a grant that was stored.
+    /// Creates the response for a stored grant, without its tokens.
     pub fn new(key: IntegrationKey, outcome: &'static str, grant: &Grant) -> Self {
         let seller = grant.seller.clone();
         Self {

@@ -1,11 +1,11 @@
-//! The JSON that the function responds with. No response ever holds a token or a secret.
+//! The function's JSON responses. A response never contains a token or a secret, and its list is bounded.
 
 mod cleanup;
 mod connect;
 mod refresh;
 mod verify;
 
-pub use cleanup::{CleanedUp, CleanupCounts, CleanupResponse, CleanupResults};
+pub use cleanup::{CleanupCounts, CleanupReport, CleanupResponse, CleanupResults};
 pub use connect::ConnectResponse;
 pub use refresh::{RefreshResponse, RefreshResults};
 pub use verify::{VerifyCounts, VerifyReport, VerifyResponse, VerifyResults};

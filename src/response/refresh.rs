@@ -1,5 +1,4 @@
-//! The answer to `refresh`, and the tally behind it: every integration examined ends in exactly one outcome,
-//! so the counts add up by construction.
+//! The response to `refresh`. Every examined integration has exactly one outcome, so the counts add up.
 
 use crate::domain::{
     bounded_list::BoundedList,
@@ -12,24 +11,24 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use std::time::Duration;
 
-/// Gathers the reports of a run in memory that does not grow with the table.
+/// Collects the results of a run, in memory that does not grow with the table.
 #[derive(Debug, Default)]
 pub struct RefreshResults {
     counts: Counts,
-    listed: BoundedList<(Outcome, IntegrationKey), Report>,
+    reports: BoundedList<(Outcome, IntegrationKey), Report>,
 }
 
 impl RefreshResults {
-    /// Counts an integration that is due.
+    /// Counts a due integration.
     pub fn record_due(&mut self) {
         self.counts.due += 1;
     }
 
-    /// Records how an integration ended.
+    /// Records the outcome of an integration.
     pub fn record(&mut self, report: Report) {
         self.counts.examined += 1;
         *self.counts.of(report.outcome) += 1;
-        self.listed.push((report.outcome, report.key.clone()), report);
+        self.reports.push((report.outcome, report.key.clone()), report);
     }
 
     /// The counts so far.
@@ -38,47 +37,47 @@ impl RefreshResults {
     }
 }
 
-/// The answer to a refresh.
+/// The response to `refresh`.
 #[derive(Clone, Debug, Serialize)]
 pub struct RefreshResponse {
     action: &'static str,
-    /// This run's id, which is on each of its log lines.
+    /// The run's id, which every log line of the run carries.
     pub run_id: String,
-    /// Who asked.
+    /// What started the run.
     pub trigger: Trigger,
-    /// Whether nothing was called or written.
+    /// Whether this was a dry run, which calls nothing and writes nothing.
     pub dry_run: bool,
-    /// Whether tokens that are not due were taken.
+    /// Whether the run also refreshed tokens that were not due.
     pub force: bool,
-    /// The team that the request named.
+    /// The team that the request names.
     pub team_id: Option<String>,
-    /// When the run began.
+    /// When the run started.
     #[serde(serialize_with = "clock::to_the_second")]
     pub started_at: DateTime<Utc>,
-    /// How long it took, in milliseconds.
+    /// The duration of the run, in milliseconds.
     pub duration_ms: u64,
-    /// False when anything was deferred.
+    /// Whether no integration was deferred to the next run.
     pub complete: bool,
-    /// How many ended how.
+    /// The number of integrations by outcome.
     pub counts: Counts,
-    /// The integrations, what needs a person first.
+    /// The integrations, those that need attention first.
     pub integrations: Vec<Report>,
-    /// How many integrations the list leaves out.
+    /// The number of integrations that the list leaves out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub truncated: Option<u64>,
 }
 
 impl RefreshResponse {
-    /// The answer of a run that began at `started_at` and took `took`.
+    /// Creates the response of a run that started at `started_at` and took `duration`.
     pub fn new(
         run_id: String,
         request: &RefreshRequest,
         started_at: DateTime<Utc>,
-        took: Duration,
+        duration: Duration,
         results: RefreshResults,
     ) -> Self {
         let counts = results.counts();
-        let (integrations, truncated) = results.listed.finish();
+        let (integrations, truncated) = results.reports.finish();
         Self {
             action: "refresh",
             run_id,
@@ -87,7 +86,7 @@ impl RefreshResponse {
             force: request.force,
             team_id: request.selection.team_id().map(ToOwned::to_owned),
             started_at,
-            duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
             complete: counts.deferred == 0,
             counts,
             integrations,
@@ -115,7 +114,7 @@ mod tests {
     ];
 
     fn key(id: usize) -> IntegrationKey {
-        IntegrationKey { team_id: "1".into(), integration_id: id.to_string().into() }
+        IntegrationKey { team_id: "1".into(), integration_id: id.to_string() }
     }
 
     fn response(results: RefreshResults) -> RefreshResponse {
@@ -130,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn the_answer_is_written_as_the_contract_says() {
+    fn the_response_has_the_documented_json() {
         let mut results = RefreshResults::default();
         results.record_due();
         let expires_at = Some(UnixTime(1_764_100_000));
@@ -150,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn what_needs_a_person_is_listed_first() {
+    fn integrations_that_need_attention_are_listed_first() {
         let mut results = RefreshResults::default();
         for (id, outcome) in OUTCOMES.iter().rev().enumerate() {
             results.record(Report::new(key(id), *outcome));
@@ -160,20 +159,17 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_deferred_anything_is_not_complete() {
+    fn a_run_that_deferred_an_integration_is_not_complete() {
         let mut results = RefreshResults::default();
         results.record(Report::new(key(1), Outcome::Deferred));
         assert!(!response(results).complete);
     }
 
     #[test]
-    fn the_list_stays_well_below_lambdas_limit_whatever_the_rows_hold() {
+    fn the_list_stays_below_lambdas_limit_for_any_row_content() {
         let mut results = RefreshResults::default();
         for id in 0..12_000 {
-            let key = IntegrationKey {
-                team_id: "\u{1}".repeat(2000).into(),
-                integration_id: id.to_string().into(),
-            };
+            let key = IntegrationKey { team_id: "\u{1}".repeat(2000), integration_id: id.to_string() };
             results.record(Report::new(key, Outcome::Failed).because("x", "y".repeat(9999)));
         }
         let response = response(results);

@@ -1,63 +1,63 @@
-//! The answer to `verify`.
+//! The response to `verify`.
 
 use crate::domain::{bounded_list::BoundedList, integration::IntegrationKey, selection::Selection};
 use serde::Serialize;
 
-/// The answer to a verification.
+/// The response to `verify`.
 #[derive(Clone, Debug, Serialize)]
 pub struct VerifyResponse {
     action: &'static str,
-    /// This run's id, which is on each of its log lines.
+    /// The run's id, which every log line of the run carries.
     pub run_id: String,
-    /// The team that the request named.
+    /// The team that the request names.
     pub team_id: Option<String>,
-    /// How many ended how.
+    /// The number of integrations by outcome.
     pub counts: VerifyCounts,
     /// The integrations, failures first.
     pub integrations: Vec<VerifyReport>,
-    /// How many integrations the list leaves out.
+    /// The number of integrations that the list leaves out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub truncated: Option<u64>,
 }
 
-/// What a verification has found so far, in memory that does not grow with the table.
+/// Collects the results of a verification, in memory that does not grow with the table.
 #[derive(Debug, Default)]
 pub struct VerifyResults {
     counts: VerifyCounts,
-    /// Failures first.
-    listed: BoundedList<(bool, IntegrationKey), VerifyReport>,
+    /// Ranked with failures first.
+    reports: BoundedList<(bool, IntegrationKey), VerifyReport>,
 }
 
-/// How many integrations a verification ended how.
+/// The number of integrations by outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct VerifyCounts {
-    /// All that were looked at.
+    /// All integrations in the selection.
     pub examined: u64,
-    /// TikTok took the stored token.
+    /// TikTok accepted the stored token.
     pub valid: u64,
-    /// TikTok took the token after a refresh.
+    /// TikTok accepted the token after a refresh.
     pub valid_after_refresh: u64,
-    /// Not active.
+    /// The row's status is not `active`.
     pub skipped: u64,
-    /// TikTok did not take the token, or could not be asked.
+    /// TikTok rejected the token, or the call failed.
     pub failed: u64,
 }
 
-/// One integration in the answer to a verification.
+/// The result of a verification for one integration.
 #[derive(Clone, Debug, Serialize)]
 pub struct VerifyReport {
-    /// Which integration.
+    /// The integration.
     #[serde(flatten)]
     pub key: IntegrationKey,
     /// `valid`, `valid_after_refresh`, `skipped` or `failed`.
     pub outcome: &'static str,
-    /// Why, as a word a program can tell apart.
+    /// The reason, as an identifier for programs.
     pub reason: Option<String>,
-    /// TikTok's code, where TikTok refused.
+    /// TikTok's error code, if TikTok rejected the call.
     pub tiktok_code: Option<i64>,
-    /// Why, for a person.
+    /// The reason, for people.
     pub message: Option<String>,
-    /// The ids of the shops that the token opens.
+    /// The ids of the shops that the token has access to.
     pub shops: Vec<String>,
 }
 
@@ -66,19 +66,19 @@ impl VerifyReport {
         Self { key, outcome, reason: None, tiktok_code: None, message: None, shops: Vec::new() }
     }
 
-    /// Of a token that works.
+    /// Reports a token that TikTok accepted.
     pub fn valid(key: IntegrationKey, was_refreshed: bool, shops: impl Iterator<Item = String>) -> Self {
         let outcome = if was_refreshed { "valid_after_refresh" } else { "valid" };
         Self { shops: shops.collect(), ..Self::new(key, outcome) }
     }
 
-    /// Of a row that is not active.
+    /// Reports a row that is not active.
     pub fn skipped(key: IntegrationKey, status: &str) -> Self {
         let message = Some(format!("its status is {status:?}"));
         Self { reason: Some("status".into()), message, ..Self::new(key, "skipped") }
     }
 
-    /// Of a token that does not work.
+    /// Reports a token that TikTok rejected or that could not be checked.
     pub fn failed(key: IntegrationKey, reason: &str, message: String, code: Option<i64>) -> Self {
         let (reason, message) = (Some(reason.into()), Some(message));
         Self { reason, message, tiktok_code: code, ..Self::new(key, "failed") }
@@ -86,7 +86,7 @@ impl VerifyReport {
 }
 
 impl VerifyResults {
-    /// Counts and lists an integration.
+    /// Counts an integration and adds it to the list.
     pub fn record(&mut self, report: VerifyReport) {
         self.counts.examined += 1;
         *match report.outcome {
@@ -95,14 +95,14 @@ impl VerifyResults {
             "skipped" => &mut self.counts.skipped,
             _ => &mut self.counts.failed,
         } += 1;
-        self.listed.push((report.outcome != "failed", report.key.clone()), report);
+        self.reports.push((report.outcome != "failed", report.key.clone()), report);
     }
 }
 
 impl VerifyResponse {
-    /// The answer of a run.
+    /// Creates the response of a run.
     pub fn new(run_id: String, selection: &Selection, results: VerifyResults) -> Self {
-        let (integrations, truncated) = results.listed.finish();
+        let (integrations, truncated) = results.reports.finish();
         let team_id = selection.team_id().map(ToOwned::to_owned);
         Self { action: "verify", run_id, team_id, counts: results.counts, integrations, truncated }
     }
@@ -113,12 +113,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_list_stays_well_below_lambdas_limit_and_keeps_the_failures() {
+    fn the_list_stays_below_lambdas_limit_and_keeps_the_failures() {
         let mut results = VerifyResults::default();
-        let key = |id: usize| IntegrationKey {
-            team_id: "t".repeat(2000).into(),
-            integration_id: id.to_string().into(),
-        };
+        let key = |id: usize| IntegrationKey { team_id: "t".repeat(2000), integration_id: id.to_string() };
         for id in 0..4_000 {
             results.record(VerifyReport::valid(key(id), false, std::iter::once("7495".into())));
         }
