@@ -1,4 +1,4 @@
-//! The environment, read once, into [`Settings`]. Every problem is reported at once.
+//! Parses the environment variables into [`Settings`]. One error reports every problem.
 
 use crate::domain::{
     loopback::is_loopback,
@@ -8,38 +8,39 @@ use chrono::TimeDelta;
 use std::{fmt, num::NonZeroU32, time::Duration};
 use url::Url;
 
-/// What the function needs to know of its surroundings.
+/// The function's configuration. Each field names its environment variable.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// `TABLE_NAME`: the integrations.
+    /// `TABLE_NAME`: the DynamoDB table of integrations.
     pub table_name: String,
-    /// Where the app credentials come from.
+    /// `APP_CREDENTIALS_SECRET_ID`, or `TIKTOK_SHOP_APP_KEY` and `TIKTOK_SHOP_APP_SECRET`: the app credentials.
     pub credentials: CredentialsFrom,
-    /// `REFRESH_AHEAD`: how long before its expiry a token is refreshed.
+    /// `REFRESH_AHEAD`: how long before its expiry an access token is due for a refresh.
     pub refresh_ahead: TimeDelta,
-    /// `MAX_CONCURRENCY`: refreshes in flight, and so the tokens that one kill can strand.
+    /// `MAX_CONCURRENCY`: the maximum number of refreshes in flight, and so of token pairs that a crash can lose.
     pub max_concurrency: usize,
-    /// `MAX_REQUESTS_PER_SECOND`: toward TikTok, per app.
+    /// `MAX_REQUESTS_PER_SECOND`: the maximum rate of requests to TikTok, for each app.
     pub max_requests_per_second: NonZeroU32,
-    /// `TIKTOK_TIMEOUT`: one provider call, from the first byte to the last.
+    /// `TIKTOK_TIMEOUT`: the time limit of one TikTok call, including the response body.
     pub tiktok_timeout: Duration,
-    /// `TIKTOK_AUTH_URL`: the authorization host.
+    /// `TIKTOK_AUTH_URL`: the base URL of TikTok Shop's authorization API.
     pub tiktok_auth_url: Url,
-    /// `TIKTOK_API_URL`: the open API.
+    /// `TIKTOK_API_URL`: the base URL of TikTok Shop's Open API.
     pub tiktok_api_url: Url,
-    /// `WORK_QUEUE_URL`: where large or unfinished runs go on, and where a pair goes that the table would not take.
+    /// `WORK_QUEUE_URL`: the SQS queue for the work of large or unfinished runs, and for token pairs that could not be
+    /// saved.
     pub work_queue_url: Option<Url>,
-    /// `FAN_OUT_ABOVE`: due integrations above which a run is spread over the queue.
+    /// `FAN_OUT_ABOVE`: the number of due integrations above which a run fans out over the queue.
     pub fan_out_above: usize,
-    /// `EVENT_BUS_NAME`: where changes of state are published.
+    /// `EVENT_BUS_NAME`: the EventBridge bus on which state changes are published.
     pub event_bus_name: Option<String>,
-    /// `METRICS_NAMESPACE`: of the CloudWatch metrics; without one, no metrics are written.
+    /// `METRICS_NAMESPACE`: the namespace of the CloudWatch metrics. `none` turns the metrics off.
     pub metrics_namespace: Option<String>,
-    /// `LOG_LEVEL`: of this crate; the levels of the crates below it are fixed.
+    /// `LOG_LEVEL`: the log level of this crate. Dependencies log at a fixed level.
     pub log_level: tracing::Level,
 }
 
-/// Everything that is wrong with the settings.
+/// Every problem in the settings.
 #[derive(Debug, PartialEq, Eq)]
 pub struct SettingsError {
     problems: Vec<String>,
@@ -58,19 +59,19 @@ impl std::error::Error for SettingsError {}
 const MAX_REFRESH_AHEAD: Duration = Duration::from_hours(30 * 24);
 
 impl Settings {
-    /// Reads the process's environment.
+    /// Reads the settings from the process's environment variables.
     ///
     /// # Errors
-    /// One [`SettingsError`] with every problem.
-    #[expect(clippy::disallowed_methods, reason = "the one place where the environment is read")]
+    /// [`SettingsError`] with every problem.
+    #[expect(clippy::disallowed_methods, reason = "the only place that reads the environment")]
     pub fn from_env() -> Result<Self, SettingsError> {
         Self::parse(|name| std::env::var(name).ok())
     }
 
-    /// Reads settings from `lookup`, which answers a variable's value. An empty value is as good as none.
+    /// Reads the settings from `lookup`, which returns a variable's value. An empty value counts as unset.
     ///
     /// # Errors
-    /// One [`SettingsError`] with every problem.
+    /// [`SettingsError`] with every problem.
     pub fn parse(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, SettingsError> {
         let mut reader = Reader { lookup, problems: Vec::new() };
         let settings = Self {
@@ -93,7 +94,7 @@ impl Settings {
             metrics_namespace: Some(
                 reader.text("METRICS_NAMESPACE").unwrap_or_else(|| "TikTokTokenRefresh".into()),
             )
-            // CloudWatch bills each metric, which for few integrations is more than all the rest.
+            // CloudWatch bills each metric. For a few integrations, that is most of the function's cost.
             .filter(|namespace| namespace != "none"),
             log_level: reader.level("LOG_LEVEL"),
         };
@@ -105,7 +106,7 @@ impl Settings {
     }
 }
 
-/// Reads variables and gathers what is wrong with them; a wrong one yields a stand-in that is never used.
+/// Reads variables and collects their problems. An invalid variable yields a placeholder that is never used.
 struct Reader<F> {
     lookup: F,
     problems: Vec<String>,
@@ -123,8 +124,8 @@ impl<F: Fn(&str) -> Option<String>> Reader<F> {
         })
     }
 
-    fn wrong(&mut self, name: &str, value: &str, expected: impl fmt::Display) {
-        self.problems.push(format!("{name}={}: expected {expected}", shown(value)));
+    fn invalid(&mut self, name: &str, value: &str, expected: impl fmt::Display) {
+        self.problems.push(format!("{name}={}: expected {expected}", display_value(value)));
     }
 
     fn credentials(&mut self) -> CredentialsFrom {
@@ -136,13 +137,13 @@ impl<F: Fn(&str) -> Option<String>> Reader<F> {
                 return CredentialsFrom::Environment(AppCredentials { app_key, app_secret: secret.into() });
             }
             (None, Some(_), None) => self.problems.push(
-                "TIKTOK_SHOP_APP_SECRET is not set beside TIKTOK_SHOP_APP_KEY".into(),
+                "TIKTOK_SHOP_APP_KEY is set, but TIKTOK_SHOP_APP_SECRET is not".into(),
             ),
             (None, None, Some(_)) => self.problems.push(
-                "TIKTOK_SHOP_APP_KEY is not set beside TIKTOK_SHOP_APP_SECRET".into(),
+                "TIKTOK_SHOP_APP_SECRET is set, but TIKTOK_SHOP_APP_KEY is not".into(),
             ),
             (None, None, None) => self.problems.push(
-                "APP_CREDENTIALS_SECRET_ID is not set (for local runs, TIKTOK_SHOP_APP_KEY and TIKTOK_SHOP_APP_SECRET serve instead)".into(),
+                "APP_CREDENTIALS_SECRET_ID is not set (local runs can set TIKTOK_SHOP_APP_KEY and TIKTOK_SHOP_APP_SECRET instead)".into(),
             ),
         }
         CredentialsFrom::Secret(String::new())
@@ -151,7 +152,7 @@ impl<F: Fn(&str) -> Option<String>> Reader<F> {
     fn number(&mut self, name: &str, default: u32, max: u32) -> u32 {
         let Some(value) = self.text(name) else { return default };
         value.parse().ok().filter(|number| (1..=max).contains(number)).unwrap_or_else(|| {
-            self.wrong(name, &value, format_args!("a whole number from 1 to {max}"));
+            self.invalid(name, &value, format_args!("a whole number from 1 to {max}"));
             default
         })
     }
@@ -164,10 +165,10 @@ impl<F: Fn(&str) -> Option<String>> Reader<F> {
     ) -> Duration {
         let Some(value) = self.text(name) else { return default };
         match humantime::parse_duration(&value) {
-            Err(_) => self.wrong(name, &value, "a duration such as 90s, 5m, 48h or 7d"),
+            Err(_) => self.invalid(name, &value, "a duration such as 90s, 5m, 48h or 7d"),
             Ok(duration) if !range.contains(&duration) => {
                 let [from, to] = [range.start(), range.end()].map(|bound| humantime::format_duration(*bound));
-                self.wrong(name, &value, format_args!("a duration from {from} to {to}"));
+                self.invalid(name, &value, format_args!("a duration from {from} to {to}"));
             }
             Ok(duration) => return duration,
         }
@@ -192,18 +193,18 @@ impl<F: Fn(&str) -> Option<String>> Reader<F> {
     fn parsed_url(&mut self, name: &str, value: &str) -> Url {
         match Url::parse(value) {
             Ok(url) if !url.username().is_empty() || url.password().is_some() => {
-                // Not shown: it may be a password.
-                self.problems.push(format!("{name}: expected a URL without a user and a password"));
+                // The URL may contain a password, so the error does not quote it.
+                self.problems.push(format!("{name}: expected a URL without a user name or password"));
             }
             Ok(url) if url.query().is_some() || url.fragment().is_some() => {
-                self.wrong(name, value, "a URL without query and fragment");
+                self.invalid(name, value, "a URL without a query or fragment");
             }
             Ok(url) if url.scheme() == "https" || (url.scheme() == "http" && is_loopback(&url)) => {
                 return url;
             }
-            _ => self.wrong(name, value, "an https URL (plain http only to this machine itself)"),
+            _ => self.invalid(name, value, "an https URL (http is allowed only for localhost)"),
         }
-        #[expect(clippy::unwrap_used, reason = "a constant that is a URL")]
+        #[expect(clippy::unwrap_used, reason = "a constant URL")]
         Url::parse("https://invalid.invalid").unwrap()
     }
 
@@ -216,15 +217,15 @@ impl<F: Fn(&str) -> Option<String>> Reader<F> {
             "debug" => tracing::Level::DEBUG,
             "trace" => tracing::Level::TRACE,
             _ => {
-                self.wrong(name, &value, "error, warn, info, debug or trace");
+                self.invalid(name, &value, "error, warn, info, debug or trace");
                 tracing::Level::INFO
             }
         }
     }
 }
 
-/// A setting's value for an error: quoted unless it is a plain number, and cut.
-fn shown(value: &str) -> String {
+/// A setting's value for an error message: quoted unless it is a plain number, and truncated.
+fn display_value(value: &str) -> String {
     let cut: String = value.chars().take(100).collect();
     if cut.chars().all(|c| c.is_ascii_digit() || c == '-' || c == '.') { cut } else { format!("{cut:?}") }
 }
@@ -246,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn two_variables_are_enough() {
+    fn two_variables_suffice() {
         let settings = parse(&REQUIRED).unwrap();
         assert_eq!(settings.refresh_ahead, TimeDelta::hours(48));
         assert_eq!(settings.max_concurrency, 32);
@@ -264,7 +265,7 @@ mod tests {
 
     #[test]
     fn all_problems_are_reported_at_once() {
-        let said = parse(&[
+        let error = parse(&[
             ("TABLE_NAME", " "),
             ("TIKTOK_SHOP_APP_KEY", "k"),
             ("MAX_CONCURRENCY", "0"),
@@ -275,20 +276,20 @@ mod tests {
         ])
         .unwrap_err();
         assert_eq!(
-            said,
+            error,
             "7 problems in the settings:\
              \n  TABLE_NAME is not set\
-             \n  TIKTOK_SHOP_APP_SECRET is not set beside TIKTOK_SHOP_APP_KEY\
+             \n  TIKTOK_SHOP_APP_KEY is set, but TIKTOK_SHOP_APP_SECRET is not\
              \n  REFRESH_AHEAD=\"2 nights\": expected a duration such as 90s, 5m, 48h or 7d\
              \n  MAX_CONCURRENCY=0: expected a whole number from 1 to 1000\
              \n  TIKTOK_TIMEOUT=\"2h\": expected a duration from 100ms to 1m\
-             \n  TIKTOK_AUTH_URL=\"http://auth.example\": expected an https URL (plain http only to this machine itself)\
+             \n  TIKTOK_AUTH_URL=\"http://auth.example\": expected an https URL (http is allowed only for localhost)\
              \n  LOG_LEVEL=\"loud\": expected error, warn, info, debug or trace"
         );
     }
 
     #[test]
-    fn durations_are_read_as_the_contract_writes_them() {
+    fn durations_have_the_documented_format() {
         for (text, ahead) in [
             ("90s", TimeDelta::seconds(90)),
             ("5m", TimeDelta::minutes(5)),
@@ -303,13 +304,13 @@ mod tests {
     }
 
     #[test]
-    fn metrics_can_be_done_without() {
+    fn metrics_can_be_turned_off() {
         assert_eq!(with("METRICS_NAMESPACE", "none").unwrap().metrics_namespace, None);
         assert_eq!(with("METRICS_NAMESPACE", "Shops").unwrap().metrics_namespace.as_deref(), Some("Shops"));
     }
 
     #[test]
-    fn plain_http_goes_to_this_machine_only() {
+    fn plain_http_is_allowed_only_for_localhost() {
         for url in ["http://127.0.0.1:8123", "http://localhost:1", "http://[::1]:9", "https://auth.example"] {
             assert!(with("TIKTOK_AUTH_URL", url).is_ok(), "{url}");
         }
@@ -325,18 +326,18 @@ mod tests {
     }
 
     #[test]
-    fn a_password_in_a_url_is_refused_without_being_shown() {
+    fn a_password_in_a_url_is_refused_and_never_shown() {
         for url in ["https://user:s3cr3t@auth.example", "https://:s3cr3t@auth.example"] {
-            let said = with("TIKTOK_AUTH_URL", url).unwrap_err();
+            let error = with("TIKTOK_AUTH_URL", url).unwrap_err();
             assert!(
-                said.contains("TIKTOK_AUTH_URL: expected a URL without a user") && !said.contains("s3cr3t"),
-                "{said}"
+                error.contains("TIKTOK_AUTH_URL: expected a URL without a user") && !error.contains("s3cr3t"),
+                "{error}"
             );
         }
     }
 
     #[test]
-    fn the_secret_of_a_local_run_shows_nowhere() {
+    fn debug_output_hides_the_app_secret() {
         let settings =
             parse(&[("TABLE_NAME", "t"), ("TIKTOK_SHOP_APP_KEY", "k"), ("TIKTOK_SHOP_APP_SECRET", "s3cr3t")])
                 .unwrap();
