@@ -1,4 +1,4 @@
-//! The operator's command.
+//! The `tiktok-tokens` command for operators.
 
 use clap::Parser;
 use std::process::ExitCode;

@@ -1,5 +1,5 @@
-//! The operator's command: a typed client of the function, deployed or on the local stack. It only ever invokes it, so
-//! that what an operator sees is what production does.
+//! The `tiktok-tokens` command: a client of the deployed function or the local stack. It works only through Lambda's
+//! Invoke API, so an operator sees what production does.
 
 mod invoke;
 pub(crate) mod show;
@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-/// Keeps TikTok Shop access tokens alive: the operator's command
+/// Refresh and inspect the tokens of TikTok Shop integrations
 #[derive(Debug, Parser)]
 #[command(name = "tiktok-tokens", version, arg_required_else_help = true, after_help = EXIT_CODES)]
 pub struct Arguments {
@@ -23,21 +23,21 @@ pub struct Arguments {
     command: Command,
     #[command(flatten)]
     aws: Aws,
-    /// How answers are written
+    /// Output format
     #[arg(long, value_enum, default_value_t, global = true)]
     output: Output,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 all well; 1 some integration failed or cannot be refreshed; 2 wrong usage; \
+const EXIT_CODES: &str = "Exit codes: 0 success; 1 an integration failed or cannot be refreshed; 2 invalid usage; \
                           3 the function could not be reached or failed.";
 
-/// How answers are written.
+/// The output format.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum Output {
-    /// For people: tables and a sentence.
+    /// Tables and a summary, for people
     #[default]
     Text,
-    /// For scripts: the function's own answer.
+    /// The function's JSON response, for scripts
     Json,
 }
 
@@ -45,38 +45,37 @@ enum Output {
 enum Command {
     /// Refresh the tokens that are due
     Refresh(Refresh),
-    /// Show how healthy the tokens are
+    /// Show the health of the tokens
     Status(Status),
-    /// Call TikTok with each active token, to see that it works
-    Verify(Which),
-    /// Exchange an auth code and store the integration, new or connected again
+    /// Check each active integration's token with a call to TikTok
+    Verify(IntegrationArgs),
+    /// Connect or reconnect an integration with an auth code, read from standard input
     Connect(Connect),
-    /// Mark integrations whose refresh token has expired as expired
+    /// Mark integrations with an expired refresh token as expired
     Cleanup(Cleanup),
     /// Run the whole system on this machine, with sample integrations
     ///
-    /// Starts an embedded DynamoDB, a stand-in for TikTok Shop and Lambda's Invoke endpoint; shows the integrations,
-    /// runs the nightly event, shows what it did; then stays up, so that the other commands work with
-    /// `--endpoint-url http://127.0.0.1:9000`. Its data is kept in the folder .local, so that a second start goes on
-    /// where the first ended.
+    /// Starts an embedded DynamoDB, a TikTok Shop stand-in and Lambda's Invoke endpoint. Runs the scheduled event, and
+    /// shows the integrations before and after the run. Then keeps running, so that the other commands work with
+    /// `--endpoint-url http://127.0.0.1:9000`. The folder .local keeps the data between starts.
     #[cfg(feature = "local")]
     Local(crate::local::Options),
-    /// Print a completion script for a shell
+    /// Print a shell completion script
     Completions {
-        /// Which shell
+        /// Shell to complete for
         shell: clap_complete::Shell,
     },
     /// Print the manual page
     Man,
 }
 
-/// Which integrations a command covers.
+/// The integrations that a command selects.
 #[derive(Clone, Debug, Default, Args)]
-struct Which {
-    /// Only this team's integrations
+struct IntegrationArgs {
+    /// Select only this team's integrations
     #[arg(long)]
     team_id: Option<String>,
-    /// Only this integration of the team
+    /// Select only this integration of the team
     #[arg(long, requires = "team_id")]
     integration_id: Option<String>,
 }
@@ -84,27 +83,27 @@ struct Which {
 #[derive(Debug, Args)]
 struct Refresh {
     #[command(flatten)]
-    which: Which,
-    /// Take tokens that are not due, too, and integrations marked as error
+    integrations: IntegrationArgs,
+    /// Also refresh tokens that are not due, and integrations marked as error
     #[arg(long)]
     force: bool,
-    /// Say what would be done and why; call nobody, write nothing
+    /// Show what the run would do and why, without calling TikTok or writing to the table
     #[arg(long)]
     dry_run: bool,
-    /// Do not ask before a forced refresh of everything
+    /// Skip the confirmation of a forced refresh of all integrations
     #[arg(long, short)]
     yes: bool,
 }
 
 #[derive(Debug, Args)]
 struct Status {
-    /// Only this team's integrations
+    /// Select only this team's integrations
     #[arg(long)]
     team_id: Option<String>,
-    /// How much is shown
+    /// Report format
     #[arg(long, value_enum, default_value_t)]
     format: Format,
-    /// Show it again and again, every so many seconds
+    /// Repeat the report at this interval; 10 seconds if no value is given
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "10",
           value_parser = clap::value_parser!(u64).range(1..))]
     watch: Option<u64>,
@@ -112,67 +111,67 @@ struct Status {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum Format {
-    /// The integrations, the most urgent first
+    /// The integrations, the most urgent first, and the summary
     #[default]
     Table,
-    /// A few lines
+    /// The counts and warnings only
     Summary,
-    /// As --output json
+    /// JSON, like --output json
     Json,
 }
 
 #[derive(Debug, Args)]
 struct Connect {
-    /// The team that the integration belongs to
+    /// Team that the integration belongs to
     #[arg(long)]
     team_id: String,
-    /// Which integration, new or known
+    /// Integration to connect or reconnect
     #[arg(long)]
     integration_id: String,
-    /// Which app; else the row's own, else the default app
+    /// App that the code was issued to [default: the integration's app, or the secret's first app]
     #[arg(long)]
     app_key: Option<String>,
-    /// Give another seller's row away
+    /// Overwrite a row that belongs to another seller
     #[arg(long)]
     replace: bool,
 }
 
 #[derive(Debug, Args)]
 struct Cleanup {
-    /// Only this team's integrations
+    /// Select only this team's integrations
     #[arg(long)]
     team_id: Option<String>,
-    /// Say what would be marked; write nothing
+    /// Show which integrations the run would mark, without writing to the table
     #[arg(long)]
     dry_run: bool,
 }
 
-/// Why a command ended badly.
+/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 enum CliError {
-    /// The function could not be reached or failed.
+    /// The invocation failed.
     #[error(transparent)]
     Invoke(#[from] InvokeError),
-    /// Standard input or output.
+    /// Standard input or output failed.
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// The local stack.
+    /// The local stack failed.
     #[cfg(feature = "local")]
     #[error(transparent)]
     Local(#[from] crate::local::LocalError),
-    /// The user said no.
-    #[error("nothing was done")]
+    /// The user declined the confirmation.
+    #[error("canceled; nothing was refreshed")]
     Declined,
 }
 
-/// Runs the command that the arguments name.
+/// Runs a command and returns its exit code.
 pub async fn run(arguments: Arguments) -> ExitCode {
-    match perform(arguments).await {
-        Ok(all_well) => ExitCode::from(u8::from(!all_well)),
-        // A reader that has seen enough.
+    match execute(arguments).await {
+        Ok(is_success) => ExitCode::from(u8::from(!is_success)),
+        // The reader of a pipe, such as `head`, has closed it.
         Err(CliError::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
-            // There is nowhere to tell that standard error is gone.
+            // If standard error fails, there is nowhere left to report it.
             let _ = writeln!(io::stderr(), "error: {error}");
             ExitCode::from(match error {
                 CliError::Declined => 2,
@@ -183,17 +182,17 @@ pub async fn run(arguments: Arguments) -> ExitCode {
     }
 }
 
-/// Does it; answers whether all is well.
-async fn perform(Arguments { command, aws, output }: Arguments) -> Result<bool, CliError> {
+/// Executes a command. Returns whether no integration failed and none needs to be reconnected.
+async fn execute(Arguments { command, aws, output }: Arguments) -> Result<bool, CliError> {
     let session = Session { aws, output };
     match command {
         Command::Refresh(refresh) => session.refresh(&refresh).await,
         Command::Status(status) => session.status(&status).await,
-        Command::Verify(which) => session.ask(which.event("verify")).await,
+        Command::Verify(integrations) => session.send(integrations.event("verify")).await,
         Command::Connect(connect) => session.connect(&connect).await,
         Command::Cleanup(cleanup) => {
             let event = json!({"action": "cleanup", "team_id": cleanup.team_id, "dry_run": cleanup.dry_run});
-            session.ask(event).await
+            session.send(event).await
         }
         #[cfg(feature = "local")]
         Command::Local(options) => Ok(crate::local::run(&options).await.map(|()| true)?),
@@ -210,61 +209,62 @@ async fn perform(Arguments { command, aws, output }: Arguments) -> Result<bool, 
     }
 }
 
-impl Which {
+impl IntegrationArgs {
     fn event(&self, action: &str) -> Value {
         json!({"action": action, "team_id": self.team_id, "integration_id": self.integration_id})
     }
 }
 
+/// The options that all commands share.
 struct Session {
     aws: Aws,
     output: Output,
 }
 
 impl Session {
-    /// Sends an event and shows the answer; whether all is well in it.
-    async fn ask(&self, event: Value) -> Result<bool, CliError> {
-        let answer = self.invoke(&event).await?;
-        self.show(&answer, show::answer)?;
-        Ok(all_is_well(&answer))
+    /// Invokes the function and prints its response.
+    async fn send(&self, event: Value) -> Result<bool, CliError> {
+        let response = self.invoke(&event).await?;
+        self.print(&response, show::response)?;
+        Ok(is_success(&response))
     }
 
     async fn refresh(&self, refresh: &Refresh) -> Result<bool, CliError> {
-        let mut event = refresh.which.event("refresh");
+        let mut event = refresh.integrations.event("refresh");
         event["force"] = json!(refresh.force);
         event["dry_run"] = json!(refresh.dry_run);
-        let is_everything = refresh.force && !refresh.dry_run && refresh.which.team_id.is_none();
-        if is_everything && !refresh.yes && io::stdin().is_terminal() {
-            let mut rehearsal = event.clone();
-            rehearsal["dry_run"] = json!(true);
-            let would = self.invoke(&rehearsal).await?["counts"]["would_refresh"].clone();
-            if !confirmed(&format!("This refreshes all {would} integrations, due or not. Go on? [y/N] "))? {
+        let forces_all = refresh.force && !refresh.dry_run && refresh.integrations.team_id.is_none();
+        if forces_all && !refresh.yes && io::stdin().is_terminal() {
+            let mut dry_run = event.clone();
+            dry_run["dry_run"] = json!(true);
+            let count = self.invoke(&dry_run).await?["counts"]["would_refresh"].clone();
+            if !confirm(&format!("This refreshes all {count} integrations, due or not. Continue? [y/N] "))? {
                 return Err(CliError::Declined);
             }
         }
-        self.ask(event).await
+        self.send(event).await
     }
 
     async fn status(&self, status: &Status) -> Result<bool, CliError> {
         let event = json!({"action": "status", "team_id": status.team_id});
-        let text = if status.format == Format::Summary { show::summary } else { show::answer };
+        let text = if status.format == Format::Summary { show::summary } else { show::response };
         let output = if status.format == Format::Json { Output::Json } else { self.output };
         let session = Session { aws: self.aws.clone(), output };
         loop {
-            let answer = session.invoke(&event).await?;
+            let response = session.invoke(&event).await?;
             if status.watch.is_some() && io::stdout().is_terminal() {
-                // Clears the screen, as watch does.
+                // Clears the screen, as watch(1) does.
                 write!(io::stdout(), "\u{1b}[2J\u{1b}[H")?;
             }
-            session.show(&answer, text)?;
+            session.print(&response, text)?;
             match status.watch {
-                None => return Ok(all_is_well(&answer)),
+                None => return Ok(is_success(&response)),
                 Some(seconds) => tokio::time::sleep(Duration::from_secs(seconds)).await,
             }
         }
     }
 
-    /// The code is read from standard input: on a command line every other user of the machine could see it.
+    /// Reads the auth code from standard input. Other users of the machine can see a command line.
     async fn connect(&self, connect: &Connect) -> Result<bool, CliError> {
         if io::stdin().is_terminal() {
             write!(io::stderr(), "Auth code: ")?;
@@ -272,7 +272,7 @@ impl Session {
         }
         let mut code = String::new();
         io::stdin().lock().read_line(&mut code)?;
-        self.ask(json!({
+        self.send(json!({
             "action": "connect", "team_id": connect.team_id, "integration_id": connect.integration_id,
             "auth_code": code.trim(), "app_key": connect.app_key, "replace": connect.replace,
         }))
@@ -280,25 +280,25 @@ impl Session {
     }
 
     async fn invoke(&self, event: &Value) -> Result<Value, InvokeError> {
-        // Drawn on a terminal only.
+        // The spinner is drawn only on a terminal.
         let progress = ProgressBar::new_spinner().with_style(ProgressStyle::default_spinner());
         progress.set_message(format!("waiting for {}", self.aws.function_name()));
         progress.enable_steady_tick(Duration::from_millis(100));
-        let answer = self.aws.invoke(event).await;
+        let result = self.aws.invoke(event).await;
         progress.finish_and_clear();
-        answer
+        result
     }
 
-    fn show(&self, answer: &Value, text: impl Fn(&Value) -> String) -> io::Result<()> {
-        let shown = match self.output {
-            Output::Json => answer.to_string(),
-            Output::Text => text(answer),
+    fn print(&self, response: &Value, text: impl Fn(&Value) -> String) -> io::Result<()> {
+        let output = match self.output {
+            Output::Json => response.to_string(),
+            Output::Text => text(response),
         };
-        writeln!(io::stdout(), "{shown}")
+        writeln!(io::stdout(), "{output}")
     }
 }
 
-fn confirmed(question: &str) -> io::Result<bool> {
+fn confirm(question: &str) -> io::Result<bool> {
     write!(io::stderr(), "{question}")?;
     io::stderr().flush()?;
     let mut answer = String::new();
@@ -306,13 +306,13 @@ fn confirmed(question: &str) -> io::Result<bool> {
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
-/// Whether no integration failed, and none needs its seller.
-fn all_is_well(answer: &Value) -> bool {
-    let bad = match answer["action"].as_str() {
+/// Whether no integration failed and none needs to be reconnected.
+fn is_success(response: &Value) -> bool {
+    let failures = match response["action"].as_str() {
         Some("status") => &["cannot_refresh", "expired"][..],
         _ => &["failed", "cannot_refresh", "outcome_unknown", "deferred"][..],
     };
-    bad.iter().all(|name| answer["counts"][*name].as_u64().unwrap_or(0) == 0)
+    failures.iter().all(|name| response["counts"][*name].as_u64().unwrap_or(0) == 0)
 }
 
 #[cfg(test)]
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn an_integration_needs_its_team() {
+    fn an_integration_id_requires_a_team_id() {
         assert!(Arguments::try_parse_from(["tiktok-tokens", "refresh", "--integration-id", "7"]).is_err());
         assert!(
             Arguments::try_parse_from(["tiktok-tokens", "verify", "--team-id", "1", "--integration-id", "7"])
@@ -334,15 +334,16 @@ mod tests {
     }
 
     #[test]
-    fn all_is_well_when_nothing_failed_and_nobody_must_connect_again() {
-        let of = |name: &str| {
+    fn a_response_without_failures_is_a_success() {
+        let with_one = |name: &str| {
             let mut counts = json!({"failed": 0, "cannot_refresh": 0, "refreshed": 3, "expired": 0});
             counts[name] = json!(1);
-            all_is_well(&json!({"action": "refresh", "counts": counts}))
+            is_success(&json!({"action": "refresh", "counts": counts}))
         };
-        assert!(of("refreshed") && of("expired"));
-        assert!(!of("failed") && !of("cannot_refresh") && !of("outcome_unknown") && !of("deferred"));
-        assert!(!all_is_well(&json!({"action": "status", "counts": {"expired": 1}})));
-        assert!(all_is_well(&json!("a summary")));
+        assert!(with_one("refreshed") && with_one("expired"));
+        assert!(!with_one("failed") && !with_one("cannot_refresh"));
+        assert!(!with_one("outcome_unknown") && !with_one("deferred"));
+        assert!(!is_success(&json!({"action": "status", "counts": {"expired": 1}})));
+        assert!(is_success(&json!("a summary")));
     }
 }

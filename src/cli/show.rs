@@ -1,46 +1,53 @@
-//! The function's answers for a person: tables that fit the terminal, coloured only on one.
+//! Renders the function's responses as text: tables that fit the terminal, with colors only on a terminal.
 
-use crate::{domain::integration::UnixTime, status_report::relative};
+use crate::{
+    domain::integration::UnixTime,
+    status_report::{self, in_words, relative},
+};
 use chrono::{DateTime, Utc};
 use comfy_table::{Cell, Color, ContentArrangement, Table, presets::UTF8_FULL_CONDENSED};
 use serde_json::Value;
 use std::io::IsTerminal;
 
-/// The width where there is no terminal to ask.
+/// The width of a table if the output is not a terminal, in characters.
 const WIDTH: u16 = 100;
-/// The width from which a column of errors is readable.
-const ROOM_FOR_ERRORS: u16 = 110;
+/// The minimum width of a table with a readable column of errors, in characters.
+const MIN_WIDTH_WITH_ERRORS: u16 = 110;
 
-/// Any answer.
-pub(super) fn answer(answer: &Value) -> String {
-    match answer["action"].as_str() {
-        Some("refresh") => refresh(answer),
-        Some("status") => status(answer),
-        Some("connect") => connect(answer),
-        Some(_) => listed(answer),
-        // A report that is text already.
-        None => text(answer),
+/// Renders a response to any action.
+pub(super) fn response(response: &Value) -> String {
+    match response["action"].as_str() {
+        Some("refresh") => refresh(response),
+        Some("status") => status(response),
+        Some("connect") => connect(response),
+        Some(_) => outcomes(response),
+        // A response without an action is text.
+        None => text(response),
     }
 }
 
-fn refresh(answer: &Value) -> String {
-    let rows = list(answer, "integrations");
-    // What was not due says nothing, and may be most of the table.
-    let told: Vec<&Value> =
-        rows.iter().filter(|row| row["outcome"] != "not_due" || !row["reason"].is_null()).collect();
-    let mut table = table(&["Team", "Id", "Outcome", "Why"]);
-    for row in &told {
-        let why = if row["message"].is_null() { &row["reason"] } else { &row["message"] };
+fn refresh(response: &Value) -> String {
+    // Integrations that were not due are left out: they may be most of the table.
+    let rows: Vec<&Value> = list(response, "integrations")
+        .iter()
+        .filter(|row| row["outcome"] != "not_due" || !row["reason"].is_null())
+        .collect();
+    let mut table = table(&["Team", "Id", "Outcome", "Reason"]);
+    for row in &rows {
+        let reason = if row["message"].is_null() { &row["reason"] } else { &row["message"] };
         table.add_row([
             plain(&row["team_id"]),
             plain(&row["integration_id"]),
-            coloured(&row["outcome"]),
-            plain(why),
+            colored(&row["outcome"]),
+            plain(reason),
         ]);
     }
-    let unfinished =
-        if answer["complete"] == false { "\nNot complete: the rest was left to the next run." } else { "" };
-    format!("{}{}{}{unfinished}", shown(&table, &told), counts(answer), left_out(answer))
+    let incomplete = if response["complete"] == false {
+        "\nThe run is not complete: the next run refreshes the rest."
+    } else {
+        ""
+    };
+    format!("{}{}{}{incomplete}", non_empty(&table, &rows), counts(response), omitted(response))
 }
 
 fn status(report: &Value) -> String {
@@ -50,17 +57,17 @@ fn status(report: &Value) -> String {
         |at: &Value| Cell::new(at.as_i64().map_or_else(|| "-".into(), |at| relative(UnixTime(at), now)));
     let rows: Vec<&Value> = list(report, "integrations").iter().collect();
     let header = ["Team", "Id", "Seller", "State", "Status", "Access token", "Refresh token", "Last error"];
-    // Where the last column would be a few letters wide, the errors stand below.
-    let is_narrow = table(&[]).width().is_some_and(|width| width < ROOM_FOR_ERRORS);
+    // In a narrow table the last column would be a few letters wide, so the errors follow below the table.
+    let is_narrow = table(&[]).width().is_some_and(|width| width < MIN_WIDTH_WITH_ERRORS);
     let mut table = table(&header[..if is_narrow { 7 } else { 8 }]);
-    let mut below = Vec::new();
+    let mut errors = Vec::new();
     for row in &rows {
         let error = if row["error_message"].is_null() { &row["error_code"] } else { &row["error_message"] };
         let mut cells = vec![
             plain(&row["team_id"]),
             plain(&row["integration_id"]),
             plain(&row["seller_name"]),
-            coloured(&row["state"]),
+            colored(&row["state"]),
             plain(&row["status"]),
             expiry(&row["access_token_expires_at"]),
             expiry(&row["refresh_token_expires_at"]),
@@ -69,29 +76,29 @@ fn status(report: &Value) -> String {
             cells.push(plain(error));
         } else if !error.is_null() {
             let name = [&row["integration_id"], &row["team_id"]].map(printable);
-            below.push(format!("integration {} of team {}: {}\n", name[0], name[1], printable(error)));
+            errors.push(format!("integration {} of team {}: {}\n", name[0], name[1], printable(error)));
         }
         table.add_row(cells);
     }
-    format!("{}{}{}{}", shown(&table, &rows), below.concat(), summary(report), left_out(report))
+    format!("{}{}{}{}", non_empty(&table, &rows), errors.concat(), summary(report), omitted(report))
 }
 
-/// A status report without its integrations.
+/// Renders a status report without its integrations.
 pub(super) fn summary(report: &Value) -> String {
     let tokens = &report["refresh_tokens"];
-    let running_out = ["within_1_day", "within_7_days", "within_14_days", "within_30_days"].map(|span| {
-        let count = tokens[span].as_u64().unwrap_or(0);
-        format!("{count} {}", span.replace('_', " "))
+    let expiring = ["within_1_day", "within_7_days", "within_14_days", "within_30_days"].map(|period| {
+        let count = tokens[period].as_u64().unwrap_or(0);
+        format!("{count} {}", in_words(period))
     });
     let expired = tokens["expired"].as_u64().unwrap_or(0);
     let mut lines =
-        vec![counts(report), format!("refresh tokens: {expired} expired, {}", running_out.join(", "))];
+        vec![counts(report), format!("refresh tokens: {expired} expired, {}", expiring.join(", "))];
     lines.extend(list(report, "warnings").iter().map(|warning| format!("warning: {}", printable(warning))));
     lines.join("\n")
 }
 
-fn connect(answer: &Value) -> String {
-    let part = |name: &str| text(&answer[name]);
+fn connect(response: &Value) -> String {
+    let part = |name: &str| printable(&response[name]);
     format!(
         "{}: integration {} of team {}, seller {} ({})",
         part("outcome"),
@@ -102,24 +109,24 @@ fn connect(answer: &Value) -> String {
     )
 }
 
-/// An answer with a list of outcomes.
-fn listed(answer: &Value) -> String {
-    let rows: Vec<&Value> = list(answer, "integrations").iter().collect();
-    let mut table = table(&["Team", "Id", "Outcome", "Shops", "Why"]);
+/// Renders a response that lists the outcome of each integration.
+fn outcomes(response: &Value) -> String {
+    let rows: Vec<&Value> = list(response, "integrations").iter().collect();
+    let mut table = table(&["Team", "Id", "Outcome", "Shops", "Reason"]);
     for row in &rows {
         let shops: Vec<String> = list(row, "shops").iter().map(text).collect();
         table.add_row([
             plain(&row["team_id"]),
             plain(&row["integration_id"]),
-            coloured(&row["outcome"]),
+            colored(&row["outcome"]),
             Cell::new(shops.join(", ")),
             plain(&row["message"]),
         ]);
     }
-    format!("{}{}{}", shown(&table, &rows), counts(answer), left_out(answer))
+    format!("{}{}{}", non_empty(&table, &rows), counts(response), omitted(response))
 }
 
-/// A table that fits the terminal, or `COLUMNS`, or 100 columns.
+/// A table as wide as the terminal, or else as `COLUMNS`, or else 100 characters wide.
 pub(crate) fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table
@@ -127,32 +134,33 @@ pub(crate) fn table(header: &[&str]) -> Table {
         .set_content_arrangement(ContentArrangement::Dynamic)
         .set_header(header);
     if !std::io::stdout().is_terminal() {
-        table.set_width(width_of_the_environment().unwrap_or(WIDTH));
+        table.set_width(columns().unwrap_or(WIDTH));
     }
-    if wants_no_colour() {
+    if no_color() {
         table.force_no_tty();
-        table.set_width(table.width().or(width_of_the_environment()).unwrap_or(WIDTH));
+        table.set_width(table.width().or(columns()).unwrap_or(WIDTH));
     }
     table
 }
 
-#[expect(clippy::disallowed_methods, reason = "an entry reads the environment")]
-fn width_of_the_environment() -> Option<u16> {
+#[expect(clippy::disallowed_methods, reason = "the command may read the environment")]
+fn columns() -> Option<u16> {
     std::env::var("COLUMNS").ok()?.parse().ok()
 }
 
 /// <https://no-color.org>
-#[expect(clippy::disallowed_methods, reason = "an entry reads the environment")]
-fn wants_no_colour() -> bool {
+#[expect(clippy::disallowed_methods, reason = "the command may read the environment")]
+fn no_color() -> bool {
     std::env::var("NO_COLOR").is_ok_and(|value| !value.is_empty())
 }
 
-fn shown(table: &Table, rows: &[&Value]) -> String {
+/// The table, or nothing if it has no rows.
+fn non_empty(table: &Table, rows: &[&Value]) -> String {
     if rows.is_empty() { String::new() } else { format!("{table}\n") }
 }
 
-/// "12 examined, 3 refreshed": what is not zero, and always the first.
-fn counts(answer: &Value) -> String {
+/// The counts that are not zero, after the total: "12 examined, 3 refreshed".
+fn counts(response: &Value) -> String {
     let order = [
         "examined",
         "total",
@@ -176,21 +184,22 @@ fn counts(answer: &Value) -> String {
         "deferred",
         "queued",
     ];
-    let counts = &answer["counts"];
-    let told = order.iter().filter_map(|name| {
+    let counts = &response["counts"];
+    let texts = order.iter().filter_map(|name| {
         let count = counts[*name].as_u64()?;
-        let always = matches!(*name, "examined" | "total");
-        (count > 0 || always).then(|| format!("{count} {}", name.replace('_', " ")))
+        let is_total = matches!(*name, "examined" | "total");
+        (count > 0 || is_total).then(|| format!("{count} {}", in_words(name)))
     });
-    told.collect::<Vec<_>>().join(", ")
+    texts.collect::<Vec<_>>().join(", ")
 }
 
-fn left_out(answer: &Value) -> String {
-    answer["truncated"].as_u64().map(|n| format!("\n{n} more are not listed")).unwrap_or_default()
+fn omitted(response: &Value) -> String {
+    let count = response["truncated"].as_u64();
+    count.map(|n| format!("\n{n} more integrations are not listed")).unwrap_or_default()
 }
 
-fn list<'a>(answer: &'a Value, name: &str) -> &'a [Value] {
-    answer[name].as_array().map(Vec::as_slice).unwrap_or_default()
+fn list<'a>(response: &'a Value, name: &str) -> &'a [Value] {
+    response[name].as_array().map(Vec::as_slice).unwrap_or_default()
 }
 
 fn text(value: &Value) -> String {
@@ -205,21 +214,21 @@ fn plain(value: &Value) -> Cell {
     Cell::new(if value.is_null() { String::new() } else { printable(value) })
 }
 
-/// What strangers wrote must not steer the terminal.
 fn printable(value: &Value) -> String {
-    text(value).replace(char::is_control, " ")
+    status_report::printable(&text(value))
 }
 
-fn coloured(value: &Value) -> Cell {
-    let colour = match value.as_str().unwrap_or_default() {
+/// A state or an outcome in words, in the color of its urgency.
+fn colored(value: &Value) -> Cell {
+    let words = Cell::new(in_words(&printable(value)));
+    let color = match value.as_str().unwrap_or_default() {
         "refreshed" | "healthy" | "valid" | "valid_after_refresh" | "marked" => Color::Green,
         "failed" | "cannot_refresh" | "expired" => Color::Red,
         "outcome_unknown" | "deferred" | "expiring_soon" | "needs_refresh" | "would_refresh"
         | "would_mark" => Color::Yellow,
-        _ => return plain(value),
+        _ => return words,
     };
-    // In words, which a narrow column can break.
-    Cell::new(printable(value).replace('_', " ")).fg(colour)
+    words.fg(color)
 }
 
 #[cfg(test)]
@@ -228,8 +237,8 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn a_run_is_told_in_a_sentence_and_what_was_not_due_is_not_listed() {
-        let told = answer(&json!({
+    fn a_run_is_summarized_and_integrations_that_were_not_due_are_not_listed() {
+        let text = response(&json!({
             "action": "refresh", "complete": false,
             "counts": {"examined": 3, "refreshed": 1, "skipped_not_due": 1, "failed": 1, "queued": 0},
             "integrations": [
@@ -237,15 +246,13 @@ mod tests {
                 {"team_id": "1", "integration_id": "8", "outcome": "not_due", "reason": null, "message": null},
             ],
         }));
-        assert!(told.contains("failed") && told.contains("why [31m") && !told.contains(" 8 "), "{told}");
-        assert!(
-            told.contains("3 examined, 1 refreshed, 1 skipped not due, 1 failed\nNot complete"),
-            "{told}"
-        );
+        assert!(text.contains("failed") && text.contains("why [31m") && !text.contains(" 8 "), "{text}");
+        let summary = "3 examined, 1 refreshed, 1 skipped not due, 1 failed\nThe run is not complete";
+        assert!(text.contains(summary), "{text}");
     }
 
     #[test]
-    fn text_passes_as_it_is() {
-        assert_eq!(answer(&json!("a summary")), "a summary");
+    fn a_text_response_is_unchanged() {
+        assert_eq!(response(&json!("a summary")), "a summary");
     }
 }
