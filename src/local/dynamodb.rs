@@ -1,4 +1,4 @@
-//! DynamoDB on this machine: dynoxide served over HTTP in the same process, in memory or in a file.
+//! An embedded DynamoDB: dynoxide, served over HTTP by this process, in memory or in a file.
 
 use aws_sdk_dynamodb::{
     Client,
@@ -9,10 +9,10 @@ use dynoxide::Database;
 use std::{io, net::SocketAddr, path::Path};
 use tokio::net::TcpListener;
 
-/// Starts the server on a port of its own choosing; it serves until the process ends.
+/// Starts the server on a free port and returns its address. The server runs until the process exits.
 ///
 /// # Errors
-/// If the file cannot be opened as a database, or no port is free.
+/// An I/O error if `file` cannot be opened as a database, or no port is free.
 pub async fn serve(file: Option<&Path>) -> io::Result<SocketAddr> {
     let database = match file {
         None => Database::memory(),
@@ -25,10 +25,11 @@ pub async fn serve(file: Option<&Path>) -> io::Result<SocketAddr> {
     Ok(address)
 }
 
-/// Creates the table as the template does: two string keys, on demand. Says whether it was not there yet.
+/// Creates the table as the SAM template does, with two string keys and on-demand capacity. Returns false if the table
+/// exists already.
 ///
 /// # Errors
-/// Whatever DynamoDB refuses it with.
+/// An I/O error that describes DynamoDB's error.
 pub async fn create_table(client: &Client, table: &str) -> io::Result<bool> {
     if client.describe_table().table_name(table).send().await.is_ok() {
         return Ok(false);

@@ -1,4 +1,4 @@
-//! Lambda's Invoke endpoint, so that the real AWS CLI and SDKs work against this machine.
+//! Lambda's Invoke endpoint, so that the AWS CLI and SDKs can call the function on this machine.
 //! <https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html>
 
 use crate::{domain::clock::Clock, handler::Function};
@@ -14,11 +14,12 @@ use lambda_runtime::Diagnostic;
 use serde_json::json;
 use std::sync::Arc;
 
-/// The function's name, here and in the template.
+/// The function's name, as in the SAM template.
 pub const FUNCTION_NAME: &str = "tiktok-token-refresh";
-/// How long one invocation may take.
+/// The function's timeout.
 pub const TIMEOUT: TimeDelta = TimeDelta::minutes(15);
 /// Lambda's limit on a synchronous event, in bytes.
+/// <https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html>
 const MAX_EVENT: usize = 6 * 1024 * 1024;
 
 #[derive(Clone)]
@@ -27,7 +28,7 @@ struct Endpoint {
     clock: Clock,
 }
 
-/// The endpoint, as a router to be served.
+/// The router of the endpoint.
 pub fn router(function: Arc<Function>, clock: Clock) -> Router {
     Router::new()
         .route("/2015-03-31/functions/{name}/invocations", post(invoke))
@@ -42,7 +43,7 @@ async fn invoke(
     event: String,
 ) -> Response {
     if !names_the_function(&name) {
-        let message = format!("Function not found: {name}; the only one here is {FUNCTION_NAME}");
+        let message = format!("Function not found: {name}; the local stack has only {FUNCTION_NAME}");
         return service_error(StatusCode::NOT_FOUND, "ResourceNotFoundException", &message);
     }
     let kind =
@@ -50,37 +51,38 @@ async fn invoke(
     if kind == "DryRun" {
         return StatusCode::NO_CONTENT.into_response();
     }
-    // No payload is an empty event, as on Lambda.
+    // A missing payload is an empty event, as on Lambda.
     let event = if event.trim().is_empty() { "{}".to_owned() } else { event };
     if serde_json::from_str::<serde::de::IgnoredAny>(&event).is_err() {
         let message = "Could not parse request body into json";
         return service_error(StatusCode::BAD_REQUEST, "InvalidRequestContentException", message);
     }
     let deadline = endpoint.clock.now() + TIMEOUT;
-    // A task of its own: a client that hangs up must not cancel a refresh.
-    let running = tokio::spawn(async move { endpoint.function.handle(&event, deadline).await });
+    // A separate task, because a client that disconnects must not cancel a refresh.
+    let task = tokio::spawn(async move { endpoint.function.handle(&event, deadline).await });
     if kind == "Event" {
         return StatusCode::ACCEPTED.into_response();
     }
     let version = ("x-amz-executed-version", "$LATEST");
-    match running.await {
-        Ok(Ok(answer)) => ([version], Json(answer)).into_response(),
+    match task.await {
+        Ok(Ok(response)) => ([version], Json(response)).into_response(),
         Ok(Err(error)) => function_error(version, error.into()),
         Err(panic) => function_error(version, Diagnostic::from(panic.to_string())),
     }
 }
 
-/// A function's own error is HTTP 200 with a header that says so.
+/// The response for an error of the function: HTTP status 200, and a header that marks the error.
 fn function_error(version: (&'static str, &'static str), error: Diagnostic) -> Response {
     ([version, ("x-amz-function-error", "Unhandled")], Json(error)).into_response()
 }
 
+/// The response for an error of Lambda itself.
 fn service_error(status: StatusCode, kind: &'static str, message: &str) -> Response {
     let body = json!({ "Type": "User", "message": message, "Message": message });
     (status, [("x-amzn-errortype", kind)], Json(body)).into_response()
 }
 
-/// A name, a partial or a whole ARN, with or without a qualifier.
+/// Whether `name` is the function's name, partial ARN or ARN, with or without a qualifier.
 fn names_the_function(name: &str) -> bool {
     let name = name.rsplit_once("function:").map_or(name, |(_, name)| name);
     name.split(':').next() == Some(FUNCTION_NAME)
@@ -91,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_function_goes_by_name_or_arn() {
+    fn the_function_has_a_name_and_arns() {
         for name in [
             "tiktok-token-refresh",
             "tiktok-token-refresh:$LATEST",

@@ -1,5 +1,5 @@
-//! The whole system on one machine: an embedded DynamoDB, a TikTok Shop stand-in, sample integrations and Lambda's
-//! Invoke endpoint, around the same function that runs on AWS.
+//! The local stack: an embedded DynamoDB, a TikTok Shop stand-in, sample integrations and Lambda's Invoke endpoint,
+//! around the function that runs on AWS.
 
 pub mod dynamodb;
 pub mod invoke;
@@ -28,73 +28,74 @@ use tiktok::TikTokStandIn;
 use tokio::net::TcpListener;
 use uuid::Uuid;
 
-/// Where the stack keeps its data, below the current folder.
+/// The folder of the stack's data, relative to the working directory.
 const FOLDER: &str = ".local";
 const LOG_FILE: &str = "function.log";
 const TABLE: &str = "tiktok-shop-integrations";
 const SCHEDULED_EVENT: &str = include_str!("../../events/scheduled.json");
 
-/// How the stack is to run.
+/// The options of the local stack.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
-    /// Port of Lambda's Invoke endpoint; 0 takes any free one
+    /// Port of Lambda's Invoke endpoint; 0 picks a free one
     #[arg(long, default_value_t = 9000)]
     pub port: u16,
-    /// End after the scheduled run
+    /// Exit after the scheduled run
     #[arg(long)]
     pub once: bool,
-    /// Start over with fresh sample integrations
+    /// Delete the data and start with new sample integrations
     #[arg(long)]
     pub reset: bool,
 }
 
-/// Why the stack could not run.
+/// Why the local stack failed.
 #[derive(Debug, thiserror::Error)]
 pub enum LocalError {
-    /// Another program listens there.
+    /// Another process listens on the port.
     #[error(
-        "port {0} is taken, perhaps by another local stack: stop that one, or choose another port with --port \
-         (--port 0 takes any free one)"
+        "port {0} is taken, perhaps by another local stack: stop it, or choose another port with --port (--port 0 \
+         picks a free one)"
     )]
     PortTaken(u16),
-    /// A file or a socket.
+    /// A file or a socket failed.
     #[error("{0}: {1}")]
     Io(&'static str, #[source] io::Error),
-    /// The settings in the environment.
+    /// The settings in the environment are invalid.
     #[error(transparent)]
     Settings(#[from] SettingsError),
-    /// The scheduled run.
+    /// The scheduled run failed.
     #[error("the scheduled run failed: {0}")]
     Run(#[from] InvocationError),
-    /// The log.
+    /// The log could not be set up.
     #[error("the log could not be set up: {0}")]
     Log(#[from] tracing::subscriber::SetGlobalDefaultError),
 }
 
-fn io(what: &'static str) -> impl FnOnce(io::Error) -> LocalError {
-    move |error| LocalError::Io(what, error)
+fn io(source: &'static str) -> impl FnOnce(io::Error) -> LocalError {
+    move |error| LocalError::Io(source, error)
 }
 
-/// Starts the stack, runs the scheduled event and shows what it did; then stays up until it is told to end.
+/// Starts the stack, runs the scheduled event and prints its effect. Then serves invocations until SIGINT or SIGTERM,
+/// unless `options.once` is set.
 ///
 /// # Errors
-/// [`LocalError`], with what to do about it.
+/// [`LocalError`] if a part of the stack cannot start, or the scheduled run fails.
 pub async fn run(options: &Options) -> Result<(), LocalError> {
-    // First of all: a second stack must not touch the first one's data.
+    // The port comes first: a second stack must fail before it touches the data of the first.
     let listener = listen(options.port).await?;
     let address = listener.local_addr().map_err(io("the Invoke endpoint"))?;
     let stack = Stack::start(options.reset).await?;
-    say(format_args!("The integrations before:\n{}", stack.rows().await?))?;
+    print(format_args!("The integrations before the run:\n{}", stack.rows().await?))?;
     let deadline = stack.clock.now() + invoke::TIMEOUT;
-    let Response::Refresh(answer) = stack.function.handle(SCHEDULED_EVENT, deadline).await? else {
+    let Response::Refresh(response) = stack.function.handle(SCHEDULED_EVENT, deadline).await? else {
         return Ok(());
     };
-    let counts = answer.counts;
-    say(format_args!(
+    let counts = response.counts;
+    print(format_args!(
         "\nThe scheduled run took {} ms:\n{}\n\
          {} examined, {} due: {} refreshed, {} locked, {} cannot be refreshed, {} failed, {} unknown, {} deferred",
-        answer.duration_ms,
-        show::report(&answer),
+        response.duration_ms,
+        show::outcomes(&response),
         counts.examined,
         counts.due,
         counts.refreshed,
@@ -104,18 +105,18 @@ pub async fn run(options: &Options) -> Result<(), LocalError> {
         counts.outcome_unknown,
         counts.deferred,
     ))?;
-    say(format_args!("\nThe integrations after:\n{}", stack.rows().await?))?;
+    print(format_args!("\nThe integrations after the run:\n{}", stack.rows().await?))?;
     if counts.refreshed == 0 {
-        say(format_args!("Nothing was left to refresh since an earlier run; --reset starts over."))?;
+        print(format_args!("Nothing was left to refresh after an earlier run; --reset starts over."))?;
     }
-    say(format_args!("The function's logs and metrics are in {FOLDER}/{LOG_FILE}."))?;
+    print(format_args!("The function's logs and metrics are in {FOLDER}/{LOG_FILE}."))?;
     if options.once {
         return Ok(());
     }
-    say(format_args!("{}", what_next(address, stack.dynamodb)))?;
+    print(format_args!("{}", next_steps(address, stack.dynamodb)))?;
     let router = invoke::router(stack.function, stack.clock);
     axum::serve(listener, router)
-        .with_graceful_shutdown(told_to_end())
+        .with_graceful_shutdown(shutdown_signal())
         .await
         .map_err(io("the Invoke endpoint"))
 }
@@ -125,7 +126,7 @@ struct Stack {
     dynamodb: SocketAddr,
     table: Client,
     function: Arc<Function>,
-    rule: DuePolicy,
+    policy: DuePolicy,
 }
 
 impl Stack {
@@ -153,7 +154,7 @@ impl Stack {
         let settings = settings(&app, &tiktok_url)?;
         let log_level = settings.log_level;
         tracing::subscriber::set_global_default(logging::subscriber(log_level, Mutex::new(log)))?;
-        let rule = DuePolicy {
+        let policy = DuePolicy {
             now: clock.now(),
             refresh_ahead: settings.refresh_ahead,
             force: false,
@@ -167,28 +168,28 @@ impl Stack {
             }
         });
         let function = Arc::new(Function::new(settings, &sdk, clock.clone(), emit));
-        let stack = Self { clock, dynamodb, table, function, rule };
+        let stack = Self { clock, dynamodb, table, function, policy };
         if dynamodb::create_table(&stack.table, TABLE).await.map_err(io("the table"))? {
             for item in samples::items(stack.clock.now(), &tiktok) {
                 let put = stack.table.put_item().table_name(TABLE).set_item(Some(item)).send().await;
-                put.map_err(|error| LocalError::Io("the samples", described(error)))?;
+                put.map_err(|error| LocalError::Io("the sample integrations", io_error(error)))?;
             }
         }
-        samples::set_scene(&stack.items().await?, &tiktok);
+        samples::prepare(&stack.items().await?, &tiktok);
         Ok(stack)
     }
 
     async fn items(&self) -> Result<Vec<Item>, LocalError> {
         let scan = self.table.scan().table_name(TABLE).into_paginator().items().send();
         let mut items: Vec<Item> =
-            scan.try_collect().await.map_err(|error| LocalError::Io("the table", described(error)))?;
+            scan.try_collect().await.map_err(|error| LocalError::Io("the table", io_error(error)))?;
         items.sort_by_cached_key(row::key_of);
         Ok(items)
     }
 
     async fn rows(&self) -> Result<comfy_table::Table, LocalError> {
-        let rule = DuePolicy { now: self.clock.now(), ..self.rule };
-        Ok(show::rows(&self.items().await?, &rule))
+        let policy = DuePolicy { now: self.clock.now(), ..self.policy };
+        Ok(show::rows(&self.items().await?, &policy))
     }
 }
 
@@ -199,8 +200,8 @@ async fn listen(port: u16) -> Result<TcpListener, LocalError> {
     })
 }
 
-/// The settings of the environment, with everything that leaves this machine replaced.
-#[expect(clippy::disallowed_methods, reason = "an entry reads the environment")]
+/// The settings from the environment, except those that would reach other machines.
+#[expect(clippy::disallowed_methods, reason = "the local stack may read the environment")]
 fn settings(app: &AppCredentials, tiktok_url: &str) -> Result<Settings, SettingsError> {
     Settings::parse(|name| match name {
         "TABLE_NAME" => Some(TABLE.into()),
@@ -212,7 +213,7 @@ fn settings(app: &AppCredentials, tiktok_url: &str) -> Result<Settings, Settings
     })
 }
 
-/// The SDK's configuration for the embedded DynamoDB, which asks for credentials and takes any.
+/// The SDK's configuration for the embedded DynamoDB, which requires credentials and accepts any.
 async fn sdk(dynamodb: SocketAddr) -> SdkConfig {
     crate::aws::config()
         .endpoint_url(format!("http://{dynamodb}"))
@@ -222,40 +223,41 @@ async fn sdk(dynamodb: SocketAddr) -> SdkConfig {
         .await
 }
 
-fn described(error: impl std::error::Error) -> io::Error {
+fn io_error(error: impl std::error::Error) -> io::Error {
     io::Error::other(DisplayErrorContext(error).to_string())
 }
 
-fn say(text: std::fmt::Arguments<'_>) -> Result<(), LocalError> {
+fn print(text: std::fmt::Arguments<'_>) -> Result<(), LocalError> {
     writeln!(io::stdout().lock(), "{text}").map_err(io("standard output"))
 }
 
-fn what_next(invoke: SocketAddr, dynamodb: SocketAddr) -> String {
+fn next_steps(invoke: SocketAddr, dynamodb: SocketAddr) -> String {
     let call = format!(
         "aws lambda invoke --endpoint-url http://{invoke} --function-name {} \\\n      \
          --cli-binary-format raw-in-base64-out --payload file://events/",
         invoke::FUNCTION_NAME
     );
     format!(
-        "\nThe stack is up, until Ctrl-C. What you may try next, from another terminal here:\n\n  \
+        "\nThe stack runs until Ctrl-C. Next steps, from another terminal in this folder:\n\n  \
          export AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local AWS_DEFAULT_REGION=us-east-1\n\n\
          1. Refresh one team:\n    {call}manual-team.json out.json && cat out.json\n\n\
-         2. See what a forced run of everything would do, and why:\n    \
+         2. Preview a forced refresh of all integrations:\n    \
             {call}manual-force-dry-run.json out.json && cat out.json\n\n\
-         3. Look into the table:\n    \
+         3. Read the table:\n    \
             aws dynamodb scan --endpoint-url http://{dynamodb} --table-name {TABLE}\n"
     )
 }
 
-async fn told_to_end() {
-    let interrupted = tokio::signal::ctrl_c();
+/// Completes on SIGINT or SIGTERM.
+async fn shutdown_signal() {
+    let interrupt = tokio::signal::ctrl_c();
     #[cfg(unix)]
     {
-        let terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate());
-        if let Ok(mut terminated) = terminated {
-            tokio::select! { _ = interrupted => {}, _ = terminated.recv() => {} }
+        let terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate());
+        if let Ok(mut terminate) = terminate {
+            tokio::select! { _ = interrupt => {}, _ = terminate.recv() => {} }
             return;
         }
     }
-    interrupted.await.ok();
+    interrupt.await.ok();
 }

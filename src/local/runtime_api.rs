@@ -1,4 +1,4 @@
-//! Lambda's Runtime API for one function process, so that the real binary runs here as it does on AWS.
+//! Lambda's Runtime API for one function process, so that the function's binary runs on this machine as on AWS.
 //! <https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html>
 
 use super::invoke::TIMEOUT;
@@ -19,58 +19,63 @@ use tokio::{
 };
 use uuid::Uuid;
 
-/// Lambda's limit on an answer, in bytes.
-const MAX_ANSWER: usize = 6 * 1024 * 1024;
+/// Lambda's limit on a response, in bytes.
+/// <https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html>
+const MAX_RESPONSE: usize = 6 * 1024 * 1024;
 
-/// The side of the API that the invoker holds.
+/// The invoker's side of the API.
 #[derive(Debug)]
 pub struct RuntimeApi {
-    /// What the function's `AWS_LAMBDA_RUNTIME_API` is to be.
+    /// The value for the function's `AWS_LAMBDA_RUNTIME_API`.
     pub address: SocketAddr,
     events: mpsc::Sender<String>,
-    answers: mpsc::Receiver<Answered>,
+    results: mpsc::Receiver<InvocationResult>,
 }
 
-/// A function's answer: whether it succeeded, and what it said.
-pub type Answered = Result<Value, Value>;
+/// The result of an invocation: the function's response, or its error.
+pub type InvocationResult = Result<Value, Value>;
 
 #[derive(Clone)]
-struct Ends {
+struct RuntimeSide {
     events: Arc<Mutex<mpsc::Receiver<String>>>,
-    answers: mpsc::Sender<Answered>,
+    results: mpsc::Sender<InvocationResult>,
     clock: Clock,
 }
 
 impl RuntimeApi {
-    /// Serves the API on a port of its own choosing until the process ends.
+    /// Serves the API on a free port until the process exits.
     ///
     /// # Errors
-    /// If no port is free.
+    /// An I/O error if no port is free.
     pub async fn start(clock: Clock) -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
-        let (events, to_take) = mpsc::channel(1);
-        let (to_give, answers) = mpsc::channel(1);
+        let (event_sender, event_receiver) = mpsc::channel(1);
+        let (result_sender, result_receiver) = mpsc::channel(1);
+        let runtime =
+            RuntimeSide { events: Arc::new(Mutex::new(event_receiver)), results: result_sender, clock };
         let router = Router::new()
             .route("/2018-06-01/runtime/invocation/next", get(next))
-            .route("/2018-06-01/runtime/invocation/{id}/{kind}", post(answer))
+            .route("/2018-06-01/runtime/invocation/{id}/{kind}", post(finish))
             .route("/2018-06-01/runtime/init/error", post(|| async {}))
-            .layer(DefaultBodyLimit::max(MAX_ANSWER))
-            .with_state(Ends { events: Arc::new(Mutex::new(to_take)), answers: to_give, clock });
+            .layer(DefaultBodyLimit::max(MAX_RESPONSE))
+            .with_state(runtime);
         tokio::spawn(async move { axum::serve(listener, router).await });
-        Ok(Self { address, events, answers })
+        Ok(Self { address, events: event_sender, results: result_receiver })
     }
 
-    /// Sends an event to the function and waits for its answer; none if the API has ended.
-    pub async fn invoke(&mut self, event: &str) -> Option<Answered> {
+    /// Sends an event to the function and waits for the result. Returns `None` if the API has stopped.
+    pub async fn invoke(&mut self, event: &str) -> Option<InvocationResult> {
         self.events.send(event.to_owned()).await.ok()?;
-        self.answers.recv().await
+        self.results.recv().await
     }
 }
 
-async fn next(State(ends): State<Ends>) -> Response {
-    let Some(event) = ends.events.lock().await.recv().await else { return StatusCode::GONE.into_response() };
-    let deadline = ends.clock.now() + TIMEOUT;
+async fn next(State(runtime): State<RuntimeSide>) -> Response {
+    let Some(event) = runtime.events.lock().await.recv().await else {
+        return StatusCode::GONE.into_response();
+    };
+    let deadline = runtime.clock.now() + TIMEOUT;
     let headers = [
         ("lambda-runtime-aws-request-id", Uuid::new_v4().to_string()),
         ("lambda-runtime-deadline-ms", deadline.timestamp_millis().to_string()),
@@ -82,12 +87,12 @@ async fn next(State(ends): State<Ends>) -> Response {
     (headers, event).into_response()
 }
 
-async fn answer(
-    State(ends): State<Ends>,
+async fn finish(
+    State(runtime): State<RuntimeSide>,
     Path((_, kind)): Path<(String, String)>,
     body: Bytes,
 ) -> StatusCode {
-    let said = serde_json::from_slice(&body).unwrap_or_default();
-    let answered = if kind == "response" { Ok(said) } else { Err(said) };
-    ends.answers.send(answered).await.map_or(StatusCode::GONE, |()| StatusCode::ACCEPTED)
+    let body = serde_json::from_slice(&body).unwrap_or_default();
+    let result = if kind == "response" { Ok(body) } else { Err(body) };
+    runtime.results.send(result).await.map_or(StatusCode::GONE, |()| StatusCode::ACCEPTED)
 }

@@ -1,27 +1,27 @@
-//! Sample integrations: one in every state that a table can hold.
+//! Sample integrations: at least one in each state, and rows that a run must handle with care.
 
 use super::tiktok::{Behaviour, TikTokStandIn};
 use crate::aws::dynamodb::row::Item;
 use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::{DateTime, TimeDelta, Utc};
 
-/// The `open_id` of the seller who is too busy for the first call.
+/// The `open_id` of the seller whose first call TikTok throttles.
 const BUSY: &str = "seller-205";
-/// The `open_id` of the seller who took the authorization back.
+/// The `open_id` of the seller who revoked the authorization.
 const REVOKED: &str = "seller-301";
 
-/// What tells one sample from the next; the rest they have in common.
+/// The attributes in which the samples differ.
 struct Sample {
     id: u32,
     seller: &'static str,
     status: &'static str,
-    /// Unix seconds; none leaves the attribute out.
+    /// Unix seconds; `None` omits the attribute.
     access_expires_at: Option<i64>,
     refresh_expires_in: TimeDelta,
-    more: Vec<(&'static str, AttributeValue)>,
+    extra: Vec<(&'static str, AttributeValue)>,
 }
 
-/// The samples, as items of a table that was last written a while before `now`.
+/// The samples as table items, with expiries relative to `now`.
 pub(super) fn items(now: DateTime<Utc>, tiktok: &TikTokStandIn) -> Vec<Item> {
     let within = |delta: TimeDelta| Some((now + delta).timestamp());
     let sample = |id, seller, access_expires_at| Sample {
@@ -30,7 +30,7 @@ pub(super) fn items(now: DateTime<Utc>, tiktok: &TikTokStandIn) -> Vec<Item> {
         status: "active",
         access_expires_at,
         refresh_expires_in: TimeDelta::days(200),
-        more: Vec::new(),
+        extra: Vec::new(),
     };
     let lease = |until: TimeDelta| {
         vec![
@@ -38,7 +38,7 @@ pub(super) fn items(now: DateTime<Utc>, tiktok: &TikTokStandIn) -> Vec<Item> {
             ("lock_expires_at", AttributeValue::N((now + until).timestamp().to_string())),
         ]
     };
-    let garbled = vec![("access_token_expires_at", AttributeValue::S("tomorrow".into()))];
+    let malformed = vec![("access_token_expires_at", AttributeValue::S("tomorrow".into()))];
     let hour = TimeDelta::hours(1);
     let samples = [
         sample(101, "Fresh Flowers", within(TimeDelta::days(5))),
@@ -48,14 +48,14 @@ pub(super) fn items(now: DateTime<Utc>, tiktok: &TikTokStandIn) -> Vec<Item> {
         sample(105, "Never Refreshed Books", None),
         sample(201, "Century Crafts", Some(4_841_467_787)),
         sample(202, "Duration Dresses", Some(604_800)),
-        Sample { more: lease(-hour), ..sample(203, "Lost Lease Lamps", within(hour)) },
-        Sample { more: lease(hour), ..sample(204, "Locked Lanterns", within(hour)) },
+        Sample { extra: lease(-hour), ..sample(203, "Lost Lease Lamps", within(hour)) },
+        Sample { extra: lease(hour), ..sample(204, "Locked Lanterns", within(hour)) },
         sample(205, "Busy Bakery", within(hour)),
         sample(301, "Revoked Rings", within(hour)),
         Sample { refresh_expires_in: TimeDelta::days(-2), ..sample(302, "Old Grant Ovens", within(-hour)) },
         Sample { status: "error", ..sample(303, "Marked Mugs", within(-hour)) },
         Sample { status: "paused", ..sample(304, "Paused Plants", within(-hour)) },
-        Sample { more: garbled, ..sample(305, "Garbled Garments", None) },
+        Sample { extra: malformed, ..sample(305, "Garbled Garments", None) },
     ];
     samples.into_iter().map(|sample| item(sample, now, tiktok)).collect()
 }
@@ -74,7 +74,7 @@ fn item(sample: Sample, now: DateTime<Utc>, tiktok: &TikTokStandIn) -> Item {
         ("refresh_token_expires_at", number((now + sample.refresh_expires_in).timestamp())),
         ("open_id", text(&open_id)),
         ("seller_name", text(sample.seller)),
-        ("note", text("your own attribute: it survives every write")),
+        ("note", text("a custom attribute: every write preserves it")),
     ]
     .into_iter()
     .map(|(name, value)| (name.to_owned(), value))
@@ -82,12 +82,13 @@ fn item(sample: Sample, now: DateTime<Utc>, tiktok: &TikTokStandIn) -> Item {
     if let Some(at) = sample.access_expires_at {
         item.insert("access_token_expires_at".into(), number(at));
     }
-    item.extend(sample.more.into_iter().map(|(name, value)| (name.to_owned(), value)));
+    item.extend(sample.extra.into_iter().map(|(name, value)| (name.to_owned(), value)));
     item
 }
 
-/// Makes the stand-in know the sellers of a table that an earlier process left, and sets the scene.
-pub(super) fn set_scene(items: &[Item], tiktok: &TikTokStandIn) {
+/// Registers the table's sellers with the stand-in, as an earlier process may have written the table. Then sets up the
+/// throttled and the revoked seller.
+pub(super) fn prepare(items: &[Item], tiktok: &TikTokStandIn) {
     for item in items {
         let text = |name: &str| item.get(name).and_then(|value| value.as_s().ok());
         if let (Some(open_id), Some(token)) = (text("open_id"), text("refresh_token")) {

@@ -1,5 +1,5 @@
-//! A stand-in for TikTok Shop that behaves like the documented service: GET only, HTTP 200 with a code for errors,
-//! absolute expiries, refresh tokens that die on use when asked. Its behaviour can be switched call by call.
+//! A stand-in for TikTok Shop that behaves as documented: GET requests only, errors as a code with HTTP status 200,
+//! absolute expiries and, optionally, single-use refresh tokens. Tests script its behaviour call by call.
 
 use crate::{
     domain::{clock::Clock, secret::AppCredentials},
@@ -23,37 +23,37 @@ use std::{
 };
 use tokio::net::TcpListener;
 
-/// How long an access token lives.
+/// The lifetime of an access token.
 pub const ACCESS_TOKEN_LIFE: TimeDelta = TimeDelta::days(7);
-/// How long a refresh token lives.
+/// The lifetime of a refresh token.
 pub const REFRESH_TOKEN_LIFE: TimeDelta = TimeDelta::days(365);
 
-/// How the stand-in treats one call.
+/// The stand-in's behaviour for one call.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Behaviour {
-    /// As documented.
+    /// Behaves as documented.
     Normal,
-    /// HTTP 200 with a business error and no `data`; the token is not redeemed.
+    /// Responds with HTTP status 200 and an error code, without redeeming the token.
     Code(i64, &'static str),
-    /// A bare HTTP status with these words, and `Retry-After` in seconds; the token is not redeemed.
+    /// Responds with an HTTP status, a text body and `Retry-After` in seconds, without redeeming the token.
     Status(u16, &'static str, Option<u64>),
-    /// Never answers; the token is not redeemed.
+    /// Never responds, and does not redeem the token.
     Hang,
-    /// Redeems the token, then cuts the connection in the middle of the answer.
+    /// Redeems the token, then closes the connection in the middle of the response.
     CutAfterRedeeming,
-    /// Redeems the token, then answers with these bytes instead of its answer.
+    /// Redeems the token, then responds with these bytes.
     Garbled(&'static str),
-    /// Redeems the token, then answers with more bytes than anyone should read.
+    /// Redeems the token, then responds with 1 MB of blanks.
     Huge,
-    /// Sends the client, with its secrets, somewhere else.
+    /// Redirects the client, and so its secrets, to this URL.
     Redirect(String),
-    /// Redeems the token, with these fields of `data` replaced (`null` removes one).
+    /// Redeems the token, then replaces these fields of `data`; `null` removes a field.
     With(Value),
-    /// Redeems the token, but waits this long before it answers.
+    /// Redeems the token, then delays the response.
     Slow(Duration),
 }
 
-/// A pair of tokens, in the clear: these open nothing.
+/// A token pair in plain text, which grants no access to anything.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pair {
     /// The access token.
@@ -62,7 +62,7 @@ pub struct Pair {
     pub refresh_token: String,
 }
 
-/// A stand-in for TikTok Shop's authorization host and open API.
+/// A stand-in for TikTok Shop's authorization API and Open API.
 #[derive(Clone, Debug)]
 pub struct TikTokStandIn {
     state: Arc<Mutex<Inner>>,
@@ -73,16 +73,16 @@ pub struct TikTokStandIn {
 struct Inner {
     apps: Vec<AppCredentials>,
     sellers: BTreeMap<String, Seller>,
-    /// Which seller an auth code lets in, and how its exchange is answered; a code works once.
+    /// The seller of each auth code, and how its exchange is answered. A code works once.
     codes: HashMap<String, (String, Behaviour)>,
-    /// Which seller a refresh token belongs to. A token that is not here is "not found".
+    /// The seller of each live refresh token.
     live: HashMap<String, String>,
     single_use: bool,
     latency: Duration,
-    for_all: Option<Behaviour>,
+    default_behaviour: Option<Behaviour>,
     issued: u64,
     posts: u64,
-    /// How the open API treats every call, and how many came.
+    /// The HTTP status, code and message of the Open API's error, if it fails.
     open_api: Option<(u16, i64, &'static str)>,
     open_api_calls: u64,
 }
@@ -96,27 +96,27 @@ struct Seller {
 }
 
 impl TikTokStandIn {
-    /// A stand-in that knows these apps and reads the time from `clock`.
+    /// Creates a stand-in with these apps.
     pub fn new(apps: Vec<AppCredentials>, clock: Clock) -> Self {
         Self { state: Arc::new(Mutex::new(Inner { apps, ..Inner::default() })), clock }
     }
 
-    /// Serves until the process ends.
+    /// Serves until the process exits.
     ///
     /// # Errors
-    /// Whatever the listener fails with.
+    /// The listener's I/O error.
     pub async fn serve(self, listener: TcpListener) -> io::Result<()> {
-        axum::serve(listener, Router::new().fallback(answer).with_state(self)).await
+        axum::serve(listener, Router::new().fallback(route).with_state(self)).await
     }
 
-    /// Has a seller authorize the app; the pair that TikTok would hand out.
+    /// Authorizes the app for a seller and returns the token pair.
     pub fn authorize(&self, open_id: &str, name: &str) -> Pair {
         let mut inner = self.lock();
         name.clone_into(&mut inner.sellers.entry(open_id.into()).or_default().name);
         inner.issue(open_id, true)
     }
 
-    /// Has a seller authorize the app; the code that TikTok would give the seller's browser.
+    /// Authorizes the app for a seller and returns the auth code.
     pub fn auth_code(&self, open_id: &str, name: &str) -> String {
         self.auth_code_with(open_id, name, Behaviour::Normal)
     }
@@ -130,69 +130,69 @@ impl TikTokStandIn {
         code
     }
 
-    /// Takes a refresh token for one that was handed out before this process began.
+    /// Registers a refresh token that an earlier process issued.
     pub fn adopt(&self, open_id: &str, name: &str, refresh_token: &str) {
         let mut inner = self.lock();
         name.clone_into(&mut inner.sellers.entry(open_id.into()).or_default().name);
         inner.live.insert(refresh_token.into(), open_id.into());
     }
 
-    /// The seller takes the authorization back: its refresh tokens are not found any more.
+    /// Revokes a seller's authorization. Its refresh tokens are no longer found.
     pub fn revoke(&self, open_id: &str) {
         self.lock().live.retain(|_, owner| owner != open_id);
     }
 
-    /// From now on a refresh token dies when it is used, and a new one takes its place.
+    /// Makes refresh tokens single-use: each refresh issues a new one.
     pub fn single_use(&self) {
         self.lock().single_use = true;
     }
 
-    /// From now on every answer takes this long.
+    /// Delays every response by `latency`.
     pub fn latency(&self, latency: Duration) {
         self.lock().latency = latency;
     }
 
-    /// From now on every call, whoever's, is treated like this; `None` ends it.
+    /// Sets the behaviour of all calls without a scripted one. `None` resets it.
     pub fn always(&self, behaviour: Option<Behaviour>) {
-        self.lock().for_all = behaviour;
+        self.lock().default_behaviour = behaviour;
     }
 
-    /// The next calls with this seller's token are treated like these, one after the other.
+    /// Scripts the behaviour of the next calls with a seller's token, in this order.
     pub fn next(&self, open_id: &str, behaviours: impl IntoIterator<Item = Behaviour>) {
         self.lock().sellers.entry(open_id.into()).or_default().scripted.extend(behaviours);
     }
 
-    /// Replaces the apps that are known: somebody rotated a secret.
+    /// Replaces the apps, as when an app secret is rotated.
     pub fn set_apps(&self, apps: Vec<AppCredentials>) {
         self.lock().apps = apps;
     }
 
-    /// How many refreshes were asked for with tokens of this seller.
+    /// The number of refresh calls with a seller's tokens.
     pub fn calls(&self, open_id: &str) -> u64 {
         self.lock().sellers.get(open_id).map_or(0, |seller| seller.calls)
     }
 
-    /// How many refreshes were asked for in all.
+    /// The number of refresh calls.
     pub fn all_calls(&self) -> u64 {
         self.lock().sellers.values().map(|seller| seller.calls).sum()
     }
 
-    /// From now on the open API answers with this HTTP status, code and message; `None` ends it.
+    /// Makes the Open API fail with this HTTP status, code and message. `None` resets it.
     pub fn open_api_answers(&self, error: Option<(u16, i64, &'static str)>) {
         self.lock().open_api = error;
     }
 
-    /// How many calls of the open API came.
+    /// The number of Open API calls.
     pub fn open_api_calls(&self) -> u64 {
         self.lock().open_api_calls
     }
 
-    /// How many requests came that were not a GET.
+    /// The number of requests with a method other than GET.
     pub fn posts(&self) -> u64 {
         self.lock().posts
     }
 
-    /// The pair that this seller was last given.
+    /// The last token pair issued to a seller.
     pub fn last_pair(&self, open_id: &str) -> Option<Pair> {
         self.lock().sellers.get(open_id).and_then(|seller| seller.last.clone())
     }
@@ -217,20 +217,20 @@ impl Inner {
         pair
     }
 
-    /// Redeems a refresh token that is live.
-    fn redeem(&mut self, open_id: &str, sent: &str) -> Pair {
+    /// Redeems a live refresh token.
+    fn redeem(&mut self, open_id: &str, refresh_token: &str) -> Pair {
         if self.single_use {
-            self.live.remove(sent);
+            self.live.remove(refresh_token);
             return self.issue(open_id, true);
         }
         let seller = self.sellers.entry(open_id.to_owned()).or_default();
         let access_token = String::new();
-        seller.last = Some(Pair { access_token, refresh_token: sent.to_owned() });
+        seller.last = Some(Pair { access_token, refresh_token: refresh_token.to_owned() });
         self.issue(open_id, false)
     }
 }
 
-async fn answer(
+async fn route(
     State(tiktok): State<TikTokStandIn>,
     method: Method,
     uri: Uri,
@@ -260,35 +260,35 @@ fn error(code: i64, message: &str) -> Response {
 impl TikTokStandIn {
     async fn refresh(&self, query: &HashMap<String, String>) -> Response {
         let value = |name: &str| query.get(name).map(String::as_str).unwrap_or_default();
-        let sent = value("refresh_token");
+        let refresh_token = value("refresh_token");
         let (latency, owner, behaviour) = {
             let mut inner = self.lock();
-            let owner = inner.live.get(sent).cloned();
-            let for_all = inner.for_all.clone();
+            let owner = inner.live.get(refresh_token).cloned();
+            let default_behaviour = inner.default_behaviour.clone();
             let seller = inner.sellers.entry(owner.clone().unwrap_or_default()).or_default();
             seller.calls += 1;
             let scripted = seller.scripted.pop_front();
-            (inner.latency, owner, scripted.or(for_all).unwrap_or(Behaviour::Normal))
+            (inner.latency, owner, scripted.or(default_behaviour).unwrap_or(Behaviour::Normal))
         };
         tokio::time::sleep(latency).await;
         if value("grant_type") != "refresh_token" {
             return error(36_004_003, "invalid grant_type");
         }
-        if let Some(refusal) = self.refusal_of_app(query) {
-            return refusal;
+        if let Some(error) = self.app_error(query) {
+            return error;
         }
         match &behaviour {
             Behaviour::Code(code, message) => return error(*code, message),
-            Behaviour::Status(status, words, retry_after) => {
+            Behaviour::Status(status, body, retry_after) => {
                 let status = StatusCode::from_u16(*status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-                let mut response = (status, *words).into_response();
+                let mut response = (status, *body).into_response();
                 if let Some(seconds) = retry_after {
                     response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(*seconds));
                 }
                 return response;
             }
-            Behaviour::Redirect(to) => {
-                return (StatusCode::TEMPORARY_REDIRECT, [(header::LOCATION, to.clone())]).into_response();
+            Behaviour::Redirect(url) => {
+                return (StatusCode::TEMPORARY_REDIRECT, [(header::LOCATION, url.clone())]).into_response();
             }
             Behaviour::Hang => std::future::pending().await,
             Behaviour::Normal
@@ -299,7 +299,8 @@ impl TikTokStandIn {
             | Behaviour::Slow(_) => {}
         }
         let Some(open_id) = owner else { return error(36_004_005, "can not find related auth record") };
-        let body = self.granted(&open_id, sent, &behaviour);
+        let pair = self.lock().redeem(&open_id, refresh_token);
+        let body = self.grant(&open_id, &pair, &behaviour);
         match behaviour {
             Behaviour::CutAfterRedeeming => {
                 let half = body.to_string().into_bytes()[..20].to_vec();
@@ -317,8 +318,8 @@ impl TikTokStandIn {
     }
 
     fn exchange(&self, query: &HashMap<String, String>) -> Response {
-        if let Some(refusal) = self.refusal_of_app(query) {
-            return refusal;
+        if let Some(error) = self.app_error(query) {
+            return error;
         }
         let code = query.get("auth_code").map(String::as_str).unwrap_or_default();
         if query.get("grant_type").map(String::as_str) != Some("authorized_code") {
@@ -334,13 +335,13 @@ impl TikTokStandIn {
         match pair {
             None => error(36_004_004, "invalid auth code"),
             Some((pair, open_id, behaviour)) => {
-                axum::Json(self.told(&open_id, &pair, &behaviour)).into_response()
+                axum::Json(self.grant(&open_id, &pair, &behaviour)).into_response()
             }
         }
     }
 
-    /// What TikTok says to an app that it does not know, or whose secret is wrong.
-    fn refusal_of_app(&self, query: &HashMap<String, String>) -> Option<Response> {
+    /// The error for an unknown app or a wrong app secret.
+    fn app_error(&self, query: &HashMap<String, String>) -> Option<Response> {
         let inner = self.lock();
         match inner.apps.iter().find(|app| query.get("app_key") == Some(&app.app_key)) {
             None => Some(error(36_004_002, "Invalid `app_key`")),
@@ -351,12 +352,8 @@ impl TikTokStandIn {
         }
     }
 
-    fn granted(&self, open_id: &str, sent: &str, behaviour: &Behaviour) -> Value {
-        let pair = self.lock().redeem(open_id, sent);
-        self.told(open_id, &pair, behaviour)
-    }
-
-    fn told(&self, open_id: &str, pair: &Pair, behaviour: &Behaviour) -> Value {
+    /// The body of a successful response with a new token pair.
+    fn grant(&self, open_id: &str, pair: &Pair, behaviour: &Behaviour) -> Value {
         let now = self.clock.now();
         let inner = self.lock();
         let name = inner.sellers.get(open_id).map(|seller| seller.name.clone()).unwrap_or_default();
@@ -381,7 +378,7 @@ impl TikTokStandIn {
     }
 
     fn shops(&self, query: &HashMap<String, String>, headers: &HeaderMap) -> Response {
-        let refuse = |status: u16, code: i64, message: &str| {
+        let error = |status: u16, code: i64, message: &str| {
             let body = json!({ "code": code, "message": message, "data": null, "request_id": "local" });
             let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
             (status, axum::Json(body)).into_response()
@@ -389,26 +386,26 @@ impl TikTokStandIn {
         let mut inner = self.lock();
         inner.open_api_calls += 1;
         if let Some((status, code, message)) = inner.open_api {
-            return refuse(status, code, message);
+            return error(status, code, message);
         }
         let Some(app) = inner.apps.iter().find(|app| query.get("app_key") == Some(&app.app_key)) else {
-            return refuse(400, 36_009_004, "app_key is invalid");
+            return error(400, 36_009_004, "app_key is invalid");
         };
         let pairs: Vec<_> = query.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
         if query.get("sign").map(String::as_str)
             != Some(sign(&app.app_secret, "/authorization/202309/shops", &pairs, b"").as_str())
         {
-            return refuse(401, 106_001, "sign is invalid");
+            return error(401, 106_001, "sign is invalid");
         }
         let sent_at = query.get("timestamp").and_then(|text| text.parse::<i64>().ok()).unwrap_or_default();
         if !(-300..=30).contains(&(sent_at - self.clock.now().timestamp())) {
-            return refuse(400, 36_009_004, "timestamp is invalid");
+            return error(400, 36_009_004, "timestamp is invalid");
         }
         let token =
             headers.get("x-tts-access-token").and_then(|value| value.to_str().ok()).unwrap_or_default();
         let owns = |seller: &&Seller| seller.last.as_ref().is_some_and(|pair| pair.access_token == token);
         match inner.sellers.values().find(owns) {
-            None => refuse(401, 105_002, "access token is expired"),
+            None => error(401, 105_002, "access token is expired"),
             Some(seller) => axum::Json(json!({
                 "code": 0, "message": "Success", "request_id": "local",
                 "data": { "shops": [{ "id": "7495", "name": seller.name, "region": "VN", "seller_type": "LOCAL",

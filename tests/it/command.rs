@@ -34,7 +34,7 @@ fn it_shows_the_integrations_before_the_run_and_after_it() {
     let (before, after) = shown.split_once("The scheduled run took").unwrap();
     let state = |part: &str, seller: &str| {
         let row = part.lines().rfind(|line| line.contains(seller)).unwrap();
-        row.trim_end_matches([' ', '│']).rsplit(['┆', ' ']).next().unwrap().to_owned()
+        row.trim_end_matches([' ', '│']).rsplit('┆').next().unwrap().trim().to_owned()
     };
     assert_eq!(
         (state(before, "Yesterday's Toys"), state(after, "Yesterday's Toys")),
@@ -42,7 +42,7 @@ fn it_shows_the_integrations_before_the_run_and_after_it() {
     );
     assert_eq!(
         (state(before, "Revoked Rings"), state(after, "Revoked Rings")),
-        ("needs_refresh".into(), "cannot_refresh".into())
+        ("needs refresh".into(), "cannot refresh".into())
     );
     assert_eq!(state(after, "Garbled Garments"), "malformed");
     assert!(shown.lines().all(|line| line.chars().count() <= 100), "it fits");

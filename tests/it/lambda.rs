@@ -11,10 +11,10 @@ use std::{
 };
 use tiktok_token_refresh::{
     domain::clock::Clock,
-    local::runtime_api::{Answered, RuntimeApi},
+    local::runtime_api::{InvocationResult, RuntimeApi},
 };
 
-async fn invoke(api: &mut RuntimeApi, event: &str) -> Answered {
+async fn invoke(api: &mut RuntimeApi, event: &str) -> InvocationResult {
     let answer = tokio::time::timeout(Duration::from_secs(30), api.invoke(event)).await;
     answer.expect("an answer in time").expect("the API goes on")
 }
