@@ -1,15 +1,41 @@
-//! Keeps the access tokens of TikTok Shop integrations alive, as a job on AWS Lambda that loses no token.
+//! Refreshes the access tokens of TikTok Shop integrations, as an AWS Lambda function.
 //!
-//! An event becomes a [`event::Request`], becomes a stream of [`integration::Candidate`] rows (keys and expiries, no
-//! tokens), each becomes a leased row (the only thing that can call TikTok), each becomes an
-//! [`report::Outcome`], all become an [`answer::RefreshResponse`].
+//! A schedule or an operator invokes the function with a JSON event. The function scans a DynamoDB table of
+//! integrations, refreshes the token pairs that are due, saves the new pairs and responds with a report. Two guarantees
+//! hold through crashes, overlapping runs and outages:
 //!
-//! | room | files | knows |
-//! |---|---|---|
-//! | the pure core | [`event`], [`answer`], [`report`], [`health`], [`integration`], [`grant`], [`message`], [`census`], [`breaker`], [`settings`], [`secret`], [`clock`] | each other, downward |
-//! | adapters | [`tiktok`], [`store`], [`credentials`], [`queue`], [`announce`], [`metrics`], [`logging`] | one outside system each, the core, and [`sdk`], which the AWS ones share |
-//! | the protocol | [`services`] (what they share), [`refresh`] (one integration), [`fleet`] (many), [`worker`] (the queue's messages), [`status`], [`verify`], [`connect`], [`cleanup`], [`handler`] (one event) | all of the above |
-//! | the entries | `main.rs`, `local`, and `cli`, which knows the function by its answers alone | the handler |
+//! - An integration has at most one live refresh attempt. The attempt holds a lease in the integration's row.
+//! - No token pair that TikTok issues is dropped. The function retries the save until the invocation ends, then sends
+//!   the pair to the queue, if there is one.
+//!
+//! # Data flow
+//!
+//! [`event::parse`] turns an event into a [`Request`](event::Request). A run scans the table for
+//! [`Candidate`](domain::integration::Candidate)s, which hold keys and expiries but no tokens. Acquiring the lease of a
+//! candidate yields a leased row, the only type that can call TikTok. The result becomes an
+//! [`Outcome`](domain::outcome::Outcome), and all outcomes become a [`Response`](handler::Response).
+//!
+//! # Layout
+//!
+//! Imports run one way: a folder imports only from folders above it in this table. `tests/it/architecture.rs` lists
+//! what each folder may import, and fails on any other import.
+//!
+//! | Module | Contents |
+//! |---|---|
+//! | [`domain`] | Rows, due policy, outcomes, circuit breaker and secrets as pure code: no I/O, no clock, no other module |
+//! | [`settings`], [`logging`] | The environment variables; the JSON log lines |
+//! | [`event`] | The JSON events and their errors |
+//! | [`response`], [`status_report`] | The JSON responses; the status report as JSON, text and HTML |
+//! | [`aws`], [`tiktok`] | The clients: one file for each AWS service, and TikTok Shop's API |
+//! | `services` | The settings and clients that a warm environment shares among its invocations |
+//! | `refresh` | One integration: acquire the lease, call TikTok, save the pair |
+//! | `run` | Many integrations: scan, work loop, fan-out over the queue |
+//! | [`actions`] | The other actions: `status`, `verify`, `connect`, `cleanup` and the queue's messages |
+//! | [`handler`] | One event to one response |
+//! | `main.rs`, `cli`, `local` | The Lambda function, the operator's command and the local stack |
+//!
+//! `cli` and `local` are features. The command calls the function only through Lambda's Invoke API, so an operator sees
+//! what production does; the local stack serves that API on one machine, with DynamoDB and TikTok Shop embedded.
 
 pub mod actions;
 pub mod aws;

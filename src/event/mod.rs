@@ -17,7 +17,7 @@ use serde::{Deserialize, Deserializer, de};
 use serde_json::{Map, Value, value::RawValue};
 use std::fmt;
 
-/// What an event asks for.
+/// The action that an event requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
     /// Refresh the integrations that are due.
