@@ -292,10 +292,10 @@ mod tests {
 
     #[test]
     fn the_error_for_a_bad_message_names_the_key_and_never_quotes_the_message() {
-        let garbled = rescue().to_json().replace("\"sent\"", "\"sant\"");
-        let error = parse(&garbled).unwrap_err();
+        let malformed = rescue().to_json().replace("\"sent\"", "\"sant\"");
+        let error = parse(&malformed).unwrap_err();
         assert_eq!(error.to_string(), "not a message from this function: it has unexpected keys or types");
-        assert_eq!(key_of(&garbled).unwrap().integration_id, "7");
+        assert_eq!(key_of(&malformed).unwrap().integration_id, "7");
         assert_eq!(
             parse("TTR_x").unwrap_err().to_string(),
             "not a message from this function: it is not JSON"
