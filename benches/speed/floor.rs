@@ -1,25 +1,25 @@
-//! What the three exchanges of a refresh cost by themselves: the same requests through the same crates, as many at a
-//! time, and nothing else. It reads no table, looks at no answer, and keeps no order. It says when it is ready, begins when a
-//! line comes in, and says when it is done.
+//! The floor: a function that makes the three HTTP exchanges of each refresh (lease, refresh, save) through the same crates,
+//! as many at a time, and nothing else. It scans no table, reads no answer and keeps no protocol.
+//!
+//! Its event is `{"rows": 1000, "concurrency": 32}`. It ignores every other event.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::pedantic,
-    clippy::print_stdout,
-    reason = "a measurement, not a program"
-)]
+#![allow(clippy::pedantic, clippy::unwrap_used, reason = "a measurement, not a program")]
 
 use aws_sdk_dynamodb::{
     Client,
     operation::update_item::builders::UpdateItemFluentBuilder,
-    types::{AttributeValue, ReturnValue, ReturnValuesOnConditionCheckFailure},
+    types::{
+        AttributeValue::{self, L, N, S},
+        ReturnValue, ReturnValuesOnConditionCheckFailure,
+    },
 };
+use lambda_runtime::{Error, LambdaEvent, run, service_fn};
+use serde_json::Value;
 use std::{
     env,
-    io::{self, BufRead},
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
 };
 use tokio::task::JoinSet;
@@ -36,109 +36,83 @@ const SAVE: &str = "SET access_token = :s0, last_refreshed_at = :s1, access_toke
 const IF_UNCHANGED: &str =
     "attribute_exists(team_id) AND refresh_token = :c0 AND access_token = :c1 AND #status = :c2";
 const NOW: &str = "1795399200";
+const TOKEN: &str = "TTR_xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx";
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() {
+async fn main() -> Result<(), Error> {
+    let dynamodb = &Client::new(&tiktok_token_refresh::aws::config().load().await);
+    run(service_fn(move |event: LambdaEvent<Value>| async move {
+        let [rows, concurrency] = ["rows", "concurrency"].map(|name| event.payload[name].as_u64());
+        if let Some((rows, concurrency)) = rows.zip(concurrency) {
+            exchange(dynamodb, rows, concurrency).await;
+        }
+        Ok::<_, Error>(())
+    }))
+    .await
+}
+
+async fn exchange(dynamodb: &Client, rows: u64, concurrency: u64) {
     #[expect(clippy::disallowed_methods, reason = "a program of its own, without settings")]
-    let set = |name: &str| env::var(name).unwrap();
-    let (rows, concurrency): (usize, usize) =
-        (set("ROWS").parse().unwrap(), set("MAX_CONCURRENCY").parse().unwrap());
-    let dynamodb = Client::new(&tiktok_token_refresh::aws::config().load().await);
-    let table: Arc<str> = set("TABLE_NAME").into();
-    let url = format!("{}/api/v2/token/refresh", set("TIKTOK_AUTH_URL"));
-    let next = Arc::new(AtomicUsize::new(0));
-    println!("ready");
-    io::stdin().lock().read_line(&mut String::new()).unwrap();
-    // Not before: what a client reads of the machine belongs to the run that needs it.
-    let http = reqwest::Client::new();
+    let url: Arc<str> = format!("{}/api/v2/token/refresh", env::var("TIKTOK_AUTH_URL").unwrap()).into();
+    let (http, next) = (reqwest::Client::new(), Arc::new(AtomicU64::new(0)));
     let mut workers = JoinSet::new();
     for _ in 0..concurrency {
-        let (dynamodb, http, next) = (dynamodb.clone(), http.clone(), next.clone());
-        let (table, url) = (table.clone(), url.clone());
+        let (dynamodb, http, url, next) = (dynamodb.clone(), http.clone(), url.clone(), next.clone());
         workers.spawn(async move {
             loop {
                 let row = next.fetch_add(1, Ordering::Relaxed);
                 if row >= rows {
                     break;
                 }
-                lease(update(&dynamodb, &table, row), row).send().await.unwrap();
+                lease(&dynamodb, row).send().await.unwrap();
                 let query = [
                     ("app_key", "29a39d"),
                     ("app_secret", "bench"),
-                    ("refresh_token", token()),
+                    ("refresh_token", TOKEN),
                     ("grant_type", "refresh_token"),
                 ];
-                http.get(&url).query(&query).send().await.unwrap().bytes().await.unwrap();
-                save(update(&dynamodb, &table, row)).send().await.unwrap();
+                http.get(&*url).query(&query).send().await.unwrap().bytes().await.unwrap();
+                save(&dynamodb, row).send().await.unwrap();
             }
         });
     }
     workers.join_all().await;
-    println!("done");
-    io::stdin().lock().read_line(&mut String::new()).unwrap();
 }
 
-fn update(dynamodb: &Client, table: &str, row: usize) -> UpdateItemFluentBuilder {
+fn lease(dynamodb: &Client, row: u64) -> UpdateItemFluentBuilder {
+    let me = format!("bf740066-3b4d-4407-a3c1-680d5819d158-{row}");
+    let texts = [(":me", me.as_str()), (":active", "active"), (":string", "S"), (":empty", "")];
+    let numbers = [(":until", NOW), (":now", NOW), (":due", NOW), (":believed", NOW), (":zero", "0")];
+    let texts = texts.map(|(name, text)| (name, S(text.to_owned())));
+    let values = texts.into_iter().chain(numbers.map(|(name, number)| (name, N(number.to_owned()))));
+    update(dynamodb, row, LEASE, IF_FREE, values).return_values(ReturnValue::AllOld)
+}
+
+fn save(dynamodb: &Client, row: u64) -> UpdateItemFluentBuilder {
+    let scopes = ["seller.authorization.info", "seller.order.info"].map(|scope| S(scope.to_owned()));
+    let tokens = [":s0", ":s3", ":c0", ":c1"].map(|name| (name, S(TOKEN.to_owned())));
+    let texts = [(":s5", "7495"), (":s6", "Bánh Mì 25"), (":s7", "VN"), (":c2", "active")];
+    let texts = texts.map(|(name, text)| (name, S(text.to_owned())));
+    let numbers = [":s1", ":s2", ":s4"].map(|name| (name, N(NOW.to_owned())));
+    let values = tokens.into_iter().chain(texts).chain(numbers).chain([(":s8", L(scopes.to_vec()))]);
+    update(dynamodb, row, SAVE, IF_UNCHANGED, values)
+}
+
+fn update(
+    dynamodb: &Client,
+    row: u64,
+    expression: &str,
+    condition: &str,
+    values: impl Iterator<Item = (&'static str, AttributeValue)>,
+) -> UpdateItemFluentBuilder {
     dynamodb
         .update_item()
-        .table_name(table)
-        .key("team_id", s(&format!("team-{}", row / 10)))
-        .key("integration_id", s(&row.to_string()))
+        .table_name("integrations")
+        .key("team_id", S(format!("team-{}", row / 10)))
+        .key("integration_id", S(row.to_string()))
         .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
-}
-
-fn lease(update: UpdateItemFluentBuilder, row: usize) -> UpdateItemFluentBuilder {
-    update
-        .update_expression(LEASE)
-        .condition_expression(IF_FREE)
+        .update_expression(expression)
+        .condition_expression(condition)
         .expression_attribute_names("#status", "status")
-        .expression_attribute_values(":me", s(&format!("bf740066-3b4d-4407-a3c1-680d5819d158-{row}")))
-        .expression_attribute_values(":until", n(NOW))
-        .expression_attribute_values(":string", s("S"))
-        .expression_attribute_values(":empty", s(""))
-        .expression_attribute_values(":zero", n("0"))
-        .expression_attribute_values(":now", n(NOW))
-        .expression_attribute_values(":active", s("active"))
-        .expression_attribute_values(":due", n(NOW))
-        .expression_attribute_values(":believed", n(NOW))
-        .return_values(ReturnValue::AllOld)
-}
-
-fn save(update: UpdateItemFluentBuilder) -> UpdateItemFluentBuilder {
-    let scopes = ["seller.authorization.info", "seller.order.info"].map(s).to_vec();
-    let sets = [
-        s(token()),
-        n(NOW),
-        n(NOW),
-        s(token()),
-        n(NOW),
-        s("7495"),
-        s("Bánh Mì 25"),
-        s("VN"),
-        AttributeValue::L(scopes),
-    ];
-    let conditions = [s(token()), s(token()), s("active")];
-    let mut update = update
-        .update_expression(SAVE)
-        .condition_expression(IF_UNCHANGED)
-        .expression_attribute_names("#status", "status");
-    for (at, value) in sets.into_iter().enumerate() {
-        update = update.expression_attribute_values(format!(":s{at}"), value);
-    }
-    for (at, value) in conditions.into_iter().enumerate() {
-        update = update.expression_attribute_values(format!(":c{at}"), value);
-    }
-    update
-}
-
-fn token() -> &'static str {
-    "TTR_xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
-}
-
-fn s(text: &str) -> AttributeValue {
-    AttributeValue::S(text.to_owned())
-}
-
-fn n(number: &str) -> AttributeValue {
-    AttributeValue::N(number.to_owned())
+        .set_expression_attribute_values(Some(values.map(|(name, value)| (name.to_owned(), value)).collect()))
 }

@@ -1,6 +1,4 @@
-//! The smallest function that Lambda takes: what `benches/speed` holds the function's start against.
-
-#![allow(missing_docs, reason = "a measurement, not a program")]
+//! The smallest function that Lambda accepts: the speed bench compares the function's start with its start.
 
 use lambda_runtime::{Error, LambdaEvent, run, service_fn};
 use serde_json::Value;

@@ -1,0 +1,109 @@
+//! What both benches share: a program that runs as Lambda runs it, and what its events take.
+
+#![allow(dead_code, reason = "each bench uses a part")]
+
+pub mod stand_ins;
+
+use nix::{time::clock_getcpuclockid, unistd::Pid};
+use serde_json::Value;
+use stand_ins::StandIns;
+use std::{
+    fs,
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+use tiktok_token_refresh::{domain::clock::Clock, local::runtime_api::RuntimeApi};
+
+/// The function's real binary.
+pub const FUNCTION: &str = env!("CARGO_BIN_EXE_tiktok-token-refresh");
+/// The root certificates in one file, as on Lambda. Other machines also have them in some hundred files.
+const ROOTS: [&str; 2] = ["/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/certs/ca-certificates.crt"];
+
+/// What a program takes for its events. Its start is not included, except in `cpu_of_start`.
+pub struct Took {
+    /// Seconds.
+    pub wall: f64,
+    /// Seconds of user and system time.
+    pub cpu: f64,
+    /// Seconds of user and system time before the first event.
+    pub cpu_of_start: f64,
+    pub peak_rss_mib: f64,
+}
+
+/// A process that is killed when this is dropped.
+pub struct Running(Child);
+
+impl Running {
+    pub fn start(command: &mut Command) -> Self {
+        Self(command.spawn().unwrap())
+    }
+
+    fn cpu(&self) -> f64 {
+        let clock = clock_getcpuclockid(Pid::from_raw(self.0.id().try_into().unwrap())).unwrap();
+        Duration::from(clock.now().unwrap()).as_secs_f64()
+    }
+
+    /// The most memory that the process has had so far.
+    fn peak_rss_mib(&self) -> f64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        peak.trim().trim_end_matches(" kB").parse::<f64>().unwrap() / 1024.0
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A program with the environment that Lambda and the template give it, and credentials that open nothing.
+pub fn command(program: impl AsRef<Path>) -> Command {
+    let mut command = Command::new(program.as_ref());
+    command
+        .env_clear()
+        .env("AWS_LAMBDA_FUNCTION_NAME", "bench")
+        .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128")
+        .env("AWS_LAMBDA_FUNCTION_VERSION", "1")
+        .env("AWS_REGION", "us-east-1")
+        .env("AWS_ACCESS_KEY_ID", "bench")
+        .env("AWS_SECRET_ACCESS_KEY", "bench")
+        .env("TABLE_NAME", "integrations")
+        .env("APP_CREDENTIALS_SECRET_ID", "apps")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
+    if let Some(roots) = ROOTS.iter().find(|file| Path::new(file).exists()) {
+        command.env("SSL_CERT_FILE", roots);
+    }
+    command
+}
+
+/// Starts a program against the stand-ins and sends it the events, one after the other. Returns what they took and the last
+/// answer.
+pub async fn measure(
+    program: impl AsRef<Path>,
+    stand_ins: &StandIns,
+    settings: &[(&str, String)],
+    events: &[String],
+) -> (Took, Value) {
+    let mut api = RuntimeApi::start(Clock::system()).await.unwrap();
+    let running = Running::start(
+        command(program)
+            .env("AWS_LAMBDA_RUNTIME_API", api.address.to_string())
+            .env("AWS_ENDPOINT_URL", &stand_ins.url)
+            .env("TIKTOK_AUTH_URL", &stand_ins.url)
+            .envs(settings.iter().map(|(name, value)| (name, value))),
+    );
+    // The program has started when it answers an event that needs no request.
+    api.invoke(r#"{"describe": true}"#).await.unwrap().unwrap();
+    let (began, cpu_of_start) = (Instant::now(), running.cpu());
+    let mut answer = Value::Null;
+    for event in events {
+        answer = api.invoke(event).await.unwrap().unwrap();
+    }
+    let wall = began.elapsed().as_secs_f64();
+    let cpu = running.cpu() - cpu_of_start;
+    (Took { wall, cpu, cpu_of_start, peak_rss_mib: running.peak_rss_mib() }, answer)
+}

@@ -1,0 +1,189 @@
+//! AWS and TikTok Shop at one address. Their answers are prepared, so that their cost hides little of the program's.
+
+use super::Clock;
+use axum::{
+    Router,
+    body::Bytes,
+    extract::State,
+    http::HeaderMap,
+    response::{IntoResponse, Response},
+    serve::ListenerExt,
+};
+use serde::Deserialize;
+use serde_json::{Value, json, value::RawValue};
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+use tokio::net::TcpListener;
+
+/// How many rows the function asks for at a time.
+const PAGE: usize = 250;
+/// How many segments the function scans at once.
+const SEGMENTS: usize = 4;
+const SECRET: &str =
+    r#"{"ARN": "a", "Name": "apps", "SecretString": "{\"app_key\": \"29a39d\", \"app_secret\": \"bench\"}"}"#;
+const DAY: i64 = 24 * 3600;
+/// tokio's timer counts milliseconds and rounds up. Without this, each answer would be late by a millisecond.
+const ROUNDED_UP: Duration = Duration::from_millis(1);
+
+#[derive(Default)]
+pub struct StandIns {
+    pub url: String,
+    latency: Duration,
+    /// The pages of each segment's scan.
+    pages: Vec<Vec<Bytes>>,
+    /// The attributes of a leased row, except its key.
+    row: String,
+    tokens: Bytes,
+    writes: AtomicUsize,
+    bytes_written: AtomicUsize,
+    calls: AtomicUsize,
+    /// The bodies of the messages in the queue.
+    pub queued: Mutex<Vec<String>>,
+}
+
+impl StandIns {
+    /// Serves a table of `rows`, `due` of which are due, and a TikTok Shop that answers after `latency`.
+    pub async fn start(rows: usize, due: usize, latency: Duration) -> Arc<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let now = Clock::system().now().timestamp();
+        let stand_ins = Arc::new(Self {
+            url: format!("http://{}", listener.local_addr().unwrap()),
+            latency,
+            pages: (0..SEGMENTS).map(|segment| pages(segment, rows, due, now)).collect(),
+            row: row(now),
+            tokens: tokens(now).into(),
+            ..Self::default()
+        });
+        let listener = listener.tap_io(|connection| connection.set_nodelay(true).unwrap());
+        let router = Router::new().fallback(answer).with_state(stand_ins.clone());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        stand_ins
+    }
+
+    /// Checks that each of `due` refreshes made two writes and one call. Returns the bytes that each wrote.
+    pub fn check(&self, due: usize) -> usize {
+        let [writes, calls, bytes] =
+            [&self.writes, &self.calls, &self.bytes_written].map(|count| count.load(Ordering::Relaxed));
+        assert_eq!((writes, calls), (2 * due, due), "two writes and one call for each refresh");
+        bytes / due
+    }
+
+    /// The row with the key that was sent, if the request asks for it: the lease does, the save does not.
+    fn write(&self, request: &[u8]) -> Bytes {
+        self.writes.fetch_add(1, Ordering::Relaxed);
+        self.bytes_written.fetch_add(request.len(), Ordering::Relaxed);
+        let update: Update<'_> = serde_json::from_slice(request).unwrap();
+        match update.return_values {
+            None => Bytes::from_static(b"{}"),
+            Some(_) => format!(r#"{{"Attributes":{{{},{}}}}}"#, inside(update.key.get()), self.row).into(),
+        }
+    }
+
+    fn page(&self, request: &[u8]) -> Bytes {
+        let request: Value = serde_json::from_slice(request).unwrap();
+        assert_eq!((&request["TotalSegments"], &request["Limit"]), (&json!(SEGMENTS), &json!(PAGE)));
+        let segment = usize::try_from(request["Segment"].as_u64().unwrap()).unwrap();
+        let page = request["ExclusiveStartKey"]["integration_id"]["S"].as_str();
+        self.pages[segment][page.map_or(0, |page| page.parse().unwrap())].clone()
+    }
+
+    fn queue(&self, request: &[u8]) -> Bytes {
+        let request: Value = serde_json::from_slice(request).unwrap();
+        let entries = request["Entries"].as_array().unwrap();
+        let bodies = entries.iter().map(|entry| entry["MessageBody"].as_str().unwrap().to_owned());
+        self.queued.lock().unwrap().extend(bodies);
+        let taken = |entry: &Value| json!({"Id": entry["Id"], "MessageId": "m", "MD5OfMessageBody": "d"});
+        let taken: Vec<Value> = entries.iter().map(taken).collect();
+        json!({"Successful": taken, "Failed": []}).to_string().into()
+    }
+}
+
+async fn answer(State(stand_ins): State<Arc<StandIns>>, headers: HeaderMap, body: Bytes) -> Response {
+    let Some(target) = headers.get("x-amz-target") else {
+        stand_ins.calls.fetch_add(1, Ordering::Relaxed);
+        if !stand_ins.latency.is_zero() {
+            tokio::time::sleep(stand_ins.latency - ROUNDED_UP).await;
+        }
+        return ([("content-type", "application/json")], stand_ins.tokens.clone()).into_response();
+    };
+    let answer = match target.to_str().unwrap() {
+        "DynamoDB_20120810.UpdateItem" => stand_ins.write(&body),
+        "DynamoDB_20120810.Scan" => stand_ins.page(&body),
+        "secretsmanager.GetSecretValue" => SECRET.into(),
+        "AmazonSQS.SendMessageBatch" => stand_ins.queue(&body),
+        unexpected => panic!("{unexpected}"),
+    };
+    ([("content-type", "application/x-amz-json-1.0")], answer).into_response()
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Update<'a> {
+    #[serde(borrow)]
+    key: &'a RawValue,
+    return_values: Option<&'a str>,
+}
+
+fn pages(segment: usize, rows: usize, due: usize, now: i64) -> Vec<Bytes> {
+    let row = |n: usize| {
+        let is_due = n * due % rows < due;
+        json!({
+            "team_id": {"S": format!("team-{}", n / 10)}, "integration_id": {"S": n.to_string()},
+            "status": {"S": "active"},
+            "access_token_expires_at": {"N": (now + if is_due { 3600 } else { 5 * DAY }).to_string()},
+            "refresh_token_expires_at": {"N": (now + 300 * DAY).to_string()},
+        })
+    };
+    let rows: Vec<Value> = (segment..rows).step_by(SEGMENTS).map(row).collect();
+    let count = rows.len().div_ceil(PAGE);
+    let page = |(page, rows): (usize, &[Value])| {
+        let mut answer = json!({"Items": rows, "Count": rows.len(), "ScannedCount": rows.len()});
+        if page + 1 < count {
+            // The next page's number stands where DynamoDB has the last row's key.
+            answer["LastEvaluatedKey"] =
+                json!({"team_id": {"S": "page"}, "integration_id": {"S": (page + 1).to_string()}});
+        }
+        answer.to_string().into()
+    };
+    rows.chunks(PAGE).enumerate().map(page).collect()
+}
+
+fn row(now: i64) -> String {
+    let row = json!({
+        "status": {"S": "active"}, "access_token": {"S": token("TTP")}, "refresh_token": {"S": token("TTR")},
+        "access_token_expires_at": {"N": (now + 3600).to_string()},
+        "refresh_token_expires_at": {"N": (now + 300 * DAY).to_string()},
+        "last_refreshed_at": {"N": (now - 6 * DAY).to_string()},
+        "open_id": {"S": "7495"}, "seller_name": {"S": "Bánh Mì 25"}, "seller_base_region": {"S": "VN"},
+        "granted_scopes": {"L": [{"S": "seller.authorization.info"}, {"S": "seller.order.info"}]},
+        "note": {"S": "x".repeat(900)},
+    });
+    inside(&row.to_string()).to_owned()
+}
+
+fn tokens(now: i64) -> String {
+    json!({
+        "code": 0, "message": "success", "request_id": "2026112302000001",
+        "data": {
+            "access_token": token("TTP"), "access_token_expire_in": now + 7 * DAY,
+            "refresh_token": token("TTR"), "refresh_token_expire_in": now + 300 * DAY,
+            "open_id": "7495", "seller_name": "Bánh Mì 25", "seller_base_region": "VN", "user_type": 0,
+            "granted_scopes": ["seller.authorization.info", "seller.order.info"],
+        },
+    })
+    .to_string()
+}
+
+fn token(kind: &str) -> String {
+    format!("{kind}_{}", "x".repeat(66))
+}
+
+/// A JSON object without its braces.
+fn inside(object: &str) -> &str {
+    &object[1..object.len() - 1]
+}
