@@ -51,8 +51,9 @@ async fn save(services: &Arc<Services>, rescue: Rescue, deadline: DateTime<Utc>)
         team_id = rescue.key.team_id,
         integration_id = rescue.key.integration_id
     );
-    let run = RunContext { run_id, deadline, force: false, unless_refreshed_since: None };
-    let refresher = Refresher::new(services.clone(), run, Arc::default());
+    let apps = Arc::default();
+    let run = RunContext { run_id, deadline, force: false, unless_refreshed_since: None, apps };
+    let refresher = Refresher::new(services.clone(), run);
     let save = async {
         match refresher.save_rescued(rescue).await {
             Ok(report) => {

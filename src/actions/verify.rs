@@ -65,8 +65,6 @@ pub struct Fresh<T> {
 struct TokenSource {
     services: Arc<Services>,
     refresher: Arc<Refresher>,
-    /// Whether to mark a row whose refresh token TikTok rejects.
-    marks: bool,
 }
 
 /// Verifies each active integration of a selection, by `deadline`.
@@ -81,9 +79,7 @@ pub(crate) async fn run(
     let run_id = uuid::Uuid::new_v4().to_string();
     let span = error_span!("verify", run_id);
     let verify_all = async {
-        // An operator who names a team has looked at it; over the whole table a rejection may be the app's fault.
-        let marks = *selection != Selection::All;
-        let source = TokenSource::new(services, run_id.clone(), marks, deadline).await?;
+        let source = TokenSource::new(services, run_id.clone(), deadline).await?;
         let mut results = VerifyResults::default();
         let mut pages = services.table.candidates(selection);
         while let Some(page) = pages.next().await {
@@ -201,14 +197,13 @@ impl TokenSource {
     async fn new(
         services: &Arc<Services>,
         run_id: String,
-        marks: bool,
         deadline: DateTime<Utc>,
     ) -> Result<Self, CredentialsError> {
         let apps = services.credentials.apps().await?;
         // Forced: a token that TikTok does not accept is due, whatever its row says.
-        let run = RunContext { run_id, deadline, force: true, unless_refreshed_since: None };
-        let refresher = Arc::new(Refresher::new(services.clone(), run, apps));
-        Ok(Self { services: services.clone(), refresher, marks })
+        let run = RunContext { run_id, deadline, force: true, unless_refreshed_since: None, apps };
+        let refresher = Arc::new(Refresher::new(services.clone(), run));
+        Ok(Self { services: services.clone(), refresher })
     }
 
     async fn for_integration(
@@ -216,7 +211,7 @@ impl TokenSource {
         key: &IntegrationKey,
         deadline: DateTime<Utc>,
     ) -> Result<(Self, Candidate), TokenError> {
-        let source = Self::new(services, uuid::Uuid::new_v4().to_string(), true, deadline)
+        let source = Self::new(services, uuid::Uuid::new_v4().to_string(), deadline)
             .await
             .map_err(|error| no_token("credentials_unavailable", error.to_string()))?;
         let row =
@@ -293,12 +288,12 @@ impl TokenSource {
     /// Refreshes the token and returns the new one. In a task of its own: the caller may stop waiting, and a refresh must not
     /// end with that.
     async fn refreshed(&self, row: Candidate) -> Result<AccessToken, TokenError> {
-        let (refresher, marks, candidate) = (self.refresher.clone(), self.marks, row.clone());
+        let (refresher, candidate) = (self.refresher.clone(), row.clone());
         let refresh = async move {
             match refresher.refresh(&candidate).await {
                 Attempt::Done { report, .. } => report,
-                Attempt::Rejected(rejected) if marks => refresher.mark(*rejected).await,
-                Attempt::Rejected(rejected) => refresher.leave_unmarked(*rejected).await,
+                // Noted in the row, and never marked from here: one caller cannot tell a revoked seller from a wrong secret.
+                Attempt::Rejected(rejected) => rejected.report_noted(),
             }
         };
         let report = tokio::spawn(refresh.in_current_span())

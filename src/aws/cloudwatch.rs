@@ -24,6 +24,8 @@ pub struct RunMetrics<'a> {
     pub took: Duration,
     /// Whether the run refreshed everything that was due.
     pub completed: bool,
+    /// How many apps have rejected rows without proof of their credentials, or refused credentials.
+    pub apps_under_suspicion: u64,
     /// The sampled latencies of the calls to TikTok.
     pub latency: &'a Latency,
     /// The gauges of the whole table; only after a scheduled run.
@@ -39,6 +41,8 @@ impl RunMetrics<'_> {
             ("Due", "Count", json!(counts.due)),
             ("Refreshed", "Count", json!(counts.refreshed)),
             ("CannotRefresh", "Count", json!(counts.cannot_refresh)),
+            ("NewlyCannotRefresh", "Count", json!(counts.newly_marked)),
+            ("AppsUnderSuspicion", "Count", json!(self.apps_under_suspicion)),
             ("Failed", "Count", json!(counts.failed)),
             ("OutcomeUnknown", "Count", json!(counts.outcome_unknown)),
             ("Deferred", "Count", json!(counts.deferred)),
@@ -104,6 +108,7 @@ mod tests {
             counts: Counts { examined: 3, due: 2, refreshed: 2, skipped_not_due: 1, ..Counts::default() },
             took: Duration::from_millis(812),
             completed: true,
+            apps_under_suspicion: 1,
             latency: &latency,
             gauges: Some(Gauges {
                 soonest_access_token_expiry: Some(-60),
@@ -119,7 +124,8 @@ mod tests {
                 "_aws": {"Timestamp": 1_795_399_200_000_i64, "CloudWatchMetrics": [{
                     "Namespace": "TikTokTokenRefresh", "Dimensions": [[]], "Metrics": [
                         unit("Examined", "Count"), unit("Due", "Count"), unit("Refreshed", "Count"),
-                        unit("CannotRefresh", "Count"), unit("Failed", "Count"), unit("OutcomeUnknown", "Count"),
+                        unit("CannotRefresh", "Count"), unit("NewlyCannotRefresh", "Count"),
+                        unit("AppsUnderSuspicion", "Count"), unit("Failed", "Count"), unit("OutcomeUnknown", "Count"),
                         unit("Deferred", "Count"), unit("Queued", "Count"), unit("RunDuration", "Milliseconds"),
                         unit("RunCompleted", "Count"), unit("ProviderLatency", "Milliseconds"),
                         unit("SoonestAccessTokenExpirySeconds", "Seconds"), unit("ExpiredAccessTokens", "Count"),
@@ -129,7 +135,8 @@ mod tests {
                     "Namespace": "TikTokTokenRefresh", "Dimensions": [["trigger"]],
                     "Metrics": [unit("RunCompleted", "Count")],
                 }]},
-                "run_id": "r", "trigger": "schedule", "Examined": 3, "Due": 2, "Refreshed": 2, "CannotRefresh": 0, "Failed": 0,
+                "run_id": "r", "trigger": "schedule", "Examined": 3, "Due": 2, "Refreshed": 2, "CannotRefresh": 0,
+                "NewlyCannotRefresh": 0, "AppsUnderSuspicion": 1, "Failed": 0,
                 "OutcomeUnknown": 0, "Deferred": 0, "Queued": 0, "RunDuration": 812, "RunCompleted": 1,
                 "ProviderLatency": [48, 52], "SoonestAccessTokenExpirySeconds": -60, "ExpiredAccessTokens": 1,
                 "RefreshTokensExpiringIn7Days": 0,
@@ -147,6 +154,7 @@ mod tests {
             counts: Counts::default(),
             took: Duration::ZERO,
             completed: false,
+            apps_under_suspicion: 0,
             latency: &Latency::default(),
             gauges: None,
         };

@@ -32,14 +32,20 @@ fn refresh(response: &Value) -> String {
         .iter()
         .filter(|row| row["outcome"] != "not_due" || !row["reason"].is_null())
         .collect();
-    let mut table = table(&["Team", "Id", "Outcome", "Reason"]);
+    let mut table = table(&["Team", "Id", "Seller", "Outcome", "Reason"]);
     for row in &rows {
         let reason = if row["message"].is_null() { &row["reason"] } else { &row["message"] };
+        let reason = match row["error_reason"].as_str() {
+            Some(stored) => format!("{}: {}", stored.replace('_', " "), printable(reason)),
+            None if reason.is_null() => String::new(),
+            None => printable(reason),
+        };
         table.add_row([
             plain(&row["team_id"]),
             plain(&row["integration_id"]),
+            plain(&row["seller_name"]),
             colored(&row["outcome"]),
-            plain(reason),
+            Cell::new(reason),
         ]);
     }
     let incomplete = if response["complete"] == false {
@@ -62,7 +68,7 @@ fn status(report: &Value) -> String {
     let mut table = table(&header[..if is_narrow { 7 } else { 8 }]);
     let mut errors = Vec::new();
     for row in &rows {
-        let error = if row["error_message"].is_null() { &row["error_code"] } else { &row["error_message"] };
+        let error = last_error(row);
         let mut cells = vec![
             plain(&row["team_id"]),
             plain(&row["integration_id"]),
@@ -73,14 +79,25 @@ fn status(report: &Value) -> String {
             expiry(&row["refresh_token_expires_at"]),
         ];
         if !is_narrow {
-            cells.push(plain(error));
-        } else if !error.is_null() {
+            cells.push(Cell::new(error));
+        } else if !error.is_empty() {
             let name = [&row["integration_id"], &row["team_id"]].map(printable);
-            errors.push(format!("integration {} of team {}: {}\n", name[0], name[1], printable(error)));
+            errors.push(format!("integration {} of team {}: {error}\n", name[0], name[1]));
         }
         table.add_row(cells);
     }
     format!("{}{}{}{}", non_empty(&table, &rows), errors.concat(), summary(report), omitted(report))
+}
+
+/// The last failure of an integration: its reason in words, and its message.
+fn last_error(row: &Value) -> String {
+    let error = if row["error_message"].is_null() { &row["error_code"] } else { &row["error_message"] };
+    match (row["error_reason"].as_str(), error.is_null()) {
+        (Some(reason), false) => format!("{}: {}", reason.replace('_', " "), printable(error)),
+        (Some(reason), true) => reason.replace('_', " "),
+        (None, false) => printable(error),
+        (None, true) => String::new(),
+    }
 }
 
 /// Renders a status report without its integrations.

@@ -46,7 +46,8 @@ impl TripReason {
 /// The results of one app's calls in one run.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CircuitBreaker {
-    granted: u32,
+    /// Whether a grant or another call has proved the app's credentials.
+    is_proved: bool,
     rejected: u32,
     misconfigured: u32,
     misconfigured_in_a_row: u32,
@@ -59,7 +60,7 @@ impl CircuitBreaker {
     pub fn record(&mut self, call: CallOutcome) {
         match call {
             CallOutcome::Granted => {
-                self.granted += 1;
+                self.is_proved = true;
                 self.misconfigured_in_a_row = 0;
                 self.failed_in_a_row = 0;
             }
@@ -76,8 +77,6 @@ impl CircuitBreaker {
         }
         let reason = if self.misconfigured_in_a_row >= MISCONFIGURED_LIMIT {
             Some(TripReason::Misconfigured)
-        } else if self.granted == 0 && self.rejected >= MASS_REJECTION_LIMIT {
-            Some(TripReason::MassRejection)
         } else if self.failed_in_a_row >= PROVIDER_DOWN_LIMIT {
             Some(TripReason::ProviderDown)
         } else {
@@ -87,33 +86,35 @@ impl CircuitBreaker {
         self.tripped = self.tripped.or(reason);
     }
 
+    /// Records that the app's credentials are proved otherwise than by a grant.
+    pub fn prove(&mut self) {
+        self.is_proved = true;
+    }
+
+    /// Whether a grant or another call has proved the app's credentials.
+    pub fn is_proved(&self) -> bool {
+        self.is_proved
+    }
+
+    /// Records that the app's credentials are refused otherwise than by a refresh.
+    pub fn disprove(&mut self) {
+        self.tripped = Some(TripReason::Misconfigured);
+    }
+
     /// Why the breaker has tripped, if it has.
     pub fn tripped(&self) -> Option<TripReason> {
-        self.tripped
+        self.tripped.or_else(|| self.has_mass_rejection().then_some(TripReason::MassRejection))
     }
 
-    /// Whether a call has succeeded. The app's key is then valid, and a rejected seller may be marked at once.
-    pub fn key_is_proved(&self) -> bool {
-        self.granted > 0
+    /// Whether so many sellers were rejected without proof of the credentials that the credentials are the likelier cause.
+    pub fn has_mass_rejection(&self) -> bool {
+        !self.is_proved && self.rejected >= MASS_REJECTION_LIMIT
     }
 
-    /// Whether rejected sellers may be marked at the end of the run. Without a success, five rejections or one refusal of the
-    /// app forbid it.
-    pub fn may_mark_at_the_end(&self) -> bool {
-        self.key_is_proved() || (self.rejected < MASS_REJECTION_LIMIT && self.misconfigured == 0)
-    }
-
-    /// Why the run failed for this app, if it did. Refused credentials without a success fail the run even if there were too
-    /// few calls to trip the breaker.
-    pub fn failure(&self) -> Option<TripReason> {
-        let refused = self.misconfigured > 0 && !self.key_is_proved();
-        match self.tripped {
-            Some(TripReason::Misconfigured) => Some(TripReason::Misconfigured),
-            Some(TripReason::MassRejection) if !self.key_is_proved() => Some(TripReason::MassRejection),
-            Some(TripReason::MassRejection | TripReason::ProviderDown) | None => {
-                refused.then_some(TripReason::Misconfigured)
-            }
-        }
+    /// Whether TikTok refused the app and nothing contradicts it: this fails the run even if there were too few calls to trip
+    /// the breaker.
+    pub fn is_refused(&self) -> bool {
+        self.tripped == Some(TripReason::Misconfigured) || (self.misconfigured > 0 && !self.is_proved)
     }
 }
 
@@ -133,52 +134,44 @@ mod tests {
     fn three_consecutive_refusals_of_the_app_trip_the_breaker_and_fail_the_run() {
         assert_eq!(after(&[(CallOutcome::Misconfigured, 2)]).tripped(), None);
         let breaker = after(&[(CallOutcome::Misconfigured, 3)]);
-        assert_eq!(
-            (breaker.tripped(), breaker.failure()),
-            (Some(TripReason::Misconfigured), Some(TripReason::Misconfigured))
-        );
+        assert_eq!((breaker.tripped(), breaker.is_refused()), (Some(TripReason::Misconfigured), true));
     }
 
     #[test]
     fn a_refused_app_without_a_success_fails_the_run_before_the_breaker_trips() {
-        assert_eq!(after(&[(CallOutcome::Misconfigured, 1)]).failure(), Some(TripReason::Misconfigured));
-        assert_eq!(after(&[(CallOutcome::Granted, 1), (CallOutcome::Misconfigured, 1)]).failure(), None);
+        assert!(after(&[(CallOutcome::Misconfigured, 1)]).is_refused());
+        assert!(!after(&[(CallOutcome::Granted, 1), (CallOutcome::Misconfigured, 1)]).is_refused());
     }
 
     #[test]
-    fn five_rejections_without_a_success_trip_the_breaker_and_mark_nobody() {
-        let four = after(&[(CallOutcome::Rejected, 4)]);
-        assert!(four.tripped().is_none() && four.may_mark_at_the_end() && four.failure().is_none());
-        let five = after(&[(CallOutcome::Rejected, 5)]);
-        assert_eq!(
-            (five.tripped(), five.failure()),
-            (Some(TripReason::MassRejection), Some(TripReason::MassRejection))
-        );
-        assert!(!five.may_mark_at_the_end());
+    fn five_rejections_without_proof_trip_the_breaker() {
+        assert_eq!(after(&[(CallOutcome::Rejected, 4)]).tripped(), None);
+        let mut five = after(&[(CallOutcome::Rejected, 5)]);
+        assert_eq!((five.tripped(), five.is_refused()), (Some(TripReason::MassRejection), false));
+        five.prove();
+        assert_eq!(five.tripped(), None, "a witness has proved the credentials");
     }
 
     #[test]
-    fn one_success_at_any_time_proves_the_key() {
-        let before = after(&[(CallOutcome::Granted, 1), (CallOutcome::Rejected, 50)]);
-        assert!(before.tripped().is_none() && before.may_mark_at_the_end());
-        // This call was in flight when the breaker tripped.
-        let late = after(&[(CallOutcome::Rejected, 5), (CallOutcome::Granted, 1)]);
-        assert!(late.may_mark_at_the_end() && late.failure().is_none());
+    fn one_success_at_any_time_proves_the_credentials() {
+        assert_eq!(after(&[(CallOutcome::Granted, 1), (CallOutcome::Rejected, 50)]).tripped(), None);
+        // Still in flight when the fifth was rejected.
+        assert_eq!(after(&[(CallOutcome::Rejected, 5), (CallOutcome::Granted, 1)]).tripped(), None);
     }
 
     #[test]
-    fn a_refused_app_without_a_success_marks_nobody() {
-        assert!(!after(&[(CallOutcome::Rejected, 1), (CallOutcome::Misconfigured, 1)]).may_mark_at_the_end());
+    fn disproved_credentials_trip_the_breaker_whatever_was_granted() {
+        let mut breaker = after(&[(CallOutcome::Granted, 1)]);
+        breaker.disprove();
+        assert_eq!((breaker.tripped(), breaker.is_refused()), (Some(TripReason::Misconfigured), true));
     }
 
     #[test]
     fn twenty_consecutive_failures_trip_the_breaker_but_do_not_fail_the_run() {
-        assert_eq!(
-            after(&[(CallOutcome::Failed, 19), (CallOutcome::Granted, 1), (CallOutcome::Failed, 19)])
-                .tripped(),
-            None
-        );
+        let recovered =
+            after(&[(CallOutcome::Failed, 19), (CallOutcome::Granted, 1), (CallOutcome::Failed, 19)]);
+        assert_eq!(recovered.tripped(), None);
         let breaker = after(&[(CallOutcome::Failed, 20)]);
-        assert_eq!((breaker.tripped(), breaker.failure()), (Some(TripReason::ProviderDown), None));
+        assert_eq!((breaker.tripped(), breaker.is_refused()), (Some(TripReason::ProviderDown), false));
     }
 }

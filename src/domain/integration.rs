@@ -4,7 +4,7 @@
 //! The conditional write that acquires a lease states the same rule as a DynamoDB expression (`aws::dynamodb`). A property
 //! test checks that both agree.
 
-use crate::domain::secret::{AccessToken, RefreshToken};
+use crate::domain::secret::{AccessToken, Fingerprint, RefreshToken};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -14,6 +14,9 @@ use tracing::{Span, error_span};
 pub const EXPIRED_WITHIN: TimeDelta = TimeDelta::minutes(5);
 /// An access token that expires within this time counts as expiring soon.
 pub const EXPIRING_SOON_WITHIN: TimeDelta = TimeDelta::minutes(30);
+/// A refresh-token expiry at or before this Unix time (July 2017, before TikTok Shop existed) is unknown: clients that store a
+/// duration write 31536000.
+const FIRST_PLAUSIBLE_REFRESH_EXPIRY: i64 = 1_500_000_000;
 /// An access-token expiry further ahead than this is implausible. TikTok grants 7 days; clients that add TikTok's absolute
 /// expiry to the current time store dates decades ahead.
 pub const PLAUSIBLE_AHEAD: TimeDelta = TimeDelta::days(30);
@@ -141,6 +144,41 @@ pub struct Candidate {
     pub lease: Option<Lease>,
     /// The last published warning about the refresh token.
     pub notice: Option<Notice>,
+    /// The seller's name, as TikTok last gave it.
+    pub seller_name: Option<String>,
+    /// The last failure, which a success removes.
+    pub last_failure: Option<LastFailure>,
+}
+
+/// What a row says of its last failure.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LastFailure {
+    /// `error_reason`: as in responses. Rows of version 0.1 have none.
+    pub reason: Option<String>,
+    /// `error_code`: TikTok's own, or the reason.
+    pub code: Option<String>,
+    /// `error_message`: for people.
+    pub message: Option<String>,
+    /// `rejected_by`: the credentials with which TikTok last rejected the refresh token.
+    pub rejected_by: Option<Fingerprint>,
+}
+
+/// The reason of a rejected refresh token.
+pub const REAUTHORIZE: &str = "reauthorize";
+/// The reason of a rejection that a lost response may have caused.
+pub const PROBABLY_LOST_ANSWER: &str = "probably_lost_answer";
+/// The `error_code` of rows that version 0.1 marked for a rejection, or for a stored expiry that had passed.
+pub const REJECTIONS_OF_0_1: [&str; 3] = ["36004001", "36004005", "refresh_token_expired"];
+
+impl LastFailure {
+    /// Whether the row failed because TikTok rejected its refresh token.
+    pub fn is_rejection(&self) -> bool {
+        match (&self.reason, &self.code) {
+            (Some(reason), _) => [REAUTHORIZE, PROBABLY_LOST_ANSWER].contains(&reason.as_str()),
+            (None, Some(code)) => REJECTIONS_OF_0_1.contains(&code.as_str()),
+            (None, None) => false,
+        }
+    }
 }
 
 /// How many days before a refresh token expires a warning is published, the shortest first.
@@ -228,6 +266,8 @@ pub enum DueReason {
     ImplausibleExpiry,
     /// An operator forced the refresh.
     Forced,
+    /// The row is marked because of a rejection under other credentials than those in use.
+    CredentialsChanged,
 }
 
 impl DueReason {
@@ -237,6 +277,7 @@ impl DueReason {
             Self::Expiring => "access_token_expiring",
             Self::ImplausibleExpiry => "expiry_not_believed",
             Self::Forced => "forced",
+            Self::CredentialsChanged => "credentials_changed",
         }
     }
 }
@@ -250,8 +291,6 @@ pub enum SkipReason {
     UserStatus(String),
     /// The row is marked `error` or `expired`.
     Marked(Status),
-    /// The refresh token has expired.
-    RefreshTokenExpired,
     /// The row has no refresh token.
     RefreshTokenMissing,
     /// Another attempt holds the lease.
@@ -309,6 +348,8 @@ impl Candidate {
             refresh_expires_at: None,
             lease: None,
             notice: None,
+            seller_name: None,
+            last_failure: None,
         }
     }
 
@@ -330,7 +371,7 @@ impl Candidate {
     /// The refresh token's expiry; `None` if the stored number is missing or not positive. Such a number must not stop the
     /// refreshes of a healthy integration or warn its seller: TikTok decides.
     pub fn known_refresh_expiry(&self) -> Option<UnixTime> {
-        self.refresh_expires_at.filter(|at| at.0 > 0)
+        self.refresh_expires_at.filter(|at| at.0 > FIRST_PLAUSIBLE_REFRESH_EXPIRY)
     }
 
     /// Whether the refresh token has a known expiry that has passed.
@@ -338,19 +379,20 @@ impl Candidate {
         self.known_refresh_expiry().is_some_and(|at| at.has_passed(now))
     }
 
-    /// Decides whether a refresh is due, regardless of leases.
+    /// Decides whether a refresh is due, regardless of leases. `in_use` are the credentials of the row's app. A stored expiry
+    /// of the refresh token that has passed does not count: the seller may have renewed it, and TikTok's answer decides.
     ///
     /// # Errors
     /// The first reason not to refresh the row.
-    pub fn due(&self, policy: &DuePolicy) -> Result<DueReason, SkipReason> {
+    pub fn due(&self, policy: &DuePolicy, in_use: Option<&Fingerprint>) -> Result<DueReason, SkipReason> {
         match &self.status {
             Status::Active => {}
+            Status::Error if in_use.is_some_and(|in_use| self.may_heal(in_use)) => {
+                return Ok(DueReason::CredentialsChanged);
+            }
             Status::Error if policy.force => {}
             Status::Error | Status::Expired => return Err(SkipReason::Marked(self.status.clone())),
             Status::Other(status) => return Err(SkipReason::UserStatus(status.clone())),
-        }
-        if self.refresh_token_expired(policy.now) {
-            return Err(SkipReason::RefreshTokenExpired);
         }
         if !self.has_plausible_expiry(policy) {
             return Ok(DueReason::ImplausibleExpiry);
@@ -359,6 +401,16 @@ impl Candidate {
             return Ok(DueReason::Expiring);
         }
         if policy.force { Ok(DueReason::Forced) } else { Err(SkipReason::NotDue) }
+    }
+
+    /// Whether the row is marked because of a rejection under other credentials than those `in_use`: a mark holds only against
+    /// the credentials that earned it.
+    pub fn may_heal(&self, in_use: &Fingerprint) -> bool {
+        self.status == Status::Error
+            && self
+                .last_failure
+                .as_ref()
+                .is_some_and(|last| last.is_rejection() && last.rejected_by.as_ref() != Some(in_use))
     }
 
     /// The warning about the refresh token's expiry to publish now, if any.
@@ -407,8 +459,12 @@ impl Integration {
     ///
     /// # Errors
     /// The first reason not to refresh the row.
-    pub fn may_be_taken(&self, policy: &DuePolicy) -> Result<DueReason, SkipReason> {
-        let due = self.candidate.due(policy);
+    pub fn may_be_taken(
+        &self,
+        policy: &DuePolicy,
+        in_use: Option<&Fingerprint>,
+    ) -> Result<DueReason, SkipReason> {
+        let due = self.candidate.due(policy, in_use);
         // A missing access token counts as expired, whatever expiry is stored.
         let due = if due == Err(SkipReason::NotDue) && self.access_token.is_none() {
             Ok(DueReason::Expiring)
@@ -458,7 +514,7 @@ mod tests {
             access_expires_at: Some(UnixTime::of(now() + access_in)),
             refresh_expires_at: Some(UnixTime::of(now() + TimeDelta::days(300))),
             lease: None,
-            notice: None,
+            ..Candidate::of_key(IntegrationKey { team_id: "1".into(), integration_id: "7".into() }, None)
         }
     }
 
@@ -483,16 +539,16 @@ mod tests {
 
     #[test]
     fn a_token_is_due_until_the_last_second_of_the_window() {
-        assert_eq!(row(AHEAD).due(&policy()), Ok(DueReason::Expiring));
-        assert_eq!(row(AHEAD + TimeDelta::seconds(1)).due(&policy()), Err(SkipReason::NotDue));
-        assert_eq!(row(TimeDelta::days(-9)).due(&policy()), Ok(DueReason::Expiring));
+        assert_eq!(row(AHEAD).due(&policy(), None), Ok(DueReason::Expiring));
+        assert_eq!(row(AHEAD + TimeDelta::seconds(1)).due(&policy(), None), Err(SkipReason::NotDue));
+        assert_eq!(row(TimeDelta::days(-9)).due(&policy(), None), Ok(DueReason::Expiring));
     }
 
     #[test]
     fn refresh_ahead_sets_the_window() {
         let narrow = DuePolicy { refresh_ahead: TimeDelta::minutes(5), ..policy() };
-        assert_eq!(row(TimeDelta::minutes(5)).due(&narrow), Ok(DueReason::Expiring));
-        assert_eq!(row(TimeDelta::minutes(6)).due(&narrow), Err(SkipReason::NotDue));
+        assert_eq!(row(TimeDelta::minutes(5)).due(&narrow, None), Ok(DueReason::Expiring));
+        assert_eq!(row(TimeDelta::minutes(6)).due(&narrow, None), Err(SkipReason::NotDue));
     }
 
     #[test]
@@ -507,40 +563,88 @@ mod tests {
         ];
         for access_expires_at in implausible {
             let row = Candidate { access_expires_at, ..row(AHEAD) };
-            assert_eq!(row.due(&policy()), Ok(DueReason::ImplausibleExpiry), "{access_expires_at:?}");
+            assert_eq!(row.due(&policy(), None), Ok(DueReason::ImplausibleExpiry), "{access_expires_at:?}");
             assert!(row.health(&policy()) != Health::Healthy, "{access_expires_at:?}");
         }
-        assert_eq!(row(PLAUSIBLE_AHEAD).due(&policy()), Err(SkipReason::NotDue));
+        assert_eq!(row(PLAUSIBLE_AHEAD).due(&policy(), None), Err(SkipReason::NotDue));
     }
 
     #[test]
     fn an_expiry_stored_as_a_duration_has_expired() {
         let row = Candidate { access_expires_at: Some(UnixTime(604_800)), ..row(AHEAD) };
-        assert_eq!(row.due(&policy()), Ok(DueReason::Expiring));
+        assert_eq!(row.due(&policy(), None), Ok(DueReason::Expiring));
         assert_eq!(row.health(&policy()), Health::Expired);
     }
 
     #[test]
     fn a_refresh_token_expires_at_its_exact_second_which_may_be_after_2106() {
-        let expiring = |at| Candidate { refresh_expires_at: at, ..row(TimeDelta::hours(1)) };
-        assert_eq!(expiring(Some(UnixTime::of(now()))).due(&policy()), Err(SkipReason::RefreshTokenExpired));
-        assert_eq!(
-            expiring(Some(UnixTime::of(now() + TimeDelta::seconds(1)))).due(&policy()),
-            Ok(DueReason::Expiring)
+        let has_expired = |at| {
+            let row = Candidate { refresh_expires_at: at, ..row(TimeDelta::hours(1)) };
+            assert_eq!(row.due(&policy(), None), Ok(DueReason::Expiring), "TikTok's answer decides: {at:?}");
+            row.refresh_token_expired(now())
+        };
+        assert!(has_expired(Some(UnixTime::of(now()))));
+        assert!(!has_expired(Some(UnixTime::of(now() + TimeDelta::seconds(1)))));
+        assert!(
+            !has_expired(Some(UnixTime(4_841_467_787)))
+                && !has_expired(None)
+                && !has_expired(Some(UnixTime(0)))
         );
-        assert_eq!(expiring(Some(UnixTime(4_841_467_787))).due(&policy()), Ok(DueReason::Expiring));
-        assert_eq!(expiring(None).due(&policy()), Ok(DueReason::Expiring));
-        assert_eq!(expiring(Some(UnixTime(0))).due(&policy()), Ok(DueReason::Expiring));
+    }
+
+    #[test]
+    fn a_refresh_expiry_that_is_a_duration_is_unknown() {
+        for (at, is_known) in [(31_536_000, false), (1_500_000_000, false), (1_500_000_001, true)] {
+            let row = Candidate { refresh_expires_at: Some(UnixTime(at)), ..row(AHEAD) };
+            assert_eq!(row.known_refresh_expiry().is_some(), is_known, "{at}");
+            assert_eq!(row.refresh_token_expired(now()), is_known, "{at}");
+        }
+    }
+
+    #[test]
+    fn a_mark_holds_only_against_the_credentials_that_earned_it() {
+        let in_use = Fingerprint("in use".into());
+        let marked = |reason: Option<&str>, code: Option<&str>, rejected_by: Option<&str>| {
+            let last_failure = Some(LastFailure {
+                reason: reason.map(Into::into),
+                code: code.map(Into::into),
+                message: None,
+                rejected_by: rejected_by.map(|text| Fingerprint(text.into())),
+            });
+            let row = Candidate { status: Status::Error, last_failure, ..row(TimeDelta::days(6)) };
+            row.due(&policy(), Some(&in_use))
+        };
+        let (heals, stays) = (Ok(DueReason::CredentialsChanged), Err(SkipReason::Marked(Status::Error)));
+        let cases = [
+            (Some("reauthorize"), None, Some("others"), &heals),
+            (Some("probably_lost_answer"), None, Some("others"), &heals),
+            (Some("reauthorize"), None, Some("in use"), &stays),
+            (Some("reauthorize"), None, None, &heals),
+            (Some("identity_mismatch"), None, Some("others"), &stays),
+            (Some("identity_mismatch"), Some("36004005"), None, &stays),
+            (None, Some("36004001"), None, &heals),
+            (None, Some("36004005"), Some("in use"), &stays),
+            (None, Some("refresh_token_expired"), None, &heals),
+            (None, Some("identity_mismatch"), None, &stays),
+            (None, None, Some("others"), &stays),
+        ];
+        for (reason, code, rejected_by, expected) in cases {
+            assert_eq!(&marked(reason, code, rejected_by), expected, "{reason:?} {code:?} {rejected_by:?}");
+        }
+        assert_eq!(with_status(Status::Error).due(&policy(), Some(&in_use)), stays, "the user's own mark");
     }
 
     #[test]
     fn force_adds_only_fresh_tokens_and_rows_marked_error() {
-        assert_eq!(row(TimeDelta::days(6)).due(&forced()), Ok(DueReason::Forced));
-        assert_eq!(with_status(Status::Error).due(&forced()), Ok(DueReason::Expiring));
-        assert_eq!(with_status(Status::Error).due(&policy()), Err(SkipReason::Marked(Status::Error)));
-        assert_eq!(with_status(Status::Expired).due(&forced()), Err(SkipReason::Marked(Status::Expired)));
+        assert_eq!(row(TimeDelta::days(6)).due(&forced(), None), Ok(DueReason::Forced));
+        assert_eq!(with_status(Status::Error).due(&forced(), None), Ok(DueReason::Expiring));
+        assert_eq!(with_status(Status::Error).due(&policy(), None), Err(SkipReason::Marked(Status::Error)));
         assert_eq!(
-            with_status(Status::Other("paused".into())).due(&forced()),
+            with_status(Status::Expired).due(&forced(), None),
+            Err(SkipReason::Marked(Status::Expired))
+        );
+        assert_eq!(
+            with_status(Status::Other("paused".into())).due(&forced(), None),
             Err(SkipReason::UserStatus("paused".into()))
         );
     }
@@ -618,14 +722,13 @@ mod tests {
                 ..row(AHEAD)
             };
             let policy = DuePolicy { force, ..policy() };
-            let unforced = row.due(&DuePolicy { force: false, ..policy });
+            let unforced = row.due(&DuePolicy { force: false, ..policy }, None);
             // Force only adds rows, and none whose status or refresh token forbids a refresh.
             if unforced.is_ok() {
-                prop_assert!(row.due(&policy).is_ok());
+                prop_assert!(row.due(&policy, None).is_ok());
             }
-            if row.due(&policy).is_ok() {
+            if row.due(&policy, None).is_ok() {
                 prop_assert!(matches!(row.status, Status::Active | Status::Error));
-                prop_assert!(!row.refresh_token_expired(policy.now));
             }
             if row.health(&policy) == Health::Healthy {
                 prop_assert!(unforced.is_err());

@@ -4,7 +4,7 @@
 use crate::domain::{
     grant::{Grant, Seller},
     integration::{IntegrationKey, Status, UnixTime},
-    secret::{AccessToken, RefreshToken},
+    secret::{AccessToken, Fingerprint, RefreshToken},
 };
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::json;
@@ -27,9 +27,14 @@ pub enum Message {
 pub struct Work {
     /// Whether an operator forced the run.
     pub force: bool,
-    /// When the run started. A forced refresh skips a row that was refreshed since, so that delivering a message twice is
-    /// harmless.
+    /// When the run started. A row that was refreshed since is skipped, so that delivering a message twice is harmless.
     pub run_started_at: UnixTime,
+    /// The credentials that the run has proved for the app of these integrations, if it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proved: Option<Fingerprint>,
+    /// Whether the integration is its app's only active one, as a scan of the whole table saw.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_only_one: bool,
     /// The integrations to refresh.
     pub integrations: Vec<WorkKey>,
 }
@@ -281,7 +286,8 @@ mod tests {
         let key = IntegrationKey { team_id: "1".into(), integration_id: "7".into() };
         let with_app = WorkKey { key: key.clone(), app_key: Some("second".into()) };
         let integrations = vec![WorkKey { key, app_key: None }, with_app];
-        let work = Work { force: true, run_started_at: UnixTime(9), integrations };
+        let work =
+            Work { force: true, run_started_at: UnixTime(9), proved: None, is_only_one: false, integrations };
         let text = work.to_json();
         assert_eq!(
             text,

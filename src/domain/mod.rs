@@ -12,6 +12,7 @@ pub mod latency;
 pub mod loopback;
 pub mod message;
 pub mod outcome;
+pub mod proof;
 pub mod report_row;
 pub mod retry_policy;
 pub mod root_cause;

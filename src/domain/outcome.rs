@@ -1,6 +1,6 @@
 //! The outcome of one integration's refresh: a machine-readable reason and a message for people.
 
-use crate::domain::integration::{Candidate, IntegrationKey, SkipReason, UnixTime};
+use crate::domain::integration::{Candidate, IntegrationKey, SkipReason, Status, UnixTime};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
@@ -73,6 +73,8 @@ pub struct Counts {
     pub deferred: u64,
     /// [`Outcome::Queued`].
     pub queued: u64,
+    /// Of `cannot_refresh`, the rows that this run marked. Outside the sum.
+    pub newly_marked: u64,
 }
 
 impl Counts {
@@ -108,12 +110,37 @@ pub struct Report {
     pub message: Option<String>,
     /// The expiry of the stored access token, in Unix seconds.
     pub access_token_expires_at: Option<UnixTime>,
+    /// The seller's name, if the row has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seller_name: Option<String>,
+    /// Why an earlier run marked the row, if it did: the stored `error_reason`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error_reason: Option<String>,
+    /// Whether this run marked the row.
+    #[serde(skip)]
+    pub is_newly_marked: bool,
 }
 
 impl Report {
     /// A report without a reason.
     pub fn new(key: IntegrationKey, outcome: Outcome) -> Self {
-        Self { key, outcome, reason: None, tiktok_code: None, message: None, access_token_expires_at: None }
+        Self {
+            key,
+            outcome,
+            reason: None,
+            tiktok_code: None,
+            message: None,
+            access_token_expires_at: None,
+            seller_name: None,
+            error_reason: None,
+            is_newly_marked: false,
+        }
+    }
+
+    /// A report of a row.
+    pub fn of(row: &Candidate, outcome: Outcome) -> Self {
+        let seller_name = row.seller_name.clone();
+        Self { seller_name, ..Self::new(row.key.clone(), outcome).expiring(row.access_expires_at) }
     }
 
     /// Sets the reason and the message, which is truncated to 300 characters.
@@ -139,9 +166,6 @@ impl Report {
     }
 }
 
-/// The reason and message for an expired refresh token.
-pub(crate) const EXPIRED: (&str, &str) =
-    ("refresh_token_expired", "the refresh token has expired: the seller must connect again");
 /// The reason and message for a row without a refresh token.
 pub(crate) const MISSING: (&str, &str) =
     ("refresh_token_missing", "the row has no refresh token: the seller must connect again");
@@ -158,18 +182,14 @@ pub(crate) const MISMATCH: (&str, &str) = (
 
 /// The report for a row that is not refreshed.
 pub fn skipped(row: &Candidate, skip: &SkipReason, now: DateTime<Utc>) -> Report {
-    let report = |outcome| Report::new(row.key.clone(), outcome).expiring(row.access_expires_at);
+    let report = |outcome| Report::of(row, outcome);
     match skip {
         SkipReason::NotDue => report(Outcome::NotDue),
         SkipReason::UserStatus(status) => report(Outcome::NotDue).because(
             "status",
             format!("the row has the status {status:?}, which this function leaves alone"),
         ),
-        SkipReason::Marked(status) => {
-            let message = format!("the row is marked {:?}: the seller must connect again", status.as_str());
-            report(Outcome::CannotRefresh).because("marked", message)
-        }
-        SkipReason::RefreshTokenExpired => report(Outcome::CannotRefresh).because(EXPIRED.0, EXPIRED.1),
+        SkipReason::Marked(status) => marked(row, status),
         SkipReason::RefreshTokenMissing => report(Outcome::CannotRefresh).because(MISSING.0, MISSING.1),
         SkipReason::Locked(lease) => {
             let seconds = lease.expires_at.seconds_from(now);
@@ -179,17 +199,25 @@ pub fn skipped(row: &Candidate, skip: &SkipReason, now: DateTime<Utc>) -> Report
     }
 }
 
+/// The report for a row that an earlier run marked: with the stored reason and message.
+pub fn marked(row: &Candidate, status: &Status) -> Report {
+    let last = row.last_failure.clone().unwrap_or_default();
+    let message = last
+        .message
+        .unwrap_or_else(|| format!("the row is marked {:?}: the seller must connect again", status.as_str()));
+    let error_reason = last.reason.or(last.code);
+    Report { error_reason, ..Report::of(row, Outcome::CannotRefresh).because("marked", message) }
+}
+
 /// The report for a row whose app is not in the secret.
 pub fn unknown_app(row: &Candidate) -> Report {
     let app_key = row.app_key.as_deref().unwrap_or_default();
-    Report::new(row.key.clone(), Outcome::Failed)
+    Report::of(row, Outcome::Failed)
         .because("unknown_app_key", format!("the row's app_key {app_key:?} is not in the secret"))
-        .expiring(row.access_expires_at)
 }
 
 /// The report for a row that the invocation has no time to refresh.
 pub fn out_of_time(row: &Candidate) -> Report {
-    Report::new(row.key.clone(), Outcome::Deferred)
+    Report::of(row, Outcome::Deferred)
         .because("out_of_time", "the invocation has no time left; the next run refreshes it first")
-        .expiring(row.access_expires_at)
 }

@@ -20,14 +20,8 @@ pub struct ReportRow {
     pub candidate: Candidate,
     /// The seller's id for the app.
     pub open_id: Option<String>,
-    /// The seller's name.
-    pub seller_name: Option<String>,
     /// When the tokens were last refreshed.
     pub last_refreshed_at: Option<UnixTime>,
-    /// The machine-readable reason of the last failure.
-    pub error_code: Option<String>,
-    /// The message of the last failure, for people.
-    pub error_message: Option<String>,
     /// When the last failure was recorded.
     pub error_at: Option<UnixTime>,
     /// How many attempts have failed since the last success.

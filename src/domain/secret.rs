@@ -2,7 +2,7 @@
 //! is [`expose`](RefreshToken::expose), which stands out in review.
 
 use secrecy::{ExposeSecret, SecretString};
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 use sha2::{Digest, Sha256};
 use std::fmt;
 use std::sync::Arc;
@@ -65,6 +65,20 @@ pub struct AppCredentials {
     pub app_secret: AppSecret,
 }
 
+impl AppCredentials {
+    /// Identifies these very credentials without revealing the secret.
+    pub fn fingerprint(&self) -> Fingerprint {
+        let digest = Sha256::new().chain_update(&self.app_key).chain_update("\n");
+        let digest = hex::encode(digest.chain_update(self.app_secret.expose()).finalize());
+        Fingerprint(digest[..12].to_owned())
+    }
+}
+
+/// The fingerprint of an app's credentials: SHA-256 of app key, a line feed and app secret; the first 12 hex digits.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Fingerprint(pub String);
+
 /// The configured apps; the first is the default.
 #[derive(Debug, Default)]
 pub struct Apps(pub Vec<Arc<AppCredentials>>);
@@ -106,6 +120,19 @@ impl AuthCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_fingerprint_names_key_and_secret_together() {
+        let app = |key: &str, secret: &str| AppCredentials {
+            app_key: key.into(),
+            app_secret: secret.to_owned().into(),
+        };
+        let fingerprint = app("29a39d", "e59af819cc").fingerprint();
+        // printf '29a39d\ne59af819cc' | sha256sum
+        assert_eq!(fingerprint.0, "a6ca50aa82b9");
+        assert_ne!(fingerprint, app("29a39d", "another").fingerprint());
+        assert_ne!(fingerprint, app("another", "e59af819cc").fingerprint());
+    }
 
     #[test]
     fn debug_output_never_shows_a_secret() {

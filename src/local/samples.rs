@@ -1,6 +1,6 @@
 //! Sample integrations: at least one in each state, and rows that a run must handle with care.
 
-use super::tiktok::{Behaviour, TikTokStandIn};
+use super::tiktok::{Behaviour, Pair, TikTokStandIn};
 use crate::aws::dynamodb::row::Item;
 use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -91,8 +91,10 @@ fn item(sample: Sample, now: DateTime<Utc>, tiktok: &TikTokStandIn) -> Item {
 pub(super) fn prepare(items: &[Item], tiktok: &TikTokStandIn) {
     for item in items {
         let text = |name: &str| item.get(name).and_then(|value| value.as_s().ok());
-        if let (Some(open_id), Some(token)) = (text("open_id"), text("refresh_token")) {
-            tiktok.adopt(open_id, text("seller_name").map_or("", String::as_str), token);
+        let tokens = (text("access_token"), text("refresh_token"));
+        if let (Some(open_id), (Some(access_token), Some(refresh_token))) = (text("open_id"), tokens) {
+            let pair = Pair { access_token: access_token.clone(), refresh_token: refresh_token.clone() };
+            tiktok.adopt(open_id, text("seller_name").map_or("", String::as_str), &pair);
         }
     }
     tiktok.next(BUSY, [Behaviour::Status(429, "too many requests", Some(1))]);

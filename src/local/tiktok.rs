@@ -77,6 +77,9 @@ struct Inner {
     codes: HashMap<String, (String, Behaviour)>,
     /// The seller of each live refresh token.
     live: HashMap<String, String>,
+    /// The seller of each live access token.
+    access: HashMap<String, String>,
+    keeps_access_tokens: bool,
     single_use: bool,
     latency: Duration,
     default_behaviour: Option<Behaviour>,
@@ -90,6 +93,8 @@ struct Inner {
 #[derive(Debug, Default)]
 struct Seller {
     name: String,
+    /// The app that the seller authorized; `None` means every app.
+    app_key: Option<String>,
     last: Option<Pair>,
     scripted: VecDeque<Behaviour>,
     calls: u64,
@@ -131,15 +136,33 @@ impl TikTokStandIn {
     }
 
     /// Registers a refresh token that an earlier process issued.
-    pub fn adopt(&self, open_id: &str, name: &str, refresh_token: &str) {
+    pub fn adopt(&self, open_id: &str, name: &str, pair: &Pair) {
         let mut inner = self.lock();
         name.clone_into(&mut inner.sellers.entry(open_id.into()).or_default().name);
-        inner.live.insert(refresh_token.into(), open_id.into());
+        inner.live.insert(pair.refresh_token.clone(), open_id.into());
+        inner.access.insert(pair.access_token.clone(), open_id.into());
+    }
+
+    /// Binds a seller's authorization to one app: every other app's calls with its tokens are rejected.
+    pub fn bind(&self, open_id: &str, app_key: &str) {
+        self.lock().sellers.entry(open_id.into()).or_default().app_key = Some(app_key.into());
+    }
+
+    /// From now on an access token stays good when a new one is issued.
+    pub fn keep_access_tokens(&self) {
+        self.lock().keeps_access_tokens = true;
+    }
+
+    /// Ends a seller's access tokens, and nothing else.
+    pub fn end_access(&self, open_id: &str) {
+        self.lock().access.retain(|_, owner| owner != open_id);
     }
 
     /// Revokes a seller's authorization. Its refresh tokens are no longer found.
     pub fn revoke(&self, open_id: &str) {
-        self.lock().live.retain(|_, owner| owner != open_id);
+        let mut inner = self.lock();
+        inner.live.retain(|_, owner| owner != open_id);
+        inner.access.retain(|_, owner| owner != open_id);
     }
 
     /// Makes refresh tokens single-use: each refresh issues a new one.
@@ -203,6 +226,20 @@ impl TikTokStandIn {
 }
 
 impl Inner {
+    /// Issues the first pair of an authorization, to the app that exchanges the code.
+    fn authorize(&mut self, open_id: &str, query: &HashMap<String, String>) -> Pair {
+        if let Some(bound) = self.sellers.get_mut(open_id).and_then(|seller| seller.app_key.as_mut()) {
+            bound.clone_from(query.get("app_key").unwrap_or(&String::new()));
+        }
+        self.issue(open_id, true)
+    }
+
+    /// Whether the seller's authorization is good for an app.
+    fn belongs(&self, open_id: &str, app_key: &str) -> bool {
+        let bound = self.sellers.get(open_id).and_then(|seller| seller.app_key.as_deref());
+        bound.is_none_or(|bound| bound == app_key)
+    }
+
     fn issue(&mut self, open_id: &str, new_refresh_token: bool) -> Pair {
         self.issued += 1;
         let nonce = uuid::Uuid::new_v4().simple().to_string();
@@ -213,6 +250,10 @@ impl Inner {
         };
         let pair = Pair { access_token: format!("TTP_{}_{nonce}", self.issued), refresh_token };
         self.live.insert(pair.refresh_token.clone(), open_id.to_owned());
+        if !self.keeps_access_tokens {
+            self.access.retain(|_, owner| owner != open_id);
+        }
+        self.access.insert(pair.access_token.clone(), open_id.to_owned());
         self.sellers.entry(open_id.to_owned()).or_default().last = Some(pair.clone());
         pair
     }
@@ -298,7 +339,9 @@ impl TikTokStandIn {
             | Behaviour::With(_)
             | Behaviour::Slow(_) => {}
         }
-        let Some(open_id) = owner else { return error(36_004_005, "can not find related auth record") };
+        let Some(open_id) = owner.filter(|open_id| self.lock().belongs(open_id, value("app_key"))) else {
+            return error(36_004_005, "can not find related auth record");
+        };
         let pair = self.lock().redeem(&open_id, refresh_token);
         let body = self.grant(&open_id, &pair, &behaviour);
         match behaviour {
@@ -330,7 +373,7 @@ impl TikTokStandIn {
             inner
                 .codes
                 .remove(code)
-                .map(|(open_id, behaviour)| (inner.issue(&open_id, true), open_id, behaviour))
+                .map(|(open_id, behaviour)| (inner.authorize(&open_id, query), open_id, behaviour))
         };
         match pair {
             None => error(36_004_004, "invalid auth code"),
@@ -391,6 +434,7 @@ impl TikTokStandIn {
         let Some(app) = inner.apps.iter().find(|app| query.get("app_key") == Some(&app.app_key)) else {
             return error(400, 36_009_004, "app_key is invalid");
         };
+        let app_key = app.app_key.clone();
         let pairs: Vec<_> = query.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
         if query.get("sign").map(String::as_str)
             != Some(sign(&app.app_secret, "/authorization/202309/shops", &pairs, b"").as_str())
@@ -403,8 +447,9 @@ impl TikTokStandIn {
         }
         let token =
             headers.get("x-tts-access-token").and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let owns = |seller: &&Seller| seller.last.as_ref().is_some_and(|pair| pair.access_token == token);
-        match inner.sellers.values().find(owns) {
+        let owner = inner.access.get(token).cloned();
+        let owner = owner.filter(|open_id| inner.belongs(open_id, &app_key));
+        match owner.and_then(|open_id| inner.sellers.get(&open_id)) {
             None => error(401, 105_002, "access token is expired"),
             Some(seller) => axum::Json(json!({
                 "code": 0, "message": "Success", "request_id": "local",

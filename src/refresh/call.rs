@@ -64,7 +64,13 @@ impl Refresher {
         {
             (app, result) = (other, its_result);
         }
-        leased.app_key = Some(app.app_key.clone());
+        if let Err(CallError::Reauthorize { .. }) = result
+            && leased.row.candidate.app_key.is_none()
+            && let Some((other, its_result)) = self.call_with_other_apps(&leased).await
+        {
+            (app, result) = (other, its_result);
+        }
+        leased.app = Some(app.clone());
         let Err(CallError::Ambiguous { .. }) = result else { return (leased, result) };
         let wait = self.services.retry_policy.lost_response_wait.mul_f64(1.0 + fastrand::f64());
         tokio::time::sleep(wait).await;
@@ -77,6 +83,22 @@ impl Refresher {
             Err(_) => (leased, result),
             Ok(grant) => (leased, Ok(grant)),
         }
+    }
+
+    /// Tries the other apps of the secret for a row that names no app and that the default app rejects: the order of the apps
+    /// may have changed since the seller authorized one of them. The first result that is no rejection counts; if all reject,
+    /// the default app's rejection does.
+    async fn call_with_other_apps(
+        &self,
+        leased: &Leased,
+    ) -> Option<(Arc<AppCredentials>, Result<Grant, CallError>)> {
+        for app in self.run.apps.0.iter().skip(1) {
+            let result = self.call_with_retries(app.clone(), &leased.sent, false).await;
+            if !matches!(result, Err(CallError::Reauthorize { .. })) {
+                return Some((app.clone(), result));
+            }
+        }
+        None
     }
 
     /// Tries the other secrets of an app that TikTok refused: somebody may be rotating it. Once per run and app; a secret that

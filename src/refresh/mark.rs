@@ -1,109 +1,209 @@
-//! Marks and warnings in the row, and the events published for them.
+//! Marks: which rejected rows are marked, and what is published. A mark is a second write, after the rejection was noted, so
+//! that it can wait for proof without a lease.
 
-use super::{Refresher, Rejected};
+use super::{Leased, Refresher};
 use crate::{
     aws::{
         dynamodb::{Conflict, updates},
         eventbridge::StateChange,
     },
     domain::{
-        integration::{Candidate, IntegrationKey, Notice, SkipReason, Status},
-        outcome::{CHANGED, DELETED, EXPIRED, Outcome, Report, skipped},
+        integration::{AccessState, Candidate, Integration, IntegrationKey, Notice, Status},
+        outcome::{CHANGED, DELETED, Outcome, Report, marked},
+        proof::Evidence,
+        secret::{AccessToken, AppCredentials, Fingerprint},
     },
+    tiktok::{ApiError, CallError},
 };
-use std::fmt::Display;
-use tracing::{error, warn};
+use std::{fmt::Display, sync::Arc};
+use tracing::{error, info, warn};
+
+/// The most witnesses that are asked for one app.
+pub(crate) const MAX_WITNESSES: usize = 3;
+
+/// A row whose refresh token TikTok rejected. The rejection is noted in the row, and the lease is released.
+#[derive(Debug)]
+pub(crate) struct Rejected {
+    /// The row as it was when its lease was acquired.
+    row: Box<Integration>,
+    /// The app that the rejection counts for, and its credentials.
+    app: Arc<AppCredentials>,
+    pub(crate) fingerprint: Fingerprint,
+    failure: updates::Failure,
+    tiktok_code: Option<i64>,
+}
+
+impl Rejected {
+    pub(super) fn new(
+        leased: Leased,
+        app: Arc<AppCredentials>,
+        failure: updates::Failure,
+        code: Option<i64>,
+    ) -> Self {
+        Self { row: leased.row, fingerprint: app.fingerprint(), app, failure, tiktok_code: code }
+    }
+
+    pub(crate) fn key(&self) -> &IntegrationKey {
+        &self.row.candidate.key
+    }
+
+    pub(crate) fn app_key(&self) -> &str {
+        &self.app.app_key
+    }
+
+    /// TikTok's answer, for people.
+    pub(crate) fn message(&self) -> &str {
+        &self.failure.message
+    }
+
+    /// Whether an earlier run marked the row: then this rejection says nothing new of the app.
+    pub(crate) fn was_marked(&self) -> bool {
+        self.row.candidate.status == Status::Error
+    }
+
+    /// The report of a row that an earlier run marked.
+    pub(crate) fn report_marked(&self) -> Report {
+        let status = &self.row.candidate.status;
+        let report = marked(&self.row.candidate, status).because("marked", self.message());
+        Report { error_reason: Some(self.failure.reason.to_owned()), ..report }.with_code(self.tiktok_code)
+    }
+
+    /// The report of a row that is not marked, because of its own rejection.
+    pub(crate) fn report_noted(&self) -> Report {
+        self.report(Outcome::Failed).because(self.failure.reason, self.message())
+    }
+
+    /// The report of a row that is not marked, because of its app.
+    pub(crate) fn report_suspicion(&self) -> Report {
+        let message =
+            format!("{}; not marked, as nothing proves that the app's credentials are right", self.message());
+        self.report(Outcome::Failed).because("app_under_suspicion", message)
+    }
+
+    fn report(&self, outcome: Outcome) -> Report {
+        Report::of(&self.row.candidate, outcome).with_code(self.tiktok_code)
+    }
+}
 
 impl Refresher {
-    /// Marks a rejected row as `error`, if it still holds the refresh token that TikTok rejected.
+    /// Whether a rejected row's own access token still works. If it does, the authorization is alive and only the row's refresh
+    /// token is stale: another row of the same authorization has used it, or TikTok's response was lost.
+    pub(crate) async fn check_own_token(&self, rejected: &Rejected) -> Evidence {
+        let row = &rejected.row;
+        let is_live = row.candidate.has_plausible_expiry(&self.due_policy())
+            && row.candidate.access_expires_at.is_some_and(|at| !at.has_passed(self.services.clock.now()));
+        match &row.access_token {
+            Some(token) if is_live => self.evidence(&rejected.app, token).await,
+            _ => Evidence::DeadToken,
+        }
+    }
+
+    /// Reports a row whose access token works although its refresh token was rejected, and corrects the reason in the row.
+    pub(crate) async fn report_lost_token(&self, rejected: &Rejected) -> Report {
+        const REASON: &str = "refresh_token_lost";
+        let update = updates::correct_reason(&rejected.fingerprint, rejected.failure.at, REASON);
+        if let Err(error) = self.services.table.update(rejected.key(), update).await {
+            warn!("could not correct the reason that is noted in the row: {error}");
+        }
+        let message = format!(
+            "{}; its access token still works, so only the stored refresh token is stale: another row holds the same \
+             authorization, or a response was lost; the seller must connect again before the access token expires",
+            rejected.message()
+        );
+        rejected.report(Outcome::Failed).because(REASON, message)
+    }
+
+    /// Asks other rows of an app whether its credentials are right: each is a witness if its access token works.
+    pub(crate) async fn ask_witnesses(&self, app_key: &str, witnesses: &[IntegrationKey]) -> Evidence {
+        let Some(app) = self.app_by_key(Some(app_key)) else { return Evidence::Nothing };
+        for key in witnesses.iter().take(MAX_WITNESSES) {
+            let row = match self.services.table.read(key).await {
+                Ok(Some(row)) => row,
+                Ok(None) => continue,
+                Err(error) => {
+                    warn!("could not read a row that may prove the credentials of app {app_key}: {error}");
+                    continue;
+                }
+            };
+            let is_witness = row.candidate.status == Status::Active
+                && row.candidate.has_plausible_expiry(&self.due_policy())
+                && row.candidate.access_state(self.services.clock.now()) != AccessState::Expired;
+            let Some(token) = row.access_token.filter(|_| is_witness) else { continue };
+            match self.evidence(&app, &token).await {
+                Evidence::DeadToken | Evidence::Nothing => {}
+                conclusive => {
+                    let _span = key.span().entered();
+                    info!(
+                        app_key,
+                        "asked this integration's access token for proof of the app's credentials: {conclusive:?}"
+                    );
+                    return conclusive;
+                }
+            }
+        }
+        Evidence::Nothing
+    }
+
+    /// Calls Get Authorized Shops, and says what the answer proves.
+    async fn evidence(&self, app: &Arc<AppCredentials>, token: &AccessToken) -> Evidence {
+        self.services.rate_limiter.until_ready(&app.app_key).await;
+        if !self.has_time_for_a_call() {
+            return Evidence::OutOfTime;
+        }
+        match self.services.tiktok.get_authorized_shops(app, token, self.services.clock.now()).await {
+            Ok(_) | Err(ApiError::Scope { .. }) => Evidence::Proves(app.fingerprint()),
+            Err(ApiError::Token { .. }) => Evidence::DeadToken,
+            Err(error @ (ApiError::Signature { .. } | ApiError::Call(CallError::Misconfigured { .. }))) => {
+                Evidence::Disproves(error.to_string())
+            }
+            Err(ApiError::Shop { .. } | ApiError::Call(_)) => Evidence::Nothing,
+        }
+    }
+
+    /// Marks a rejected row as `error`, if it is still as TikTok rejected it.
     pub(crate) async fn mark(&self, rejected: Rejected) -> Report {
-        let Rejected { leased, error } = rejected;
-        let mut failure = leased.failure(&error, self.services.clock.now());
-        let reason = if leased.was_interrupted {
-            failure.message.push_str(
-                "; probably a lost response: an earlier attempt was interrupted after TikTok may have acted",
-            );
-            "probably_lost_answer"
-        } else {
-            error.reason()
-        };
-        let message = failure.message.clone();
-        let report = leased.report(Outcome::CannotRefresh).because(reason, &message).with_code(error.code());
-        let update =
-            updates::mark_rejected(&leased.attempt_id, &failure, &leased.sent, &leased.row.candidate.status);
-        let is_newly_marked = leased.row.candidate.status != Status::Error;
-        match self.services.table.update(leased.key(), update).await {
+        let key = rejected.key();
+        let report =
+            rejected.report(Outcome::CannotRefresh).because(rejected.failure.reason, rejected.message());
+        let newly_marked = Report { is_newly_marked: true, ..report };
+        let update = updates::mark(&rejected.row, &rejected.fingerprint);
+        match self.services.table.update(key, update).await {
             Ok(Ok(())) => {
-                if is_newly_marked {
-                    self.publish(StateChange::CannotRefresh, leased.key(), reason).await;
+                self.publish(StateChange::CannotRefresh, &rejected.row.candidate, rejected.failure.reason)
+                    .await;
+                newly_marked
+            }
+            Ok(Err(Conflict::Deleted)) => rejected.report(Outcome::NotDue).because(DELETED.0, DELETED.1),
+            Ok(Err(Conflict::Changed(row))) if row.candidate.status == Status::Error => {
+                // Our own mark, whose response was lost, if the note is ours; else another run's, which published it.
+                if row.error_at == Some(rejected.failure.at) {
+                    self.publish(
+                        StateChange::CannotRefresh,
+                        &rejected.row.candidate,
+                        rejected.failure.reason,
+                    )
+                    .await;
                 }
-                report
+                newly_marked
             }
-            Ok(Err(Conflict::Deleted)) => leased.report(Outcome::NotDue).because(DELETED.0, DELETED.1),
-            Ok(Err(Conflict::Changed(row)))
-                if row.candidate.status == Status::Error && row.still_holds(&leased.sent) =>
-            {
-                // Our own mark, whose response was lost; or that of a run that overtook this one, and published it.
-                if is_newly_marked && row.error_at == Some(failure.at) {
-                    self.publish(StateChange::CannotRefresh, leased.key(), reason).await;
-                }
-                report
+            Ok(Err(Conflict::Changed(row))) => rejected
+                .report(Outcome::NotDue)
+                .because(CHANGED.0, CHANGED.1)
+                .expiring(row.candidate.access_expires_at),
+            Err(error) => {
+                let message = format!("{}; not marked: {error}", rejected.message());
+                rejected.report(Outcome::Failed).because("store_error", message)
             }
-            Ok(Err(Conflict::Changed(row))) => {
-                self.release(&leased).await;
-                leased
-                    .report(Outcome::NotDue)
-                    .because(CHANGED.0, CHANGED.1)
-                    .expiring(row.candidate.access_expires_at)
-            }
-            Err(error) => leased
-                .report(Outcome::Failed)
-                .because("store_error", format!("{message}; not marked: {error}")),
-        }
-    }
-
-    /// Leaves a rejected row unmarked: the app is under suspicion, not the seller.
-    pub(crate) async fn leave_unmarked(&self, rejected: Rejected) -> Report {
-        let Rejected { leased, error } = rejected;
-        self.release(&leased).await;
-        let message = format!("{error}; not marked, as the app itself is under suspicion");
-        leased.report(Outcome::Failed).because("app_under_suspicion", message).with_code(error.code())
-    }
-
-    /// Marks a row whose refresh token has expired, unless the row has changed since the scan.
-    pub(crate) async fn mark_expired(&self, candidate: Candidate) -> Report {
-        let now = self.services.clock.now();
-        if let Some(lease) = candidate.live_lease(now) {
-            return skipped(&candidate, &SkipReason::Locked(lease.clone()), now);
-        }
-        let report = skipped(&candidate, &SkipReason::RefreshTokenExpired, now);
-        let update = updates::mark_expired(&candidate, EXPIRED, now);
-        match self.services.table.update(&candidate.key, update).await {
-            Ok(Ok(())) => {
-                self.publish(StateChange::CannotRefresh, &candidate.key, EXPIRED.0).await;
-                report
-            }
-            Ok(Err(Conflict::Deleted)) => {
-                Report::new(candidate.key, Outcome::NotDue).because(DELETED.0, DELETED.1)
-            }
-            Ok(Err(Conflict::Changed(row))) => match row.may_be_taken(&self.due_policy()) {
-                Err(skip) => skipped(&row.candidate, &skip, now),
-                Ok(_) => Report::new(candidate.key, Outcome::NotDue)
-                    .because(CHANGED.0, CHANGED.1)
-                    .expiring(row.candidate.access_expires_at),
-            },
-            Err(error) => Report::new(candidate.key, Outcome::Failed)
-                .because("store_error", format!("{}; not marked: {error}", EXPIRED.1)),
         }
     }
 
     /// Publishes once that a refresh token expires soon: whoever notes the warning in the row publishes it.
     pub(crate) async fn warn_of_expiry(&self, candidate: &Candidate, notice: Notice) {
-        let key = &candidate.key;
-        match self.services.table.update(key, updates::note_expiry_warning(candidate, notice)).await {
+        let note = updates::note_expiry_warning(candidate, notice);
+        match self.services.table.update(&candidate.key, note).await {
             Ok(Ok(())) => {
                 let reason = format!("expires_within_{}_days", notice.days);
-                self.publish(StateChange::RefreshTokenExpiring, key, &reason).await;
+                self.publish(StateChange::RefreshTokenExpiring, candidate, &reason).await;
             }
             // Another run has noted it, or the token was renewed.
             Ok(Err(_)) => {}
@@ -112,13 +212,10 @@ impl Refresher {
     }
 
     /// Publishes a state change, if there is an event bus. A failure is logged and counted, and undoes nothing.
-    pub(super) async fn publish(&self, change: StateChange, key: &IntegrationKey, reason: &str) {
+    pub(super) async fn publish(&self, change: StateChange, row: &Candidate, reason: &str) {
         let Some(bus) = &self.services.event_bus else { return };
-        // Read here and not by the scan, which would carry a name for each of a million rows.
-        let seller_name = self.services.table.seller_name(key).await.unwrap_or_default();
-        let published =
-            bus.publish(change, key, seller_name.as_deref(), reason, self.services.clock.now()).await;
-        if let Err(error) = published {
+        let (seller_name, now) = (row.seller_name.as_deref(), self.services.clock.now());
+        if let Err(error) = bus.publish(change, &row.key, seller_name, reason, now).await {
             self.record_unpublished(error);
         }
     }

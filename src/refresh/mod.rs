@@ -8,20 +8,23 @@ mod mark;
 mod save;
 
 use crate::{
-    aws::dynamodb::{Acquired, LeaseRequest, Update, updates},
+    aws::dynamodb::{Acquired, Conflict, InUse, LeaseRequest, Update, updates},
     domain::{
         circuit_breaker::CallOutcome,
-        integration::{Candidate, DuePolicy, Integration, IntegrationKey, SkipReason, Status, UnixTime},
+        integration::{
+            Candidate, DuePolicy, Integration, IntegrationKey, PROBABLY_LOST_ANSWER, Status, UnixTime,
+        },
         latency::Latency,
         message::Generation,
         outcome::{DELETED, MISSING, Outcome, Report, out_of_time, skipped, unknown_app},
-        secret::{AppCredentials, Apps, RefreshToken},
+        secret::{AppCredentials, Apps, Fingerprint, RefreshToken},
     },
     services::Services,
     tiktok::CallError,
 };
 use call::RetryBudget;
 use chrono::{DateTime, TimeDelta, Utc};
+pub(crate) use mark::{MAX_WITNESSES, Rejected};
 use std::{
     collections::HashSet,
     sync::{
@@ -45,6 +48,15 @@ pub(crate) struct RunContext {
     pub(crate) force: bool,
     /// Skips rows that were refreshed at or after this time.
     pub(crate) unless_refreshed_since: Option<UnixTime>,
+    /// The app credentials with which the run starts.
+    pub(crate) apps: Arc<Apps>,
+}
+
+impl RunContext {
+    /// The fingerprint of the credentials in use for a row; `None` if the secret does not hold the row's app.
+    pub(crate) fn in_use(&self, row: &Candidate) -> Option<Fingerprint> {
+        self.apps.get(row.app_key.as_deref()).map(|app| app.fingerprint())
+    }
 }
 
 /// Refreshes integrations, one call of [`refresh`](Self::refresh) for each.
@@ -80,18 +92,10 @@ struct Leased {
     sent: RefreshToken,
     /// The authorization that the token pair belongs to.
     generation: Generation,
-    /// The app that the last call used.
-    app_key: Option<String>,
+    /// The credentials of the last call.
+    app: Option<Arc<AppCredentials>>,
     /// An earlier attempt was interrupted, so TikTok's response to it may have been lost.
     was_interrupted: bool,
-}
-
-/// A row whose refresh token TikTok rejected. It keeps its lease until the run knows enough of the app to
-/// [mark](Refresher::mark) the row or to [leave it unmarked](Refresher::leave_unmarked).
-#[derive(Debug)]
-pub(crate) struct Rejected {
-    leased: Leased,
-    error: CallError,
 }
 
 /// How one integration's refresh ended.
@@ -100,29 +104,27 @@ pub(crate) enum Attempt {
     /// It has an outcome.
     Done {
         report: Report,
-        /// What the call says of the app; `None` if TikTok was not called.
-        call: Option<CallOutcome>,
+        /// `None` if TikTok was not called.
+        call: Option<Call>,
         /// The row as it is now, if it is known to hold a new token pair.
         stored: Option<Box<Candidate>>,
     },
-    /// The outcome depends on what becomes known of the app.
+    /// TikTok rejected the refresh token, which is noted in the row. Whether the row is marked depends on what is known of the
+    /// app.
     Rejected(Box<Rejected>),
+}
+
+/// A call to TikTok, as the app's circuit breaker sees it.
+#[derive(Clone, Debug)]
+pub(crate) struct Call {
+    pub(crate) app_key: String,
+    pub(crate) fingerprint: Fingerprint,
+    pub(crate) outcome: CallOutcome,
 }
 
 impl Attempt {
     fn without_call(report: Report) -> Self {
         Self::Done { report, call: None, stored: None }
-    }
-}
-
-impl Rejected {
-    pub(crate) fn key(&self) -> &IntegrationKey {
-        self.leased.key()
-    }
-
-    /// TikTok's answer, for a person.
-    pub(crate) fn message(&self) -> String {
-        self.error.to_string()
     }
 }
 
@@ -132,11 +134,17 @@ impl Leased {
     }
 
     fn report(&self, outcome: Outcome) -> Report {
-        Report::new(self.key().clone(), outcome).expiring(self.row.candidate.access_expires_at)
+        Report::of(&self.row.candidate, outcome)
+    }
+
+    fn call(&self, outcome: CallOutcome) -> Option<Call> {
+        let app = self.app.as_ref()?;
+        Some(Call { app_key: app.app_key.clone(), fingerprint: app.fingerprint(), outcome })
     }
 
     fn failure(&self, error: &CallError, now: DateTime<Utc>) -> updates::Failure {
         updates::Failure {
+            reason: error.reason(),
             code: error_code(error),
             message: error.to_string(),
             at: UnixTime::of(now),
@@ -147,11 +155,11 @@ impl Leased {
 }
 
 impl Refresher {
-    pub(crate) fn new(services: Arc<Services>, run: RunContext, apps: Arc<Apps>) -> Self {
+    pub(crate) fn new(services: Arc<Services>, run: RunContext) -> Self {
         Self {
             services,
+            apps: RwLock::new(run.apps.clone()),
             run,
-            apps: RwLock::new(apps),
             tried_other_secrets: tokio::sync::Mutex::default(),
             retry_budget: RetryBudget::default(),
             attempts: AtomicU64::new(0),
@@ -171,8 +179,7 @@ impl Refresher {
         }
         let leased = match self.acquire(candidate).await {
             Ok(leased) => leased,
-            Err(NotAcquired::Expired(row)) => return Attempt::without_call(self.mark_expired(*row).await),
-            Err(NotAcquired::Skipped(report)) => return Attempt::without_call(*report),
+            Err(report) => return Attempt::without_call(*report),
         };
         // The row may name another app than the scan saw, and taking the lease takes time.
         let row = &leased.row.candidate;
@@ -196,7 +203,11 @@ impl Refresher {
 
     /// The credentials for a row, if the secret holds the app that the row names.
     pub(crate) fn app(&self, row: &Candidate) -> Option<Arc<AppCredentials>> {
-        self.apps.read().unwrap_or_else(PoisonError::into_inner).get(row.app_key.as_deref()).cloned()
+        self.app_by_key(row.app_key.as_deref())
+    }
+
+    fn app_by_key(&self, app_key: Option<&str>) -> Option<Arc<AppCredentials>> {
+        self.apps.read().unwrap_or_else(PoisonError::into_inner).get(app_key).cloned()
     }
 
     /// A copy of the statistics so far.
@@ -217,24 +228,24 @@ impl Refresher {
         }
     }
 
-    async fn acquire(&self, candidate: &Candidate) -> Result<Leased, NotAcquired> {
+    async fn acquire(&self, candidate: &Candidate) -> Result<Leased, Box<Report>> {
         let key = &candidate.key;
         let attempt_id = format!("{}-{}", self.run.run_id, self.attempts.fetch_add(1, Ordering::Relaxed));
         let expires_at = UnixTime::of(self.run.deadline + CLOCK_SKEW);
-        let lease = LeaseRequest { attempt_id: &attempt_id, expires_at };
-        let report = |outcome| Report::new(key.clone(), outcome).expiring(candidate.access_expires_at);
+        let fingerprint = self.run.in_use(candidate);
+        let app_key = candidate.app_key.as_deref();
+        let in_use = fingerprint.as_ref().map(|fingerprint| InUse { app_key, fingerprint });
+        let lease = LeaseRequest { attempt_id: &attempt_id, expires_at, in_use };
+        let report = |outcome| Report::of(candidate, outcome);
         let report = match self.services.table.acquire(key, &self.due_policy(), lease).await {
             Ok(Acquired::Taken(row)) => match row.refresh_token.clone() {
                 Some(sent) => {
                     let was_interrupted = self.was_interrupted(&row, candidate);
                     let generation = Generation::Known(row.authorization_id.clone());
-                    return Ok(Leased { attempt_id, row, sent, generation, app_key: None, was_interrupted });
+                    return Ok(Leased { attempt_id, row, sent, generation, app: None, was_interrupted });
                 }
                 None => report(Outcome::CannotRefresh).because(MISSING.0, MISSING.1),
             },
-            Ok(Acquired::Skipped(SkipReason::RefreshTokenExpired, row)) if row.status == Status::Active => {
-                return Err(NotAcquired::Expired(row));
-            }
             Ok(Acquired::Skipped(skip, row)) => skipped(&row, &skip, self.services.clock.now()),
             Ok(Acquired::Deleted) => report(Outcome::NotDue).because(DELETED.0, DELETED.1),
             Ok(Acquired::MalformedRow(malformed)) => {
@@ -242,7 +253,7 @@ impl Refresher {
             }
             Err(error) => report(Outcome::Failed).because("store_error", error.to_string()),
         };
-        Err(NotAcquired::Skipped(Box::new(report)))
+        Err(Box::new(report))
     }
 
     /// Whether the row had an expired lease that was never released. The scan's copy counts too: when the SDK retries our own
@@ -262,32 +273,82 @@ impl Refresher {
     }
 
     /// Classifies a failed call. Notes it in the row and releases the lease; or lets the lease expire by itself when nobody
-    /// knows what TikTok did.
+    /// knows what TikTok did. In a marked row only a rejection replaces the note: last night's time-out must not hide why the
+    /// row is marked.
     async fn settle(&self, leased: Leased, error: CallError) -> Attempt {
+        if let CallError::Reauthorize { .. } = error {
+            return self.note_rejection(leased, &error).await;
+        }
+        let is_marked = leased.row.candidate.status == Status::Error;
         let failure = leased.failure(&error, self.services.clock.now());
         let note = updates::note_failure(&leased.attempt_id, &failure);
         let outcome = match &error {
-            CallError::Reauthorize { .. } => return Attempt::Rejected(Box::new(Rejected { leased, error })),
+            CallError::Ambiguous { .. } => {
+                if !is_marked {
+                    self.tidy_up(&leased, note, "note the failure").await;
+                }
+                Outcome::OutcomeUnknown
+            }
+            // The fault is the app's, not the row's, so the row keeps no note of it.
             CallError::Misconfigured { .. } => {
-                // The fault is the app's, not the row's, so the row keeps no note of it.
                 self.release(&leased).await;
                 Outcome::Failed
-            }
-            CallError::Ambiguous { .. } => {
-                self.tidy_up(&leased, note, "note the failure").await;
-                Outcome::OutcomeUnknown
             }
             CallError::NotConnected { .. }
             | CallError::Busy { .. }
             | CallError::ServerError { .. }
-            | CallError::Refused { .. } => {
-                self.tidy_up(&leased, note.release(), "note the failure").await;
+            | CallError::Refused { .. }
+            | CallError::Reauthorize { .. } => {
+                let note = if is_marked { updates::release(&leased.attempt_id) } else { note.release() };
+                self.tidy_up(&leased, note, "note the failure").await;
                 Outcome::Failed
             }
         };
         let report =
             leased.report(outcome).because(error.reason(), error.to_string()).with_code(error.code());
-        Attempt::Done { report, call: Some(error.call_outcome()), stored: None }
+        Attempt::Done { report, call: leased.call(error.call_outcome()), stored: None }
+    }
+
+    /// Notes a rejection in the row at once and releases the lease: TikTok's clear answer must survive a crash, and nobody
+    /// should wait for what becomes known of the app.
+    async fn note_rejection(&self, leased: Leased, error: &CallError) -> Attempt {
+        let mut failure = leased.failure(error, self.services.clock.now());
+        let last = leased.row.candidate.last_failure.as_ref().and_then(|last| last.reason.as_deref());
+        if leased.was_interrupted || last == Some(PROBABLY_LOST_ANSWER) {
+            failure.reason = PROBABLY_LOST_ANSWER;
+            failure.message.push_str(
+                "; probably a lost response: an earlier attempt was interrupted after TikTok may have acted",
+            );
+        }
+        let report =
+            leased.report(Outcome::Failed).because(failure.reason, &failure.message).with_code(error.code());
+        let call = leased.call(CallOutcome::Rejected);
+        let Some(app) = leased.app.clone() else { return Attempt::Done { report, call, stored: None } };
+        let fingerprint = app.fingerprint();
+        let note = updates::note_rejection(&leased.attempt_id, &failure, &fingerprint);
+        let is_noted = match self.services.table.update(leased.key(), note).await {
+            Ok(Ok(())) => true,
+            // Our own write, whose response was lost: it has released the lease, so the SDK's retry does not fit any more.
+            Ok(Err(Conflict::Changed(row))) if row.error_at == Some(failure.at) => {
+                row.candidate.last_failure.is_some_and(|last| last.rejected_by == Some(fingerprint))
+            }
+            Ok(Err(_)) => {
+                warn!("could not note the rejection: another attempt holds the lease by now");
+                false
+            }
+            Err(error) => {
+                error!(
+                    "could not note the rejection, so the row stays locked until its lease expires: {error}"
+                );
+                false
+            }
+        };
+        if is_noted {
+            Attempt::Rejected(Box::new(Rejected::new(leased, app, failure, error.code())))
+        } else {
+            // A mark needs the note.
+            Attempt::Done { report, call, stored: None }
+        }
     }
 
     async fn release(&self, leased: &Leased) {
@@ -304,13 +365,6 @@ impl Refresher {
             }
         }
     }
-}
-
-/// Why there is no lease.
-enum NotAcquired {
-    /// The refresh token has expired by its row, which the scan may not have seen.
-    Expired(Box<Candidate>),
-    Skipped(Box<Report>),
 }
 
 /// The row's `error_code`: TikTok's own code where there is one.

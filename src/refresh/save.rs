@@ -40,9 +40,11 @@ enum Saved {
 impl Refresher {
     /// Saves a grant, before anything else looks at it.
     pub(super) async fn save(&self, leased: Leased, grant: &Grant) -> Attempt {
-        let saved = self.save_pair(&leased, grant, None).await;
+        let app = leased.app.clone();
+        let saved = self.save_pair(&leased, app.as_ref().map(|app| app.app_key.as_str()), grant, None).await;
+        let call = leased.call(CallOutcome::Granted);
         let (report, stored) = self.report_save(leased, grant, saved).await;
-        Attempt::Done { report, call: Some(CallOutcome::Granted), stored }
+        Attempt::Done { report, call, stored }
     }
 
     /// Saves a token pair from the rescue queue, by the same rules.
@@ -69,10 +71,11 @@ impl Refresher {
             row: Box::new(row),
             sent: rescue.sent,
             generation: rescue.generation,
-            app_key: rescue.app_key,
+            app: None,
             was_interrupted: false,
         };
-        let saved = self.save_pair(&leased, &rescue.grant, Some(Instant::now())).await;
+        let app_key = rescue.app_key.as_deref();
+        let saved = self.save_pair(&leased, app_key, &rescue.grant, Some(Instant::now())).await;
         let is_saved = !matches!(saved, Saved::Rescued | Saved::Failed(_));
         let (report, _) = self.report_save(leased, &rescue.grant, saved).await;
         if is_saved { Ok(report) } else { Err(report) }
@@ -80,7 +83,13 @@ impl Refresher {
 
     /// Puts a token pair where it cannot be lost: into the row, or, once DynamoDB has refused it for a while, also into the
     /// rescue queue. `rescued` says since when the queue holds it.
-    async fn save_pair(&self, leased: &Leased, grant: &Grant, mut rescued: Option<Instant>) -> Saved {
+    async fn save_pair(
+        &self,
+        leased: &Leased,
+        app_key: Option<&str>,
+        grant: &Grant,
+        mut rescued: Option<Instant>,
+    ) -> Saved {
         // The row, once it is known to differ from the leased one.
         let mut changed: Option<Box<Integration>> = None;
         if leased.generation == Generation::Unknown {
@@ -94,7 +103,7 @@ impl Refresher {
         let mut status_before = leased.row.candidate.status.clone();
         for conflicts in 0.. {
             if let Some(stored) = changed {
-                match resolve_conflict(&stored, leased, grant, &self.due_policy()) {
+                match resolve_conflict(&stored, leased, app_key, grant, &self.due_policy()) {
                     Resolution::OursIsStored => return Saved::Stored(status_before),
                     Resolution::GiveWay => return Saved::Superseded(stored),
                     Resolution::WriteAgain if conflicts > SOME_CONFLICTS && self.is_last_second() => break,
@@ -103,7 +112,7 @@ impl Refresher {
             }
             let seen = changed.as_deref().unwrap_or(&leased.row);
             status_before = seen.candidate.status.clone();
-            match self.write_with_retries(leased, grant, seen, &mut rescued).await {
+            match self.write_with_retries(leased, app_key, grant, seen, &mut rescued).await {
                 Ok(Ok(())) => return Saved::Stored(status_before),
                 Ok(Err(Conflict::Changed(stored))) => changed = Some(stored),
                 Ok(Err(Conflict::Deleted)) => return Saved::Deleted,
@@ -123,6 +132,7 @@ impl Refresher {
     async fn write_with_retries(
         &self,
         leased: &Leased,
+        app_key: Option<&str>,
         grant: &Grant,
         seen: &Integration,
         rescued: &mut Option<Instant>,
@@ -138,7 +148,7 @@ impl Refresher {
         let now = self.services.clock.now();
         loop {
             let is_other_seller = is_another_seller(grant, leased);
-            let update = updates::save(grant, leased.app_key.as_deref(), seen, is_other_seller, now);
+            let update = updates::save(grant, app_key, seen, is_other_seller, now);
             let error = match self.services.table.update(leased.key(), update).await {
                 Ok(written) => return Ok(written),
                 Err(error) => error,
@@ -146,7 +156,7 @@ impl Refresher {
             warn!("could not save the new token pair yet, retrying: {error}");
             let is_last = self.is_last_second();
             if rescued.is_none() && (is_last || started.elapsed() >= policy.rescue_after) {
-                *rescued = self.send_to_rescue_queue(leased, grant).await.then(Instant::now);
+                *rescued = self.send_to_rescue_queue(leased, app_key, grant).await.then(Instant::now);
             }
             if is_last || rescued.is_some_and(|since| since.elapsed() >= policy.retries_after_rescue) {
                 return Err(error);
@@ -156,14 +166,14 @@ impl Refresher {
     }
 
     /// Sends a token pair to the rescue queue; `true` if the queue accepted it.
-    async fn send_to_rescue_queue(&self, leased: &Leased, grant: &Grant) -> bool {
+    async fn send_to_rescue_queue(&self, leased: &Leased, app_key: Option<&str>, grant: &Grant) -> bool {
         let Some(queue) = &self.services.queue else { return false };
         let rescue = Rescue {
             key: leased.key().clone(),
             status: leased.row.candidate.status.clone(),
             open_id: leased.row.open_id.clone(),
             generation: leased.generation.clone(),
-            app_key: leased.app_key.clone(),
+            app_key: app_key.map(ToOwned::to_owned),
             access_token: leased.row.access_token.clone(),
             sent: leased.sent.clone(),
             grant: grant.clone(),
@@ -186,23 +196,27 @@ impl Refresher {
         match saved {
             Saved::Stored(before) => {
                 let is_other_seller = is_another_seller(grant, &leased);
-                if is_other_seller && before != Status::Error {
-                    self.publish(StateChange::CannotRefresh, leased.key(), MISMATCH.0).await;
+                let is_newly_marked = is_other_seller && before != Status::Error;
+                let seller_name = grant.seller.name.clone().or(leased.row.candidate.seller_name.clone());
+                let named = Candidate { seller_name, ..leased.row.candidate.clone() };
+                if is_newly_marked {
+                    self.publish(StateChange::CannotRefresh, &leased.row.candidate, MISMATCH.0).await;
                 } else if !is_other_seller && before == Status::Error {
-                    self.publish(StateChange::Recovered, leased.key(), "refreshed").await;
+                    self.publish(StateChange::Recovered, &named, "refreshed").await;
                 }
                 let report = if is_other_seller {
-                    leased.report(Outcome::CannotRefresh).because(MISMATCH.0, MISMATCH.1)
+                    let report = leased.report(Outcome::CannotRefresh).because(MISMATCH.0, MISMATCH.1);
+                    Report { is_newly_marked, ..report }
                 } else {
                     leased.report(Outcome::Refreshed)
                 };
-                let row = leased.row.candidate;
                 let stored = Candidate {
                     status: if is_other_seller { Status::Error } else { Status::Active },
                     access_expires_at: grant.access_expires_at,
-                    refresh_expires_at: grant.refresh_expires_at.or(row.refresh_expires_at),
+                    refresh_expires_at: grant.refresh_expires_at.or(named.refresh_expires_at),
                     lease: None,
-                    ..row
+                    last_failure: None,
+                    ..named
                 };
                 (report.expiring(stored.access_expires_at), Some(Box::new(stored)))
             }
@@ -237,7 +251,13 @@ enum Resolution {
 }
 
 /// Decides between the pair in hand and a row that changed during the refresh.
-fn resolve_conflict(stored: &Integration, leased: &Leased, grant: &Grant, policy: &DuePolicy) -> Resolution {
+fn resolve_conflict(
+    stored: &Integration,
+    leased: &Leased,
+    app_key: Option<&str>,
+    grant: &Grant,
+    policy: &DuePolicy,
+) -> Resolution {
     let new_refresh_token = grant.refresh_token.as_ref().unwrap_or(&leased.sent);
     if stored.still_holds(new_refresh_token) && holds_access_token(stored, Some(&grant.access_token)) {
         return Resolution::OursIsStored;
@@ -247,7 +267,7 @@ fn resolve_conflict(stored: &Integration, leased: &Leased, grant: &Grant, policy
         // Whatever else changed, nobody has redeemed the token but we: a backfilled attribute is no new authorization.
         return Resolution::WriteAgain;
     }
-    if is_other_authorization(stored, leased, grant) {
+    if is_other_authorization(stored, leased, app_key, grant) {
         // The expiry says nothing across authorizations.
         return Resolution::GiveWay;
     }
@@ -271,14 +291,19 @@ fn holds_access_token(stored: &Integration, token: Option<&AccessToken>) -> bool
 
 /// Whether the row holds another authorization than the one that was refreshed: another generation, or another seller or app
 /// where both sides name one.
-fn is_other_authorization(stored: &Integration, leased: &Leased, grant: &Grant) -> bool {
+fn is_other_authorization(
+    stored: &Integration,
+    leased: &Leased,
+    app_key: Option<&str>,
+    grant: &Grant,
+) -> bool {
     let other_generation =
         matches!(&leased.generation, Generation::Known(id) if *id != stored.authorization_id);
-    let differ = |ours: Option<&String>, theirs: Option<&String>| matches!((ours, theirs), (Some(ours), Some(theirs)) if ours != theirs);
-    let open_id = leased.row.open_id.as_ref().or(grant.seller.open_id.as_ref());
+    let differ = |ours: Option<&str>, theirs: Option<&str>| matches!((ours, theirs), (Some(ours), Some(theirs)) if ours != theirs);
+    let open_id = leased.row.open_id.as_deref().or(grant.seller.open_id.as_deref());
     other_generation
-        || differ(open_id, stored.open_id.as_ref())
-        || differ(leased.app_key.as_ref(), stored.candidate.app_key.as_ref())
+        || differ(open_id, stored.open_id.as_deref())
+        || differ(app_key, stored.candidate.app_key.as_deref())
 }
 
 /// A pair that belongs to another seller than the row is kept, but must not be used. The row keeps its own `open_id`, so that

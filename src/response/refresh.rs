@@ -28,6 +28,7 @@ impl RefreshResults {
     pub fn record(&mut self, report: Report) {
         self.counts.examined += 1;
         *self.counts.of(report.outcome) += 1;
+        self.counts.newly_marked += u64::from(report.is_newly_marked);
         self.reports.push((report.outcome, report.key.clone()), report);
     }
 

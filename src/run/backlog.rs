@@ -9,13 +9,13 @@ use std::collections::VecDeque;
 pub(super) struct Backlog {
     /// The rows to refresh, the soonest expiry last.
     pub(super) due: Vec<Candidate>,
-    /// Everything else. A mark at the front comes before the refreshes, the rest after them.
+    /// Everything else. What is at the front comes before the refreshes, but warnings after them.
     pub(super) other: VecDeque<Job>,
 }
 
 impl Backlog {
     pub(super) fn next(&mut self) -> Option<Job> {
-        if let Some(Job::Mark(_)) = self.other.front() {
+        if matches!(self.other.front(), Some(job) if !matches!(job, Job::WarnOfExpiry(..))) {
             return self.other.pop_front();
         }
         self.due.pop().map(Job::Refresh).or_else(|| self.other.pop_front())
@@ -25,21 +25,23 @@ impl Backlog {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::integration::IntegrationKey;
+    use crate::domain::integration::{IntegrationKey, Notice, UnixTime};
 
     fn row(id: usize) -> Candidate {
         Candidate::of_key(IntegrationKey { team_id: "1".into(), integration_id: id.to_string() }, None)
     }
 
     #[test]
-    fn what_is_due_comes_first() {
+    fn what_is_due_comes_before_the_warnings() {
+        let notice = Notice { days: 7, expires_at: UnixTime(1) };
         let mut backlog = Backlog {
             due: (0..1_000).rev().map(row).collect(),
-            other: VecDeque::from([Job::MarkExpired(row(1_000))]),
+            other: VecDeque::from([Job::WarnOfExpiry(row(1_000), notice)]),
         };
-        for id in 0..=1_000 {
-            assert_eq!(backlog.next().unwrap().key().integration_id, id.to_string());
+        for id in 0..1_000 {
+            let Some(Job::Refresh(next)) = backlog.next() else { panic!("expected a refresh") };
+            assert_eq!(next.key.integration_id, id.to_string());
         }
-        assert!(backlog.next().is_none());
+        assert!(matches!(backlog.next(), Some(Job::WarnOfExpiry(..))) && backlog.next().is_none());
     }
 }

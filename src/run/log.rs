@@ -26,6 +26,10 @@ pub(super) fn outcome(report: &Report, took: Duration) {
             "TikTok token refresh completed successfully"
         ),
         Outcome::Failed => line!(error, "TikTok token refresh failed: {why}"),
+        // An earlier run has logged it as an error.
+        Outcome::CannotRefresh if report.reason == Some("marked") => {
+            line!(info, "TikTok integration is still marked: {why}");
+        }
         Outcome::CannotRefresh => line!(error, "TikTok integration cannot be refreshed: {why}"),
         Outcome::OutcomeUnknown => line!(warn, "TikTok token refresh has an unknown outcome: {why}"),
         Outcome::Locked => line!(info, "TikTok token refresh skipped: {why}"),

@@ -1,9 +1,11 @@
 //! Many integrations: the whole table or a part of it, the soonest expiry first, within bounds of concurrency, rate and time.
 //! Holds the keys and expiries of what is due, and nothing else of the table.
 
+mod app;
 mod backlog;
 mod fan_out;
 mod log;
+mod marking;
 mod scan;
 mod work_loop;
 mod worker_pool;
@@ -11,27 +13,29 @@ mod worker_pool;
 use crate::{
     aws::{cloudwatch::RunMetrics, dynamodb::TableError, secrets_manager::CredentialsError},
     domain::{
-        circuit_breaker::TripReason,
         gauges::GaugeRecorder,
-        integration::{Candidate, DuePolicy, UnixTime},
+        integration::{Candidate, DuePolicy, IntegrationKey, UnixTime},
         message,
         outcome::{Counts, Report},
+        proof::Evidence,
         selection::{RefreshRequest, Selection, Trigger},
     },
-    refresh::{RunContext, Statistics},
+    refresh::{Refresher, RunContext, Statistics},
     response::{RefreshResponse, RefreshResults},
     services::Services,
 };
+use app::App;
 use backlog::Backlog;
 use chrono::{DateTime, Utc};
+use serde_json::json;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
 use tracing::{Instrument, error, error_span, info, warn};
 use uuid::Uuid;
-use work_loop::{App, Job, JobResult};
+use work_loop::{Job, JobResult};
 
 /// Why a run as a whole could not be done.
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +46,7 @@ pub enum RunError {
     /// The secret cannot be read.
     #[error("the run could not be done: {0}")]
     Credentials(#[from] CredentialsError),
-    /// TikTok refused an app, or every seller of an app.
+    /// TikTok refused an app, or rejected sellers of it without proof that its credentials are right.
     #[error("{}", describe(.0, .1))]
     Apps(Vec<FailedApp>, Counts),
 }
@@ -52,26 +56,26 @@ pub enum RunError {
 pub struct FailedApp {
     /// Which app.
     pub app_key: String,
-    /// Why its circuit breaker tripped.
-    pub reason: TripReason,
-    /// TikTok's last answer.
+    /// Why.
+    pub failure: AppFailure,
+    /// TikTok's last answer that was not a grant.
     pub last_error: String,
 }
 
+/// Why an app failed a run.
+#[derive(Debug)]
+pub enum AppFailure {
+    /// TikTok refuses the app's credentials.
+    Refused,
+    /// TikTok rejected these sellers, and nothing proves that the app's credentials are right.
+    UnderSuspicion(Vec<IntegrationKey>),
+}
+
+/// How many rows an error names of one app: beyond, they say nothing more about the cause.
+const MAX_NAMED: usize = 50;
+
 fn describe(apps: &[FailedApp], counts: &Counts) -> String {
-    let apps: Vec<String> = apps
-        .iter()
-        .map(|app| match app.reason {
-            TripReason::MassRejection => format!(
-                "app {}: TikTok rejected every seller and refreshed none, so no integration was marked; \
-                 check that the secret holds the app that these sellers authorized ({})",
-                app.app_key, app.last_error
-            ),
-            TripReason::Misconfigured | TripReason::ProviderDown => {
-                format!("app {}: {}", app.app_key, app.last_error)
-            }
-        })
-        .collect();
+    let apps: Vec<String> = apps.iter().map(FailedApp::describe).collect();
     format!(
         "{}. No integration was marked for it; {} refreshed, {} failed, {} deferred",
         apps.join("; "),
@@ -79,6 +83,34 @@ fn describe(apps: &[FailedApp], counts: &Counts) -> String {
         counts.failed,
         counts.deferred
     )
+}
+
+impl FailedApp {
+    fn describe(&self) -> String {
+        let Self { app_key, failure, last_error } = self;
+        let rows = match failure {
+            AppFailure::Refused => return format!("app {app_key}: {last_error}"),
+            AppFailure::UnderSuspicion(rows) => rows,
+        };
+        let commands: Vec<String> = rows
+            .iter()
+            .take(MAX_NAMED)
+            .map(|key| json!({"team_id": key.team_id, "integration_id": key.integration_id, "force": true}))
+            .map(|event| event.to_string())
+            .collect();
+        let more = match rows.len().saturating_sub(MAX_NAMED) {
+            0 => String::new(),
+            n => format!(" and {n} more"),
+        };
+        format!(
+            "app {app_key}: TikTok rejected {} sellers, and nothing proves that the app's credentials are right: check that \
+             the secret holds the app that these sellers authorized, and repair it; the next run then refreshes them. If \
+             the credentials are right, the sellers must connect again, and these events mark their rows: {}{more} \
+             ({last_error})",
+            rows.len(),
+            commands.join(" ")
+        )
+    }
 }
 
 /// Refreshes what a request covers, by `deadline`, and writes the run's metrics.
@@ -118,129 +150,171 @@ async fn execute(
 ) -> Result<RefreshResponse, RunError> {
     let run_id = Uuid::new_v4().to_string();
     let span = error_span!("run", run_id);
-    Run::new(services.clone(), request, run_id).execute(message, deadline).instrument(span).await
+    let execute = async {
+        let started_at = services.clock.now();
+        let timer = Instant::now();
+        info!(
+            trigger = request.trigger.as_str(),
+            team_id = request.selection.team_id(),
+            force = request.force,
+            dry_run = request.dry_run,
+            "TikTok token refresh run started",
+        );
+        let (apps, credentials) = match services.credentials.apps().await {
+            Ok(apps) => (apps, Ok(())),
+            Err(error) => (Arc::default(), Err(error)),
+        };
+        // A message that is delivered twice, or late, must not repeat a refresh.
+        let unless_refreshed_since = message.as_ref().map(|message| message.run_started_at);
+        let context = RunContext { run_id, deadline, force: request.force, unless_refreshed_since, apps };
+        let mut run = Run::new(services.clone(), request, context, started_at);
+        let result = match (credentials, message) {
+            (Err(error), _) if !request.dry_run => Err(error.into()),
+            (_, Some(message)) => {
+                run.refresh_keys(message).await;
+                Ok(())
+            }
+            (_, None) => run.refresh_selection().await,
+        };
+        run.finish_run(result, timer.elapsed())
+    };
+    execute.instrument(span).await
 }
 
 /// One run's state.
 struct Run<'a> {
     services: Arc<Services>,
     request: &'a RefreshRequest,
-    id: String,
+    run: RunContext,
+    refresher: Arc<Refresher>,
     policy: DuePolicy,
+    now: DateTime<Utc>,
     /// When the run began, or the one that enqueued this work.
     started_at: UnixTime,
     results: RefreshResults,
     gauges: GaugeRecorder,
-    statistics: Statistics,
     apps: BTreeMap<String, App>,
     /// How many integrations were deferred, by reason.
     deferred: BTreeMap<&'static str, u64>,
 }
 
 impl<'a> Run<'a> {
-    fn new(services: Arc<Services>, request: &'a RefreshRequest, id: String) -> Self {
+    fn new(
+        services: Arc<Services>,
+        request: &'a RefreshRequest,
+        run: RunContext,
+        now: DateTime<Utc>,
+    ) -> Self {
         let policy = DuePolicy {
-            now: services.clock.now(),
+            now,
             refresh_ahead: services.settings.refresh_ahead,
             force: request.force,
-            unless_refreshed_since: None,
+            unless_refreshed_since: run.unless_refreshed_since,
         };
         Self {
+            refresher: Arc::new(Refresher::new(services.clone(), run.clone())),
             services,
             request,
-            id,
             policy,
-            started_at: UnixTime::of(policy.now),
+            now,
+            started_at: run.unless_refreshed_since.unwrap_or(UnixTime::of(now)),
+            run,
             results: RefreshResults::default(),
             gauges: GaugeRecorder::new(policy),
-            statistics: Statistics::default(),
             apps: BTreeMap::new(),
             deferred: BTreeMap::new(),
         }
     }
 
-    async fn execute(
-        mut self,
-        message: Option<message::Work>,
-        deadline: DateTime<Utc>,
-    ) -> Result<RefreshResponse, RunError> {
-        let timer = Instant::now();
-        info!(
-            trigger = self.request.trigger.as_str(),
-            team_id = self.request.selection.team_id(),
-            force = self.request.force,
-            dry_run = self.request.dry_run,
-            "TikTok token refresh run started",
-        );
-        let result = match message {
-            None => self.refresh_selection(deadline).await,
-            Some(message) => self.refresh_keys(message, deadline).await,
-        };
-        for (reason, count) in &self.deferred {
-            warn!(reason, count, "integrations were deferred to the next run");
-        }
-        let took = timer.elapsed();
-        self.write_metrics(result.is_ok(), took);
-        self.log_end(result.as_ref().err(), took);
-        result.map(|()| RefreshResponse::new(self.id, self.request, self.policy.now, took, self.results))
+    /// The app of a row, if the secret holds it.
+    fn app_key(&self, row: &Candidate) -> Option<String> {
+        self.refresher.app(row).map(|app| app.app_key.clone())
+    }
+
+    fn app(&mut self, app_key: &str) -> &mut App {
+        self.apps.entry(app_key.to_owned()).or_default()
     }
 
     /// Scans the table, or a part of it, and refreshes what is due.
-    async fn refresh_selection(&mut self, deadline: DateTime<Utc>) -> Result<(), RunError> {
-        if self.request.dry_run {
-            return Ok(self.scan().await.map(drop)?);
-        }
-        let services = self.services.clone();
-        let (apps, backlog) = tokio::join!(services.credentials.apps(), self.scan());
-        self.work_off(backlog?, apps?, deadline).await
+    async fn refresh_selection(&mut self) -> Result<(), RunError> {
+        let backlog = self.scan().await?;
+        let out_of_time = self.work_off(backlog).await;
+        self.enqueue(out_of_time).await;
+        let failed = self.failed_apps();
+        if failed.is_empty() { Ok(()) } else { Err(RunError::Apps(failed, self.results.counts())) }
     }
 
-    /// Refreshes the integrations of a work message.
-    async fn refresh_keys(
-        &mut self,
-        message: message::Work,
-        deadline: DateTime<Utc>,
-    ) -> Result<(), RunError> {
-        self.started_at = message.run_started_at;
-        if message.force {
-            self.policy.unless_refreshed_since = Some(message.run_started_at);
-        }
-        let apps = self.services.credentials.apps().await?;
+    /// Refreshes the integrations of a work message. An app that fails in it fails no message, which nobody could do better: the
+    /// next night finds its rows.
+    async fn refresh_keys(&mut self, message: message::Work) {
         message.integrations.iter().for_each(|_| self.results.record_due());
         let candidate = |work: message::WorkKey| Candidate::of_key(work.key, work.app_key);
         // A message has the soonest expiry first, a backlog last.
-        let due = message.integrations.into_iter().rev().map(candidate).collect();
-        self.work_off(Backlog { due, ..Backlog::default() }, apps, deadline).await
-    }
-
-    fn run_context(&self, deadline: DateTime<Utc>) -> RunContext {
-        RunContext {
-            run_id: self.id.clone(),
-            deadline,
-            force: self.request.force,
-            unless_refreshed_since: self.policy.unless_refreshed_since,
+        let due: Vec<Candidate> = message.integrations.into_iter().rev().map(candidate).collect();
+        if let Some(app_key) = due.first().and_then(|row| self.app_key(row)) {
+            let app = self.app(&app_key);
+            app.is_only_one = message.is_only_one;
+            if let Some(proved) = message.proved {
+                self.record_evidence(&app_key, &Evidence::Proves(proved), &mut VecDeque::new());
+            }
+        }
+        let out_of_time = self.work_off(Backlog { due, ..Backlog::default() }).await;
+        self.enqueue(out_of_time).await;
+        for app in self.failed_apps() {
+            error!(app_key = app.app_key, "the app failed in a work message: {}", app.describe());
         }
     }
 
-    fn write_metrics(&self, succeeded: bool, took: Duration) {
+    fn failed_apps(&self) -> Vec<FailedApp> {
+        let failed = |(app_key, app): (&String, &App)| {
+            let failure = if app.breaker.is_refused() {
+                AppFailure::Refused
+            } else if app.suspects.len() >= 2 {
+                AppFailure::UnderSuspicion(app.suspects.clone())
+            } else {
+                return None;
+            };
+            Some(FailedApp { app_key: app_key.clone(), failure, last_error: app.last_error.clone() })
+        };
+        self.apps.iter().filter_map(failed).collect()
+    }
+
+    /// How many apps had rows that were left unmarked for want of proof, or were refused.
+    fn apps_under_suspicion(&self) -> u64 {
+        let is_suspect = |app: &&App| !app.suspects.is_empty() || app.breaker.is_refused();
+        self.apps.values().filter(is_suspect).count() as u64
+    }
+
+    fn finish_run(self, result: Result<(), RunError>, took: Duration) -> Result<RefreshResponse, RunError> {
+        for (reason, count) in &self.deferred {
+            warn!(reason, count, "integrations were deferred to the next run");
+        }
+        let statistics = self.refresher.statistics();
+        self.write_metrics(result.is_ok(), took, &statistics);
+        self.log_end(result.as_ref().err(), took, &statistics);
+        result.map(|()| RefreshResponse::new(self.run.run_id, self.request, self.now, took, self.results))
+    }
+
+    fn write_metrics(&self, succeeded: bool, took: Duration, statistics: &Statistics) {
         let Some(namespace) = &self.services.settings.metrics_namespace else { return };
         let counts = self.results.counts();
         let is_nightly = self.request.trigger == Trigger::Schedule;
         let metrics = RunMetrics {
             namespace,
             at: self.services.clock.now(),
-            run_id: &self.id,
+            run_id: &self.run.run_id,
             trigger: self.request.trigger,
             counts,
             took,
             completed: succeeded && counts.deferred == 0,
-            latency: &self.statistics.latency,
+            apps_under_suspicion: self.apps_under_suspicion(),
+            latency: &statistics.latency,
             gauges: (succeeded && is_nightly).then_some(self.gauges.gauges),
         };
         (self.services.emit_metrics)(&metrics.line());
     }
 
-    fn log_end(&self, error: Option<&RunError>, took: Duration) {
+    fn log_end(&self, error: Option<&RunError>, took: Duration, statistics: &Statistics) {
         let c = self.results.counts();
         let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         // A name with a dot becomes a key of a nested object.
@@ -259,6 +333,7 @@ impl<'a> Run<'a> {
                     counts.outcome_unknown = c.outcome_unknown,
                     counts.deferred = c.deferred,
                     counts.queued = c.queued,
+                    counts.newly_marked = c.newly_marked,
                     $($rest)+
                 )
             };
@@ -267,8 +342,8 @@ impl<'a> Run<'a> {
             None => line!(
                 info,
                 complete = c.deferred == 0,
-                interrupted_attempts = self.statistics.interrupted,
-                unpublished = self.statistics.unpublished,
+                interrupted_attempts = statistics.interrupted,
+                unpublished = statistics.unpublished,
                 "TikTok token refresh run finished"
             ),
             Some(error) => line!(error, "TikTok token refresh run failed: {error}"),

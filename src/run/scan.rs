@@ -5,7 +5,7 @@ use crate::{
     aws::dynamodb::TableError,
     domain::{
         gauges::REFRESH_TOKEN_WARNING,
-        integration::{Candidate, DueReason, SkipReason, Status},
+        integration::{AccessState, Candidate, DueReason, SkipReason, Status},
         outcome::{Outcome, Report, skipped},
         selection::Selection,
     },
@@ -36,23 +36,30 @@ impl Run<'_> {
             // In parts, so that memory does not grow with the table.
             if services.queue.is_some() && backlog.due.len() > services.settings.fan_out_above {
                 is_fanned_out = true;
-                self.enqueue(std::mem::take(&mut backlog.due)).await;
+                let due = std::mem::take(&mut backlog.due);
+                backlog.due = self.fan_out(due, false).await;
             }
         }
         if !is_found {
             self.report_nothing_found();
         }
         if is_fanned_out {
-            self.enqueue(std::mem::take(&mut backlog.due)).await;
+            let due = std::mem::take(&mut backlog.due);
+            self.fan_out(due, true).await;
         }
-        // An absent expiry comes first, as the token may be dead already.
-        backlog.due.sort_unstable_by_key(|row| Reverse(row.access_expires_at));
+        // An absent expiry comes first, as the token may be dead already. Marked rows come last.
+        backlog
+            .due
+            .sort_unstable_by_key(|row| Reverse((row.status != Status::Active, row.access_expires_at)));
         Ok(backlog)
     }
 
     fn examine(&mut self, candidate: Candidate, backlog: &mut Backlog) {
         self.warn_if_refresh_token_expires_soon(&candidate);
-        match candidate.due(&self.policy) {
+        self.count_active(&candidate);
+        // Only a mark holds against certain credentials.
+        let in_use = (candidate.status == Status::Error).then(|| self.run.in_use(&candidate)).flatten();
+        match candidate.due(&self.policy, in_use.as_ref()) {
             Ok(reason) => {
                 self.results.record_due();
                 if self.request.dry_run {
@@ -61,16 +68,26 @@ impl Run<'_> {
                     backlog.due.push(candidate);
                 }
             }
-            Err(SkipReason::RefreshTokenExpired)
-                if candidate.status == Status::Active && !self.request.dry_run =>
-            {
-                backlog.other.push_back(Job::MarkExpired(candidate));
-            }
             Err(skip) => {
                 self.gauges.record(&candidate);
                 self.end(skipped(&candidate, &skip, self.policy.now));
                 backlog.other.extend(self.expiry_warning(candidate));
             }
+        }
+    }
+
+    /// Counts an active row for its app, and offers it as a witness if its access token is believed to work.
+    fn count_active(&mut self, candidate: &Candidate) {
+        if candidate.status != Status::Active {
+            return;
+        }
+        let Some(app_key) = self.app_key(candidate) else { return };
+        let works = candidate.has_plausible_expiry(&self.policy)
+            && candidate.access_state(self.policy.now) != AccessState::Expired;
+        let app = self.app(&app_key);
+        app.active_rows += 1;
+        if works {
+            app.witnesses.offer(&candidate.key);
         }
     }
 
@@ -114,6 +131,9 @@ impl Run<'_> {
             return self.end(skipped(candidate, &locked, self.policy.now));
         }
         let message = match candidate.access_expires_at {
+            _ if reason == DueReason::CredentialsChanged => {
+                "the app's credentials have changed since the row was marked".to_owned()
+            }
             None => "the access token's expiry is missing".to_owned(),
             Some(at) if reason == DueReason::ImplausibleExpiry => {
                 format!("the stored expiry, {}, is implausible", at.0)
@@ -128,7 +148,6 @@ impl Run<'_> {
                 }
             }
         };
-        let report = Report::new(candidate.key.clone(), Outcome::WouldRefresh);
-        self.end(report.because(reason.reason(), message).expiring(candidate.access_expires_at));
+        self.end(Report::of(candidate, Outcome::WouldRefresh).because(reason.reason(), message));
     }
 }

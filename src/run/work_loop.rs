@@ -1,27 +1,26 @@
-//! The work loop: works off the backlog with the worker pool, feeds the circuit breakers, and decides which rejected rows are
-//! marked.
+//! The work loop: works off the backlog with the worker pool, and feeds the circuit breakers.
 
-use super::{FailedApp, Run, RunError, backlog::Backlog, worker_pool::WorkerPool};
+use super::{Run, app::Asked, backlog::Backlog, worker_pool::WorkerPool};
 use crate::{
     domain::{
-        circuit_breaker::{CallOutcome, CircuitBreaker},
+        circuit_breaker::{CallOutcome, TripReason},
         integration::{Candidate, IntegrationKey, Notice},
         outcome::{Outcome, Report},
-        secret::Apps,
-        selection::Selection,
+        proof::Evidence,
+        selection::Trigger,
     },
     refresh::{Attempt, Refresher, Rejected},
 };
-use chrono::{DateTime, Utc};
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, time::Duration};
+use tracing::Span;
 
 /// One piece of work for the worker pool.
 #[derive(Debug)]
 pub(super) enum Job {
     Refresh(Candidate),
-    MarkExpired(Candidate),
     Mark(Rejected),
-    LeaveUnmarked(Rejected),
+    ReportLostToken(Rejected),
+    AskWitnesses(String, Vec<IntegrationKey>),
     WarnOfExpiry(Candidate, Notice),
 }
 
@@ -29,34 +28,37 @@ pub(super) enum Job {
 #[derive(Debug)]
 pub(super) enum JobResult {
     Attempted(Candidate, Attempt),
+    /// TikTok rejected the row's refresh token; what the row's own access token says.
+    Rejected(Candidate, Rejected, Evidence),
     Reported(Report),
+    Witnessed(String, Evidence),
     /// The refresh panicked. The other integrations go on, and this one's lease expires by itself.
-    RefreshPanicked(IntegrationKey),
+    RefreshPanicked(Candidate),
+    /// Another job of an integration panicked.
+    Panicked(IntegrationKey),
     Warned,
     /// The warning panicked. The integration has had its outcome already.
     WarningPanicked(IntegrationKey),
 }
 
-/// What a run knows of one app.
-#[derive(Debug, Default)]
-pub(super) struct App {
-    breaker: CircuitBreaker,
-    /// Rejected rows that keep their leases until the app is judged.
-    undecided: Vec<Rejected>,
-    /// TikTok's last answer that was not a grant.
-    last_error: String,
-}
-
 impl Job {
     pub(super) async fn run(self, refresher: &Refresher) -> JobResult {
         match self {
-            Self::Refresh(candidate) => {
-                let attempt = refresher.refresh(&candidate).await;
-                JobResult::Attempted(candidate, attempt)
-            }
-            Self::MarkExpired(candidate) => JobResult::Reported(refresher.mark_expired(candidate).await),
+            Self::Refresh(candidate) => match refresher.refresh(&candidate).await {
+                Attempt::Rejected(rejected) if !rejected.was_marked() => {
+                    let evidence = refresher.check_own_token(&rejected).await;
+                    JobResult::Rejected(candidate, *rejected, evidence)
+                }
+                attempt => JobResult::Attempted(candidate, attempt),
+            },
             Self::Mark(rejected) => JobResult::Reported(refresher.mark(rejected).await),
-            Self::LeaveUnmarked(rejected) => JobResult::Reported(refresher.leave_unmarked(rejected).await),
+            Self::ReportLostToken(rejected) => {
+                JobResult::Reported(refresher.report_lost_token(&rejected).await)
+            }
+            Self::AskWitnesses(app_key, witnesses) => {
+                let evidence = refresher.ask_witnesses(&app_key, &witnesses).await;
+                JobResult::Witnessed(app_key, evidence)
+            }
             Self::WarnOfExpiry(candidate, notice) => {
                 refresher.warn_of_expiry(&candidate, notice).await;
                 JobResult::Warned
@@ -65,82 +67,102 @@ impl Job {
     }
 
     pub(super) fn if_panicked(&self) -> JobResult {
-        let key = self.key().clone();
-        if matches!(self, Self::WarnOfExpiry(..)) {
-            JobResult::WarningPanicked(key)
-        } else {
-            JobResult::RefreshPanicked(key)
+        match self {
+            Self::Refresh(candidate) => JobResult::RefreshPanicked(candidate.clone()),
+            Self::Mark(rejected) | Self::ReportLostToken(rejected) => {
+                JobResult::Panicked(rejected.key().clone())
+            }
+            Self::AskWitnesses(app_key, _) => JobResult::Witnessed(app_key.clone(), Evidence::Nothing),
+            Self::WarnOfExpiry(candidate, _) => JobResult::WarningPanicked(candidate.key.clone()),
         }
     }
 
-    pub(super) fn key(&self) -> &IntegrationKey {
+    pub(super) fn span(&self) -> Span {
         match self {
-            Self::Refresh(candidate) | Self::MarkExpired(candidate) | Self::WarnOfExpiry(candidate, _) => {
-                &candidate.key
-            }
-            Self::Mark(rejected) | Self::LeaveUnmarked(rejected) => rejected.key(),
+            Self::Refresh(candidate) | Self::WarnOfExpiry(candidate, _) => candidate.key.span(),
+            Self::Mark(rejected) | Self::ReportLostToken(rejected) => rejected.key().span(),
+            Self::AskWitnesses(..) => Span::current(),
         }
     }
 }
 
 impl Run<'_> {
-    /// Works off a backlog, by `deadline`. Waits for every job that was started: a refresh that is dropped in mid-flight could
-    /// take a seller's only token with it.
-    ///
-    /// # Errors
-    /// [`RunError::Apps`] if an app failed as a whole.
-    pub(super) async fn work_off(
-        &mut self,
-        mut backlog: Backlog,
-        apps: Arc<Apps>,
-        deadline: DateTime<Utc>,
-    ) -> Result<(), RunError> {
-        let refresher = Arc::new(Refresher::new(self.services.clone(), self.run_context(deadline), apps));
+    /// Works off a backlog. Waits for every job that was started: a refresh that is dropped in mid-flight could take a seller's
+    /// only token with it. Returns the rows for which there is no time.
+    pub(super) async fn work_off(&mut self, mut backlog: Backlog) -> Vec<Candidate> {
+        let refresher = self.refresher.clone();
         let mut pool = WorkerPool::new(refresher.clone(), self.services.settings.max_concurrency);
-        let mut out_of_time = Vec::new();
+        let (mut out_of_time, mut held) = (Vec::new(), Vec::new());
+        for candidate in &backlog.due {
+            if let Some(app_key) = self.app_key(candidate) {
+                self.app(&app_key).unfinished += 1;
+            }
+        }
         loop {
             while pool.has_room()
                 && let Some(job) = backlog.next()
             {
-                if let Some(job) = self.admit(job, &refresher, &mut out_of_time) {
+                if let Some(job) = self.admit(job, &mut out_of_time, &mut held) {
                     pool.spawn(job);
                 }
             }
-            match pool.next().await {
-                Some((result, took)) => {
-                    self.record(result, took, &refresher, &mut backlog.other, &mut out_of_time);
-                }
-                None if self.judge_apps(&mut backlog.other) => {}
-                None => break,
+            let Some((result, took)) = pool.next().await else { break };
+            if let JobResult::Witnessed(..) = &result {
+                // The rows that waited for the witnesses come next, the soonest expiry first.
+                backlog.due.extend(held.drain(..).rev());
             }
+            self.record(result, took, &mut backlog.other, &mut out_of_time);
+            self.judge_apps(&mut backlog.other);
         }
-        if !out_of_time.is_empty() {
-            self.enqueue(out_of_time).await;
-        }
-        self.statistics = refresher.statistics();
-        let failed = |(app_key, app): (&String, &App)| {
-            let reason = app.breaker.failure()?;
-            Some(FailedApp { app_key: app_key.clone(), reason, last_error: app.last_error.clone() })
-        };
-        let failed: Vec<FailedApp> = self.apps.iter().filter_map(failed).collect();
-        if failed.is_empty() { Ok(()) } else { Err(RunError::Apps(failed, self.results.counts())) }
+        out_of_time
     }
 
-    /// Lets a job start, unless it is a refresh whose app's circuit breaker has tripped, or for which there is no time.
-    fn admit(&mut self, job: Job, refresher: &Refresher, out_of_time: &mut Vec<Candidate>) -> Option<Job> {
+    /// Lets a job start, unless it is a refresh whose app's circuit breaker has tripped, or whose app's witnesses are being
+    /// asked after a mass rejection, or for which there is no time.
+    fn admit(
+        &mut self,
+        job: Job,
+        out_of_time: &mut Vec<Candidate>,
+        held: &mut Vec<Candidate>,
+    ) -> Option<Job> {
         let Job::Refresh(candidate) = job else { return Some(job) };
-        let app = refresher.app(&candidate).and_then(|app| self.apps.get(&app.app_key));
-        if let Some(reason) = app.and_then(|app| app.breaker.tripped()) {
-            let report = Report::new(candidate.key.clone(), Outcome::Deferred)
-                .because(reason.reason(), "its app was stopped for this run")
-                .expiring(candidate.access_expires_at);
-            self.defer(&candidate, report);
-            None
-        } else if refresher.has_time_for_a_call() {
-            Some(Job::Refresh(candidate))
+        let app = self.app_key(&candidate).and_then(|app_key| self.apps.get(&app_key));
+        let is_asking = app.is_some_and(|app| app.witnesses.state == Asked::Pending);
+        match app.and_then(|app| app.breaker.tripped()) {
+            Some(TripReason::MassRejection) if is_asking => held.push(candidate),
+            Some(reason) => self.stop(&candidate, reason),
+            None if self.refresher.has_time_for_a_call() => return Some(Job::Refresh(candidate)),
+            None => {
+                self.finish(&candidate);
+                out_of_time.push(candidate);
+            }
+        }
+        None
+    }
+
+    /// Ends a row whose app's circuit breaker has tripped. A run defers it; a message, which nobody repeats, fails it, and the
+    /// next night finds it.
+    pub(super) fn stop(&mut self, candidate: &Candidate, reason: TripReason) {
+        self.finish(candidate);
+        let message = "its app was stopped for this run";
+        let failure = match reason {
+            TripReason::MassRejection => "app_under_suspicion",
+            TripReason::Misconfigured => "misconfigured",
+            TripReason::ProviderDown => "",
+        };
+        if self.request.trigger == Trigger::Queue && !failure.is_empty() {
+            self.gauges.record(candidate);
+            self.end(Report::of(candidate, Outcome::Failed).because(failure, message));
         } else {
-            out_of_time.push(candidate);
-            None
+            self.defer(candidate, Report::of(candidate, Outcome::Deferred).because(reason.reason(), message));
+        }
+    }
+
+    /// One refresh of the row's app is done, however it ended.
+    fn finish(&mut self, candidate: &Candidate) {
+        if let Some(app_key) = self.app_key(candidate) {
+            let app = self.app(&app_key);
+            app.unfinished = app.unfinished.saturating_sub(1);
         }
     }
 
@@ -149,36 +171,43 @@ impl Run<'_> {
         &mut self,
         result: JobResult,
         took: Duration,
-        refresher: &Refresher,
         jobs: &mut VecDeque<Job>,
         out_of_time: &mut Vec<Candidate>,
     ) {
-        let (candidate, attempt) = match result {
-            JobResult::Warned => return,
+        match result {
+            JobResult::Warned => {}
             JobResult::WarningPanicked(key) => {
-                return key.span().in_scope(|| refresher.record_unpublished("it panicked; this is a bug"));
+                key.span().in_scope(|| self.refresher.record_unpublished("it panicked; this is a bug"));
             }
-            JobResult::Reported(report) => return self.end_after(report, took),
-            JobResult::RefreshPanicked(key) => {
-                let message = "the refresh panicked; this is a bug in the function";
-                let report = Report::new(key, Outcome::Failed).because("internal_error", message);
-                return self.end_after(report, took);
+            JobResult::Reported(report) => self.end_after(report, took),
+            JobResult::Witnessed(app_key, evidence) => self.record_witnesses(&app_key, &evidence, jobs),
+            JobResult::Panicked(key) => self.end_after(panicked(key), took),
+            JobResult::RefreshPanicked(candidate) => {
+                self.finish(&candidate);
+                self.end_after(panicked(candidate.key), took);
             }
-            JobResult::Attempted(candidate, attempt) => (candidate, attempt),
-        };
-        let app = refresher.app(&candidate);
-        let app_key = app.as_deref().map(|app| app.app_key.as_str()).unwrap_or_default();
-        match attempt {
-            Attempt::Done { report, .. } if report.outcome == Outcome::Deferred => {
+            JobResult::Rejected(candidate, rejected, evidence) => {
+                self.finish(&candidate);
+                self.record_rejection(rejected, &evidence, took, jobs);
+            }
+            JobResult::Attempted(candidate, Attempt::Rejected(rejected)) => {
+                // An earlier run marked the row: its rejection says nothing new of the app.
+                self.finish(&candidate);
+                self.end_after(rejected.report_marked(), took);
+            }
+            JobResult::Attempted(candidate, Attempt::Done { report, .. })
+                if report.outcome == Outcome::Deferred =>
+            {
+                self.finish(&candidate);
                 out_of_time.push(candidate);
             }
-            Attempt::Done { report, call, stored } => {
+            JobResult::Attempted(candidate, Attempt::Done { report, call, stored }) => {
+                self.finish(&candidate);
                 if let Some(call) = call {
-                    let app = self.apps.entry(app_key.to_owned()).or_default();
-                    app.breaker.record(call);
-                    if call == CallOutcome::Granted {
-                        // The key is proved: the rejections before were about the sellers.
-                        app.undecided.drain(..).for_each(|rejected| jobs.push_front(Job::Mark(rejected)));
+                    let app = self.app(&call.app_key);
+                    app.breaker.record(call.outcome);
+                    if call.outcome == CallOutcome::Granted {
+                        self.record_evidence(&call.app_key, &Evidence::Proves(call.fingerprint), jobs);
                     } else {
                         app.last_error = report.message.clone().unwrap_or_default();
                     }
@@ -190,31 +219,11 @@ impl Run<'_> {
                 self.end_after(report, took);
                 jobs.extend(self.expiry_warning(candidate));
             }
-            Attempt::Rejected(rejected) if self.marks_at_once() => jobs.push_front(Job::Mark(*rejected)),
-            Attempt::Rejected(rejected) => {
-                let app = self.apps.entry(app_key.to_owned()).or_default();
-                app.breaker.record(CallOutcome::Rejected);
-                app.last_error = rejected.message();
-                if app.breaker.key_is_proved() {
-                    jobs.push_front(Job::Mark(*rejected));
-                } else {
-                    app.undecided.push(*rejected);
-                }
-            }
         }
     }
+}
 
-    /// Whether a rejection marks the row without regard to the app: an operator forces one team or integration.
-    fn marks_at_once(&self) -> bool {
-        self.request.force && self.request.selection != Selection::All
-    }
-
-    /// Decides over the undecided rows, once nothing else is left to do. Returns whether that makes new jobs.
-    fn judge_apps(&mut self, jobs: &mut VecDeque<Job>) -> bool {
-        for app in self.apps.values_mut() {
-            let may_mark = app.breaker.may_mark_at_the_end();
-            jobs.extend(app.undecided.drain(..).map(if may_mark { Job::Mark } else { Job::LeaveUnmarked }));
-        }
-        !jobs.is_empty()
-    }
+fn panicked(key: IntegrationKey) -> Report {
+    let message = "the refresh panicked; this is a bug in the function";
+    Report::new(key, Outcome::Failed).because("internal_error", message)
 }

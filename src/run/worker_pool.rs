@@ -29,7 +29,7 @@ impl WorkerPool {
     }
 
     pub(super) fn spawn(&mut self, job: Job) {
-        let (span, if_panicked) = (job.key().span(), job.if_panicked());
+        let (span, if_panicked) = (job.span(), job.if_panicked());
         let refresher = self.refresher.clone();
         let task = async move {
             let started = Instant::now();

@@ -327,8 +327,8 @@ fn last_error(integration: &IntegrationStatus, local: &LocalTime) -> Markup {
     let failures = (failures > 1).then(|| format!("{failures} failures in a row"));
     let details: Vec<String> = at.into_iter().chain(failures).collect();
     html! {
-        @if let Some(error) = integration.error_message.as_ref().or(integration.error_code.as_ref()) {
-            (truncated(error, MAX_ERROR))
+        @if let Some(error) = integration.last_error() {
+            (truncated(&error, MAX_ERROR))
             @if !details.is_empty() { (second_line(&details.join(", "))) }
         } @else { "–" }
     }
@@ -454,6 +454,7 @@ mod tests {
             status: "active".into(),
             refresh_token_expires_at: Some(UnixTime(NOW + 300 * DAY)),
             last_refreshed_at: None,
+            error_reason: None,
             error_code: None,
             error_message: None,
             error_at: None,

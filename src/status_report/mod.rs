@@ -73,6 +73,8 @@ pub struct IntegrationStatus {
     pub refresh_token_expires_at: Option<UnixTime>,
     /// When the tokens were last refreshed, in Unix seconds.
     pub last_refreshed_at: Option<UnixTime>,
+    /// The reason of the last failure, as in responses.
+    pub error_reason: Option<String>,
     /// The code of the last failure.
     pub error_code: Option<String>,
     /// The message of the last failure, for people.
@@ -117,6 +119,17 @@ pub enum Detail {
 
 /// The order of the integrations: by state, then expiry, then key.
 type Urgency = (Health, Option<UnixTime>, IntegrationKey);
+
+impl IntegrationStatus {
+    /// The last failure for people: its reason in words, and its message.
+    fn last_error(&self) -> Option<String> {
+        let message = self.error_message.as_ref().or(self.error_code.as_ref());
+        match (&self.error_reason, message) {
+            (Some(reason), Some(message)) => Some(format!("{}: {message}", reason.replace('_', " "))),
+            (reason, message) => message.or(reason.as_ref()).cloned(),
+        }
+    }
+}
 
 /// Builds a report row by row.
 #[derive(Debug)]
@@ -180,16 +193,18 @@ impl ReportBuilder {
             return;
         }
         let urgency = (state, candidate.access_expires_at, candidate.key.clone());
+        let last_failure = candidate.last_failure.unwrap_or_default();
         let integration = IntegrationStatus {
             state,
             access_token_expires_at: candidate.access_expires_at,
             key: candidate.key,
-            seller_name: row.seller_name,
+            seller_name: candidate.seller_name,
             status: candidate.status.as_str().to_owned(),
             refresh_token_expires_at: candidate.refresh_expires_at,
             last_refreshed_at: row.last_refreshed_at,
-            error_code: row.error_code,
-            error_message: row.error_message,
+            error_reason: last_failure.reason,
+            error_code: last_failure.code,
+            error_message: last_failure.message,
             error_at: row.error_at,
             consecutive_failures: row.consecutive_failures,
         };
@@ -278,6 +293,7 @@ fn state(row: &Candidate, tokens: StoredTokens, policy: &DuePolicy) -> Health {
 mod tests {
     use super::*;
     use crate::domain::bounded_list::MAX_ENTRIES;
+    use crate::domain::integration::LastFailure;
 
     fn policy() -> DuePolicy {
         DuePolicy {
@@ -295,16 +311,18 @@ mod tests {
             candidate: Candidate {
                 access_expires_at: at(access_in),
                 refresh_expires_at: at(TimeDelta::days(300)),
+                seller_name: Some("Bánh Mì".into()),
                 ..Candidate::of_key(key, None)
             },
             open_id: Some(id.to_string()),
-            seller_name: Some("Bánh Mì".into()),
             last_refreshed_at: None,
-            error_code: None,
-            error_message: None,
             error_at: None,
             consecutive_failures: 0,
         }
+    }
+
+    fn failed_with(message: String) -> Option<LastFailure> {
+        Some(LastFailure { message: Some(message), ..LastFailure::default() })
     }
 
     fn report(rows: Vec<(ReportRow, StoredTokens)>, detail: Detail) -> StatusReport {
@@ -398,7 +416,8 @@ mod tests {
     fn a_table_of_long_errors_stays_below_lambdas_limit() {
         let failing = |id| {
             let mut row = row(id, TimeDelta::hours(-1));
-            row.error_message = Some("Cửa hàng này phải được kết nối lại với ứng dụng. ".repeat(6));
+            row.candidate.last_failure =
+                failed_with("Cửa hàng này phải được kết nối lại với ứng dụng. ".repeat(6));
             (row, StoredTokens::Both)
         };
         let report = report((0..MAX_ENTRIES).map(failing).collect(), Detail::Full);
@@ -410,8 +429,8 @@ mod tests {
     #[test]
     fn control_characters_of_stored_values_never_reach_the_text() {
         let mut failing = row(1, TimeDelta::minutes(20));
-        failing.seller_name = Some("Bánh\u{1b}[31m Mì".into());
-        failing.error_message = Some("first\u{7} line\nsecond line".into());
+        failing.candidate.seller_name = Some("Bánh\u{1b}[31m Mì".into());
+        failing.candidate.last_failure = failed_with("first\u{7} line\nsecond line".into());
         let mut interrupted = row(2, TimeDelta::days(6));
         interrupted.candidate.key.integration_id = "2\u{9b}\r".into();
         let expired = UnixTime::of(policy().now - TimeDelta::minutes(1));
@@ -444,8 +463,8 @@ mod tests {
     #[test]
     fn the_table_fits_its_width_and_the_summary_is_a_few_lines() {
         let mut failing = row(1, TimeDelta::minutes(20));
-        failing.error_message =
-            Some("TikTok refused: it answered 36009999 with many a word of little meaning".repeat(3));
+        failing.candidate.last_failure =
+            failed_with("TikTok refused: it answered 36009999 with many a word of little meaning".repeat(3));
         let report = report(vec![(failing, StoredTokens::Both)], Detail::Full);
         let table = report.table();
         assert!(

@@ -79,7 +79,6 @@ impl StatusReport {
         let now = self.generated_at;
         let expiry = |at: Option<UnixTime>| at.map_or_else(|| "-".into(), |at| relative(at, now));
         for row in &self.integrations[..rows] {
-            let error = row.error_message.as_deref().or(row.error_code.as_deref());
             table.add_row([
                 printable(&row.key.team_id),
                 printable(&row.key.integration_id),
@@ -88,7 +87,7 @@ impl StatusReport {
                 printable(&row.status),
                 expiry(row.access_token_expires_at),
                 expiry(row.refresh_token_expires_at),
-                printable(error.unwrap_or_default()),
+                printable(&row.last_error().unwrap_or_default()),
             ]);
         }
         let omitted = match self.truncated.unwrap_or(0) + (self.integrations.len() - rows) as u64 {

@@ -7,9 +7,16 @@ use chrono::TimeDelta;
 use proptest::{prelude::*, strategy::ValueTree, test_runner::TestRunner};
 use std::collections::HashMap;
 use tiktok_token_refresh::{
-    aws::dynamodb::{Acquired, LeaseRequest, Table},
-    domain::integration::{Candidate, DuePolicy, Integration, IntegrationKey, Lease, Status, UnixTime},
+    aws::dynamodb::{Acquired, InUse, LeaseRequest, Table},
+    domain::{
+        integration::{
+            Candidate, DuePolicy, Integration, IntegrationKey, LastFailure, Lease, Status, UnixTime,
+        },
+        secret::Fingerprint,
+    },
 };
+
+const IN_USE: &str = "in-use";
 
 /// Moments at and around every border, and far beyond.
 fn moment() -> impl Strategy<Value = Option<i64>> {
@@ -26,8 +33,16 @@ fn token() -> impl Strategy<Value = Option<String>> {
 fn row() -> impl Strategy<Value = (Integration, HashMap<String, AttributeValue>)> {
     let status =
         prop_oneof![4 => Just("active"), 1 => Just("error"), 1 => Just("expired"), 1 => Just("paused")];
-    (status, moment(), moment(), moment(), token(), token()).prop_map(
-        |(status, access, refresh, lock, at, rt)| {
+    let failure = (
+        proptest::sample::select(
+            &[None, Some("reauthorize"), Some("probably_lost_answer"), Some("refused"), Some("")][..],
+        ),
+        proptest::sample::select(&[None, Some("36004001"), Some("refresh_token_expired"), Some("1")][..]),
+        proptest::sample::select(&[None, Some(IN_USE), Some("others"), Some("")][..]),
+        proptest::sample::select(&[None, Some("app"), Some("another")][..]),
+    );
+    (status, moment(), moment(), moment(), token(), token(), failure).prop_map(
+        |(status, access, refresh, lock, at, rt, (reason, code, rejected_by, app_key))| {
             let text = |text: &str| AttributeValue::S(text.to_owned());
             let number = |number: i64| AttributeValue::N(number.to_string());
             let mut item = HashMap::from([
@@ -44,15 +59,28 @@ fn row() -> impl Strategy<Value = (Integration, HashMap<String, AttributeValue>)
             set("lock_owner", lock.map(|_| text("somebody")));
             set("access_token", at.as_deref().map(text));
             set("refresh_token", rt.as_deref().map(text));
+            set("error_reason", reason.map(text));
+            set("error_code", code.map(text));
+            set("rejected_by", rejected_by.map(text));
+            set("app_key", app_key.map(text));
+            let some = |text: Option<&str>| text.filter(|text| !text.is_empty()).map(ToOwned::to_owned);
+            let last_failure = LastFailure {
+                reason: some(reason),
+                code: some(code),
+                message: None,
+                rejected_by: some(rejected_by).map(Fingerprint),
+            };
             let row = Integration {
                 candidate: Candidate {
                     key: IntegrationKey { team_id: "1".into(), integration_id: "7".into() },
                     status: Status::parse(status),
-                    app_key: None,
+                    app_key: app_key.map(ToOwned::to_owned),
                     access_expires_at: access.map(UnixTime),
                     refresh_expires_at: refresh.map(UnixTime),
                     lease: lock.map(|at| Lease { owner: "somebody".into(), expires_at: UnixTime(at) }),
                     notice: None,
+                    seller_name: None,
+                    last_failure: (last_failure != LastFailure::default()).then_some(last_failure),
                 },
                 access_token: at.filter(|text| !text.is_empty()).map(Into::into),
                 refresh_token: rt.filter(|text| !text.is_empty()).map(Into::into),
@@ -72,7 +100,7 @@ async fn the_leases_condition_and_the_pure_rule_agree_for_every_row() {
     let world = World::new().await;
     let store = Table::new(world.table.clone(), TABLE);
     let mut runner = TestRunner::deterministic();
-    let mut taken = 0;
+    let (mut taken, mut healed) = (0, 0);
     for n in 0..1500 {
         let (row, item) = row().new_tree(&mut runner).unwrap().current();
         let rule = DuePolicy {
@@ -82,11 +110,16 @@ async fn the_leases_condition_and_the_pure_rule_agree_for_every_row() {
             unless_refreshed_since: None,
         };
         world.table.put_item().table_name(TABLE).set_item(Some(item)).send().await.unwrap();
-        let claim = LeaseRequest { attempt_id: "me", expires_at: UnixTime(NIGHT + 960) };
+        let fingerprint = Fingerprint(IN_USE.into());
+        let app_key = [None, Some("app")][n % 2];
+        let in_use = (n % 5 > 0).then_some(InUse { app_key, fingerprint: &fingerprint });
+        let claim = LeaseRequest { attempt_id: "me", expires_at: UnixTime(NIGHT + 960), in_use };
+        let same_app = in_use.filter(|in_use| in_use.app_key == row.candidate.app_key.as_deref());
         let acquired = store.acquire(&row.candidate.key, &rule, claim).await.unwrap();
-        match (row.may_be_taken(&rule), acquired) {
+        match (row.may_be_taken(&rule, same_app.map(|in_use| in_use.fingerprint)), acquired) {
             (Ok(_), Acquired::Taken(before)) => {
                 taken += 1;
+                healed += usize::from(row.candidate.status == Status::Error && !rule.force);
                 assert_eq!(before.candidate, row.candidate, "the row as it was before the lease");
             }
             (Err(expected), Acquired::Skipped(skip, _)) => assert_eq!(skip, expected),
@@ -94,4 +127,5 @@ async fn the_leases_condition_and_the_pure_rule_agree_for_every_row() {
         }
     }
     assert!((100..1400).contains(&taken), "both ends are met often: {taken}");
+    assert!(healed > 10, "marked rows are met often: {healed}");
 }

@@ -16,13 +16,19 @@ pub use update::Update;
 
 use crate::{
     aws::AwsError,
-    domain::integration::{Candidate, DuePolicy, Integration, IntegrationKey, SkipReason, Status, UnixTime},
+    domain::{
+        integration::{
+            Candidate, DuePolicy, Integration, IntegrationKey, PROBABLY_LOST_ANSWER, REAUTHORIZE,
+            REJECTIONS_OF_0_1, SkipReason, Status, UnixTime,
+        },
+        secret::Fingerprint,
+    },
 };
 use aws_sdk_dynamodb::{
     Client,
     error::SdkError,
     operation::update_item::{UpdateItemError, builders::UpdateItemFluentBuilder},
-    types::{ReturnValue, ReturnValuesOnConditionCheckFailure},
+    types::{AttributeValue, ReturnValue, ReturnValuesOnConditionCheckFailure},
 };
 use row::Item;
 use std::collections::HashMap;
@@ -42,6 +48,17 @@ pub struct LeaseRequest<'a> {
     pub attempt_id: &'a str,
     /// When the lease expires by itself.
     pub expires_at: UnixTime,
+    /// The credentials in use, against which a row's mark may not hold any more.
+    pub in_use: Option<InUse<'a>>,
+}
+
+/// The credentials of the app that a row names.
+#[derive(Clone, Copy, Debug)]
+pub struct InUse<'a> {
+    /// The row's `app_key`, for which the credentials were chosen.
+    pub app_key: Option<&'a str>,
+    /// The credentials' fingerprint.
+    pub fingerprint: &'a Fingerprint,
 }
 
 /// The result of an attempt to take a row.
@@ -87,11 +104,7 @@ impl Table {
         lease: LeaseRequest<'_>,
     ) -> Result<Acquired, TableError> {
         let absent = |name| format!("attribute_not_exists({name}) OR attribute_type({name}, :null)");
-        let usable = format!(
-            "attribute_type(refresh_token, :string) AND refresh_token <> :empty \
-             AND ({} OR refresh_token_expires_at > :now OR refresh_token_expires_at <= :zero)",
-            absent("refresh_token_expires_at")
-        );
+        let usable = "attribute_type(refresh_token, :string) AND refresh_token <> :empty";
         let free = format!("({} OR lock_expires_at <= :now)", absent("lock_expires_at"));
         let due = format!(
             "({} OR access_token = :empty \
@@ -100,13 +113,12 @@ impl Table {
             absent("access_token_expires_at")
         );
         let mut values = HashMap::new();
-        let mut bind = |name: &str, value| values.insert(name.to_owned(), value);
+        let mut bind = |name: &str, value| drop(values.insert(name.to_owned(), value));
         bind(":me", text(lease.attempt_id));
         bind(":until", number(lease.expires_at.0));
         bind(":string", text("S"));
         bind(":null", text("NULL"));
         bind(":empty", text(""));
-        bind(":zero", number(0));
         bind(":now", number(policy.now.timestamp()));
         bind(":active", text(Status::Active.as_str()));
         let mut condition = if policy.force {
@@ -115,7 +127,12 @@ impl Table {
         } else {
             bind(":due", number(policy.due_until().0));
             bind(":plausible", number(policy.plausible_until().0));
-            format!("#status = :active AND {usable} AND {free} AND {due}")
+            let due = format!("(#status = :active AND {due})");
+            let due = match lease.in_use {
+                None => due,
+                Some(in_use) => format!("({due} OR {})", healing(in_use, &mut bind)),
+            };
+            format!("{due} AND {usable} AND {free}")
         };
         if let Some(since) = policy.unless_refreshed_since {
             bind(":since", number(since.0));
@@ -163,7 +180,8 @@ impl Table {
             row.candidate.lease = None;
             return Ok(Acquired::Taken(Box::new(row)));
         }
-        match row.may_be_taken(policy) {
+        let in_use = lease.in_use.filter(|in_use| in_use.app_key == row.candidate.app_key.as_deref());
+        match row.may_be_taken(policy, in_use.map(|in_use| in_use.fingerprint)) {
             Err(skip) => Ok(Acquired::Skipped(skip, Box::new(row.candidate))),
             Ok(_) => Err(TableError::Refused {
                 table: self.name.clone(),
@@ -247,17 +265,6 @@ impl Table {
         Ok(got.item.map(|item| row::leniently(&item)))
     }
 
-    /// The seller's name, as TikTok last gave it.
-    ///
-    /// # Errors
-    /// [`TableError`].
-    pub async fn seller_name(&self, key: &IntegrationKey) -> Result<Option<String>, TableError> {
-        let get = self.client.get_item().table_name(&self.name).projection_expression("seller_name");
-        let get = get.key("team_id", text(&key.team_id)).key("integration_id", text(&key.integration_id));
-        let got = get.send().await.map_err(|error| self.error(&error))?;
-        Ok(got.item.and_then(|item| item.get("seller_name")?.as_s().ok().cloned()))
-    }
-
     fn update_item(&self, key: &IntegrationKey) -> UpdateItemFluentBuilder {
         self.client
             .update_item()
@@ -287,6 +294,33 @@ impl Table {
     {
         TableError::new(AwsError::of(error), &self.name)
     }
+}
+
+/// [`Candidate::may_heal`] in DynamoDB's language, for a row that still names the same app.
+fn healing(in_use: InUse<'_>, bind: &mut impl FnMut(&str, AttributeValue)) -> String {
+    bind(":error", text(Status::Error.as_str()));
+    bind(":in_use", text(&in_use.fingerprint.0));
+    let mut one_of = |prefix: &str, texts: &[&str]| {
+        let names: Vec<String> = (0..texts.len()).map(|n| format!(":{prefix}{n}")).collect();
+        names.iter().zip(texts).for_each(|(name, value)| bind(name, text(value)));
+        names.join(", ")
+    };
+    let reasons = one_of("reason", &[REAUTHORIZE, PROBABLY_LOST_ANSWER]);
+    let codes = one_of("code", &REJECTIONS_OF_0_1);
+    let no_text = |name: &str| format!("(NOT attribute_type({name}, :string) OR {name} = :empty)");
+    let app = match in_use.app_key {
+        None => no_text("app_key"),
+        Some(app_key) => {
+            bind(":app", text(app_key));
+            "app_key = :app".to_owned()
+        }
+    };
+    format!(
+        "(#status = :error AND {app} AND (error_reason IN ({reasons}) OR ({} AND error_code IN ({codes}))) \
+         AND ({} OR rejected_by <> :in_use))",
+        no_text("error_reason"),
+        no_text("rejected_by")
+    )
 }
 
 /// Stands for `status` in an expression: of all our names it alone is a reserved word of DynamoDB's.

@@ -2,9 +2,9 @@
 //! may be a token.
 
 use crate::domain::{
-    integration::{Candidate, Integration, IntegrationKey, Lease, Notice, Status, UnixTime},
+    integration::{Candidate, Integration, IntegrationKey, LastFailure, Lease, Notice, Status, UnixTime},
     report_row::ReportRow,
-    secret::{AccessToken, RefreshToken},
+    secret::{AccessToken, Fingerprint, RefreshToken},
 };
 use aws_sdk_dynamodb::types::AttributeValue;
 use std::collections::HashMap;
@@ -48,6 +48,8 @@ pub(crate) fn candidate(item: &Item) -> Result<Candidate, MalformedRow> {
         refresh_expires_at: row.time("refresh_token_expires_at")?,
         lease: row.time("lock_expires_at")?.map(|at| row.lease_expiring_at(at)),
         notice: row.notice(),
+        seller_name: row.text_or_none("seller_name"),
+        last_failure: row.last_failure(),
     })
 }
 
@@ -72,10 +74,7 @@ pub(crate) fn report_row(item: &Item) -> Result<ReportRow, MalformedRow> {
     Ok(ReportRow {
         candidate: candidate(item)?,
         open_id: row.text_or_none("open_id"),
-        seller_name: row.text_or_none("seller_name"),
         last_refreshed_at: row.time_or_none("last_refreshed_at"),
-        error_code: row.text_or_none("error_code"),
-        error_message: row.text_or_none("error_message"),
         error_at: row.time_or_none("error_at"),
         consecutive_failures: row.failures(),
     })
@@ -94,6 +93,8 @@ pub(crate) fn leniently(item: &Item) -> Integration {
             refresh_expires_at: row.time_or_none("refresh_token_expires_at"),
             lease: row.time_or_none("lock_expires_at").map(|at| row.lease_expiring_at(at)),
             notice: row.notice(),
+            seller_name: row.text_or_none("seller_name"),
+            last_failure: row.last_failure(),
         },
         access_token: row.text_or_none("access_token").map(AccessToken::from),
         refresh_token: row.text_or_none("refresh_token").map(RefreshToken::from),
@@ -134,6 +135,16 @@ impl<'a> Reader<'a> {
 
     fn time_or_none(&self, name: &'static str) -> Option<UnixTime> {
         self.time(name).ok().flatten()
+    }
+
+    fn last_failure(&self) -> Option<LastFailure> {
+        let failure = LastFailure {
+            reason: self.text_or_none("error_reason"),
+            code: self.text_or_none("error_code"),
+            message: self.text_or_none("error_message"),
+            rejected_by: self.text_or_none("rejected_by").map(Fingerprint),
+        };
+        (failure != LastFailure::default()).then_some(failure)
     }
 
     fn notice(&self) -> Option<Notice> {
@@ -239,6 +250,11 @@ mod tests {
             "last_refreshed_at",
             "error_at",
             "consecutive_failures",
+            "seller_name",
+            "error_reason",
+            "error_code",
+            "error_message",
+            "rejected_by",
         ] {
             let null = integration(&item(&[(name, AttributeValue::Null(true))])).unwrap();
             assert_eq!(format!("{null:?}"), format!("{:?}", integration(&item(&[])).unwrap()), "{name}");

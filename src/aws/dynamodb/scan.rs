@@ -20,11 +20,11 @@ const SEGMENTS: i32 = 4;
 const PAGE_SIZE: i32 = 250;
 /// What decides whether a row is due, and nothing else: no token is read before a lease is held.
 const PROJECTION: &str = "team_id, integration_id, #status, app_key, access_token_expires_at, \
-                          refresh_token_expires_at, lock_owner, lock_expires_at, refresh_token_notice";
+                          refresh_token_expires_at, lock_owner, lock_expires_at, refresh_token_notice, seller_name, \
+                          error_reason, error_code, error_message, rejected_by";
 
 /// What the status report shows of an integration beyond that.
-const REPORTED: &str =
-    "open_id, seller_name, last_refreshed_at, error_code, error_message, error_at, consecutive_failures";
+const REPORTED: &str = "open_id, last_refreshed_at, error_at, consecutive_failures";
 
 /// One page of the table: its rows, or what is wrong with those that cannot be read.
 pub type Page<T> = Vec<Result<T, MalformedRow>>;

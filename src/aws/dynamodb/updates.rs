@@ -5,16 +5,19 @@ use crate::domain::{
     grant::Grant,
     integration::{Candidate, Integration, Notice, Status, UnixTime},
     outcome::MISMATCH,
-    secret::{AccessToken, RefreshToken},
+    secret::{AccessToken, Fingerprint, RefreshToken},
 };
 use chrono::{DateTime, Utc};
 
 /// The attributes that describe the last failure.
-const FAILURE: [&str; 4] = ["error_code", "error_message", "error_at", "consecutive_failures"];
+const FAILURE: [&str; 6] =
+    ["error_reason", "error_code", "error_message", "error_at", "consecutive_failures", "rejected_by"];
 
 /// What a row says of its last failure.
 #[derive(Clone, Debug)]
 pub struct Failure {
+    /// `error_reason`: as in responses.
+    pub reason: &'static str,
     /// `error_code`: TikTok's own, or the reason.
     pub code: String,
     /// `error_message`: for a person.
@@ -33,29 +36,35 @@ pub fn release(attempt_id: &str) -> Update {
 /// Notes a failure, if this attempt still holds the lease. The lease stays.
 pub fn note_failure(attempt_id: &str, failure: &Failure) -> Update {
     held_by(attempt_id)
+        .set_text("error_reason", failure.reason)
         .set_text("error_code", &failure.code)
         .set_text("error_message", &failure.message)
         .set_number("error_at", failure.at.0)
         .set_number("consecutive_failures", failure.consecutive_failures)
 }
 
-/// Marks a row as `error`, if it still holds the refresh token that TikTok rejected.
-pub fn mark_rejected(attempt_id: &str, failure: &Failure, sent: &RefreshToken, status: &Status) -> Update {
-    note_failure(attempt_id, failure)
-        .set_text("status", Status::Error.as_str())
-        .release()
-        .only_if("refresh_token", Some(sent.expose()))
-        .only_if("status", Some(status.as_str()))
+/// Notes a rejection and releases the lease, if this attempt still holds it. The row keeps its status.
+pub fn note_rejection(attempt_id: &str, failure: &Failure, rejected_by: &Fingerprint) -> Update {
+    note_failure(attempt_id, failure).set_text("rejected_by", &rejected_by.0).release()
 }
 
-/// Marks a row as `error` because its refresh token has expired, unless it has changed since it was read.
-pub fn mark_expired(row: &Candidate, (code, message): (&str, &str), now: DateTime<Utc>) -> Update {
-    unchanged(row)
+/// Corrects the reason of a rejection that is noted already, if nothing else has been noted since.
+pub fn correct_reason(rejected_by: &Fingerprint, at: UnixTime, reason: &str) -> Update {
+    Update::default()
+        .set_text("error_reason", reason)
+        .only_if("rejected_by", Some(&rejected_by.0))
+        .only_if_time("error_at", Some(at))
+}
+
+/// Marks a row as `error`, if it is as it was when TikTok rejected it and holds this attempt's note.
+pub fn mark(row: &Integration, rejected_by: &Fingerprint) -> Update {
+    Update::default()
         .set_text("status", Status::Error.as_str())
-        .set_text("error_code", code)
-        .set_text("error_message", message)
-        .set_number("error_at", now.timestamp())
-        .release()
+        .only_if("status", Some(Status::Active.as_str()))
+        .only_if("refresh_token", row.refresh_token.as_ref().map(RefreshToken::expose))
+        .only_if("access_token", row.access_token.as_ref().map(AccessToken::expose))
+        .only_if("authorization_id", row.authorization_id.as_deref())
+        .only_if("rejected_by", Some(&rejected_by.0))
 }
 
 /// Marks a row as `expired`, unless the seller has connected again or an attempt has begun since the row was read.
@@ -95,9 +104,11 @@ pub fn save(
     if is_other_seller {
         return update
             .set_text("status", Status::Error.as_str())
+            .set_text("error_reason", MISMATCH.0)
             .set_text("error_code", MISMATCH.0)
             .set_text("error_message", MISMATCH.1)
-            .set_number("error_at", now.timestamp());
+            .set_number("error_at", now.timestamp())
+            .remove(&["rejected_by"]);
     }
     for (name, value) in seller_texts(grant) {
         if let Some(value) = value {
