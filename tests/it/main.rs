@@ -18,6 +18,7 @@ mod faults;
 mod kills;
 mod lambda;
 mod many;
+mod marks;
 mod model;
 mod outcomes;
 mod published_events;
