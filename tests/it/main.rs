@@ -8,6 +8,7 @@ mod architecture;
 mod authorizations;
 mod bad_nights;
 mod bad_surroundings;
+mod break_it;
 mod calls;
 mod command;
 mod connect;

@@ -23,6 +23,8 @@ use tokio::{net::TcpListener, sync::Semaphore};
 pub enum Step {
     Scan,
     Query,
+    /// One row.
+    Read,
     Acquire,
     Save,
     /// Any other write: release, note, mark.
@@ -279,6 +281,7 @@ fn step(target: &str, body: &[u8]) -> Option<Step> {
     match target.rsplit('.').next()? {
         "Scan" => Some(Step::Scan),
         "Query" => Some(Step::Query),
+        "GetItem" => Some(Step::Read),
         "GetSecretValue" => Some(Step::Secret),
         "SendMessage" | "SendMessageBatch" => Some(Step::Queue),
         "PutEvents" => Some(Step::Publish),
