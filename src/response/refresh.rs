@@ -141,7 +141,7 @@ mod tests {
                 "action": "refresh", "run_id": "r", "trigger": "manual", "dry_run": false, "force": false,
                 "team_id": "1", "started_at": "2026-11-23T02:00:00Z", "duration_ms": 812, "complete": true,
                 "counts": {"examined": 1, "due": 1, "refreshed": 1, "would_refresh": 0, "skipped_not_due": 0,
-                           "skipped_locked": 0, "cannot_refresh": 0, "failed": 0, "outcome_unknown": 0,
+                           "skipped_locked": 0, "cannot_refresh": 0, "newly_marked": 0, "failed": 0, "outcome_unknown": 0,
                            "deferred": 0, "queued": 0},
                 "integrations": [{"team_id": "1", "integration_id": "7", "outcome": "refreshed", "reason": null,
                                   "tiktok_code": null, "message": null, "access_token_expires_at": 1_764_100_000}],
