@@ -22,11 +22,12 @@ use crate::{
 };
 use backon::{ExponentialBuilder, Retryable};
 use chrono::{DateTime, TimeDelta, Utc};
-use std::{sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 use tracing::{Instrument, error, info, warn};
 
 /// So many conflicts are resolved even after the deadline.
 const SOME_CONFLICTS: u32 = 10;
+const OUT_OF_TIME: &str = "the invocation's time ran out";
 
 /// Why an integration could not be connected.
 #[derive(Debug, thiserror::Error)]
@@ -34,9 +35,12 @@ pub enum ConnectError {
     /// The secret cannot be read.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
-    /// The table cannot be read or written.
+    /// The table cannot be read.
     #[error(transparent)]
     Table(#[from] TableError),
+    /// The table cannot be written.
+    #[error("{0}; the auth code is used up, so the seller must authorize the app again")]
+    NotStored(TableError),
     /// The secret does not hold the app.
     #[error("app_key: the secret has no app {0:?}")]
     UnknownApp(String),
@@ -60,6 +64,12 @@ pub enum ConnectError {
         /// The code's `open_id`.
         code: String,
     },
+    /// Another connect has stored a later authorization.
+    #[error(
+        "a later authorization was stored in this row meanwhile, and stays; if it is the wrong one, the seller must \
+         authorize the app again"
+    )]
+    Overtaken,
     /// Others write the row all the time.
     #[error(
         "the row changed again and again meanwhile; the code is used up, so the seller must authorize the app again"
@@ -72,11 +82,11 @@ impl ConnectError {
     pub fn error_type(&self) -> &'static str {
         match self {
             Self::Credentials(_) => "CredentialsUnavailable",
-            Self::Table(_) => "TableUnavailable",
+            Self::Table(_) | Self::NotStored(_) => "TableUnavailable",
             Self::OutOfTime => "OutOfTime",
             Self::UnknownApp(_) => "BadEvent",
             Self::Exchange(_) => "CodeRefused",
-            Self::AnotherSeller { .. } | Self::Contended => "ConnectRefused",
+            Self::AnotherSeller { .. } | Self::Overtaken | Self::Contended => "ConnectRefused",
         }
     }
 }
@@ -102,8 +112,27 @@ async fn connect(
     request: &ConnectRequest,
     deadline: DateTime<Utc>,
 ) -> Result<ConnectResponse, ConnectError> {
+    let prepared = in_time(services, deadline, prepare(services, request)).await;
+    let Prepared { row, app, is_default } = prepared.ok_or(ConnectError::OutOfTime)??;
+    let (app, grant) = exchange(services, request, app, is_default, deadline).await?;
+    let new = Authorization { grant: &grant, app_key: &app.app_key, id: &request.auth_code.sha256() };
+    let outcome = store(services, request, row, new, deadline).await?;
+    let new_expires_at = grant.access_expires_at.map(|at| at.0);
+    info!(outcome, new_expires_at, "TikTok Shop integration connected");
+    Ok(ConnectResponse::new(request.key.clone(), outcome, &grant))
+}
+
+/// What must be known before the auth code is used up.
+struct Prepared {
+    row: Option<Integration>,
+    app: Arc<AppCredentials>,
+    /// Whether neither the request nor the row names the app.
+    is_default: bool,
+}
+
+async fn prepare(services: &Services, request: &ConnectRequest) -> Result<Prepared, ConnectError> {
     let apps = services.credentials.apps().await?;
-    // Before the code is used up: a table that cannot be read could not be written either.
+    // A table that cannot be read could not be written either.
     let row = services.table.read(&request.key).await?;
     let app_key =
         request.app_key.as_deref().or(row.as_ref().and_then(|row| row.candidate.app_key.as_deref()));
@@ -118,23 +147,19 @@ async fn connect(
             .cloned()
             .ok_or_else(|| ConnectError::UnknownApp(app_key.unwrap_or_default().to_owned()))?,
     };
-    let grant = exchange(services, request, &app, deadline).await?;
-    let new = Authorization { grant: &grant, app_key: &app.app_key, id: &request.auth_code.sha256() };
-    let outcome = store(services, request, row, new, deadline).await?;
-    let new_expires_at = grant.access_expires_at.map(|at| at.0);
-    info!(outcome, new_expires_at, "TikTok Shop integration connected");
-    Ok(ConnectResponse::new(request.key.clone(), outcome, &grant))
+    let is_default = app_key.is_none();
+    Ok(Prepared { row, app, is_default })
 }
 
 /// Exchanges the auth code: once more if TikTok may not have acted, and with the secret's other versions if TikTok refuses the
-/// app.
+/// app. Returns the app that TikTok accepted.
 async fn exchange(
     services: &Services,
     request: &ConnectRequest,
-    app: &Arc<AppCredentials>,
+    mut app: Arc<AppCredentials>,
+    is_default: bool,
     deadline: DateTime<Utc>,
-) -> Result<Grant, ConnectError> {
-    let mut app = app.clone();
+) -> Result<(Arc<AppCredentials>, Grant), ConnectError> {
     let policy = &services.retry_policy;
     let needed = TimeDelta::from_std(policy.call_timeout + policy.save_reserve).unwrap_or(TimeDelta::MAX);
     let has_time = || deadline - services.clock.now() > needed;
@@ -147,11 +172,15 @@ async fn exchange(
     };
     let mut result = call(&app).await;
     if let Err(ConnectError::Exchange(CallError::Misconfigured { .. })) = result {
-        for other in services.credentials.others(&app).await? {
-            result = call(&other).await;
-            if !matches!(result, Err(ConnectError::Exchange(CallError::Misconfigured { .. }))) {
+        let others = services.credentials.others(&app, is_default);
+        let others = in_time(services, deadline, others).await.transpose()?.unwrap_or_default();
+        for other in others {
+            let with_other = call(&other).await;
+            if with_other.is_ok() {
                 warn!(app_key = other.app_key, "TikTok accepts another version of the app's secret");
-                app = other;
+            }
+            if !matches!(with_other, Err(ConnectError::Exchange(CallError::Misconfigured { .. }))) {
+                (app, result) = (other, with_other);
                 break;
             }
         }
@@ -161,9 +190,13 @@ async fn exchange(
     )) = result
     {
         tokio::time::sleep(policy.lost_response_wait).await;
-        result = call(&app).await;
+        match call(&app).await {
+            // The first answer says more.
+            Err(ConnectError::OutOfTime) => {}
+            second => result = second,
+        }
     }
-    result
+    Ok((app, result?))
 }
 
 /// Stores a new authorization, whatever becomes of the row meanwhile. Returns the response's `outcome`.
@@ -187,6 +220,9 @@ async fn store(
                 code: seller(new.grant.seller.open_id.as_ref()),
             });
         }
+        if is_taken && !is_later(new.grant, row.as_ref()) {
+            return Err(ConnectError::Overtaken);
+        }
         let outcome = match (&row, is_same_seller) {
             (None, _) => "connected",
             (Some(_), true) => "reconnected",
@@ -195,15 +231,17 @@ async fn store(
         let update = updates::connect(new, row.as_ref(), services.clock.now());
         let was_marked =
             row.as_ref().is_some_and(|row| matches!(row.candidate.status, Status::Error | Status::Expired));
-        match write_with_retries(services, request, row.is_some(), update, deadline).await? {
+        match write_with_retries(services, request, row.is_some(), update, deadline)
+            .await
+            .map_err(ConnectError::NotStored)?
+        {
             Ok(()) => {
-                if was_marked {
-                    publish_recovery(services, request, new.grant).await;
-                }
+                publish_recovery(services, request, new.grant, was_marked, deadline).await;
                 return Ok(outcome);
             }
             // Our own write, whose response was lost.
             Err(Conflict::Changed(stored)) if stored.authorization_id.as_deref() == Some(new.id) => {
+                publish_recovery(services, request, new.grant, was_marked, deadline).await;
                 return Ok(outcome);
             }
             Err(_) if conflicts > SOME_CONFLICTS && services.clock.now() >= last_second(deadline) => break,
@@ -221,6 +259,23 @@ fn is_same_seller(row: Option<&Integration>, grant: &Grant, is_taken: bool) -> b
         None => !is_taken,
         known => known == grant.seller.open_id.as_ref(),
     }
+}
+
+/// Whether TikTok granted the authorization after the one in the row: the absolute expiry orders two grants, as each lives
+/// equally long.
+fn is_later(grant: &Grant, row: Option<&Integration>) -> bool {
+    let stored = row.and_then(|row| row.candidate.access_expires_at);
+    stored.is_none() || grant.access_expires_at > stored
+}
+
+/// Waits until the invocation's last second at most; `None` if that was too short.
+async fn in_time<T>(
+    services: &Services,
+    deadline: DateTime<Utc>,
+    work: impl Future<Output = T>,
+) -> Option<T> {
+    let time_left = (last_second(deadline) - services.clock.now()).to_std().unwrap_or_default();
+    tokio::time::timeout(time_left, work).await.ok()
 }
 
 fn last_second(deadline: DateTime<Utc>) -> DateTime<Utc> {
@@ -247,15 +302,23 @@ async fn write_with_retries(
     .retry(backoff)
     .when(|_| services.clock.now() < last_second(deadline))
     .notify(|error, _| warn!("could not save the new token pair yet, retrying: {error}"));
-    let time_left = (last_second(deadline) - services.clock.now()).to_std().unwrap_or_default();
-    let out_of_time = |_| TableError::NoResponse { cause: "the invocation's time ran out".into() };
-    tokio::time::timeout(time_left, write).await.map_err(out_of_time)?
+    let out_of_time = || TableError::NoResponse { cause: OUT_OF_TIME.into() };
+    in_time(services, deadline, write).await.ok_or_else(out_of_time)?
 }
 
-async fn publish_recovery(services: &Services, request: &ConnectRequest, grant: &Grant) {
-    let Some(bus) = &services.event_bus else { return };
+async fn publish_recovery(
+    services: &Services,
+    request: &ConnectRequest,
+    grant: &Grant,
+    was_marked: bool,
+    deadline: DateTime<Utc>,
+) {
+    let Some(bus) = services.event_bus.as_ref().filter(|_| was_marked) else { return };
     let (key, name, now) = (&request.key, grant.seller.name.as_deref(), services.clock.now());
-    if let Err(error) = bus.publish(StateChange::Recovered, key, name, "connected", now).await {
-        error!("could not publish a state change: {error}");
+    let publish = bus.publish(StateChange::Recovered, key, name, "connected", now);
+    match in_time(services, deadline, publish).await {
+        Some(Ok(())) => {}
+        Some(Err(error)) => error!("could not publish a state change: {error}"),
+        None => error!("could not publish a state change: {OUT_OF_TIME}"),
     }
 }

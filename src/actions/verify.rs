@@ -155,8 +155,8 @@ pub(crate) async fn ensure_valid_access_token(
     let ensure = async {
         let (source, row) = TokenSource::for_integration(services, key, deadline).await?;
         match source.stored_if_valid(&row).await? {
-            Some(token) => Ok(token),
-            None => source.refreshed(row).await,
+            Some((_, token)) => Ok(token),
+            None => Ok(source.refreshed(row).await?.1),
         }
     };
     ensure.instrument(key.span()).await
@@ -230,15 +230,15 @@ impl TokenSource {
         F: Fn(AppCredentials, AccessToken) -> Fut,
         Fut: Future<Output = Result<T, ApiError>>,
     {
-        if let Some(token) = self.stored_if_valid(&row).await? {
-            match self.call_once(&row, token, &call).await {
+        if let Some((stored, token)) = self.stored_if_valid(&row).await? {
+            match self.call_once(&stored, token, &call).await {
                 Ok(value) => return Ok(Fresh { value, was_refreshed: false }),
                 Err(TokenError::Call(ApiError::Token { .. })) => {}
                 Err(error) => return Err(error),
             }
         }
-        let token = self.refreshed(row.clone()).await?;
-        Ok(Fresh { value: self.call_once(&row, token, &call).await?, was_refreshed: true })
+        let (stored, token) = self.refreshed(row).await?;
+        Ok(Fresh { value: self.call_once(&stored, token, &call).await?, was_refreshed: true })
     }
 
     /// Makes a call; with the secret's other versions if TikTok refuses the app or the signature.
@@ -258,7 +258,8 @@ impl TokenSource {
             return Ok(result?);
         }
         let retry = |app: Arc<AppCredentials>| call((*app).clone(), token.clone());
-        let retried = self.refresher.with_other_secrets(&app, row, retry, is_about_the_app).await;
+        let is_refused = |_: &AppCredentials, error: &ApiError| is_about_the_app(error);
+        let retried = self.refresher.with_other_secrets(&app, row, retry, is_refused).await;
         Ok(retried.map_or(result, |(_, retried)| retried)?)
     }
 
@@ -272,22 +273,23 @@ impl TokenSource {
     }
 
     /// The stored token, unless it has expired by its row.
-    async fn stored_if_valid(&self, row: &Candidate) -> Result<Option<AccessToken>, TokenError> {
+    async fn stored_if_valid(&self, row: &Candidate) -> Result<Option<(Candidate, AccessToken)>, TokenError> {
         match row.access_state(self.services.clock.now()) {
             AccessState::Expired => Ok(None),
             AccessState::ExpiringSoon | AccessState::Ok => self.stored(row).await,
         }
     }
 
-    async fn stored(&self, row: &Candidate) -> Result<Option<AccessToken>, TokenError> {
+    /// The stored token and the row that it was read with: only that row names the app which the token belongs to.
+    async fn stored(&self, row: &Candidate) -> Result<Option<(Candidate, AccessToken)>, TokenError> {
         let stored = self.services.table.read(&row.key).await;
         let stored = stored.map_err(|error| no_token("store_error", error.to_string()))?;
-        Ok(stored.and_then(|row| row.access_token))
+        Ok(stored.and_then(|row| Some((row.candidate, row.access_token?))))
     }
 
     /// Refreshes the token and returns the new one. In a task of its own: the caller may stop waiting, and a refresh must not
     /// end with that.
-    async fn refreshed(&self, row: Candidate) -> Result<AccessToken, TokenError> {
+    async fn refreshed(&self, row: Candidate) -> Result<(Candidate, AccessToken), TokenError> {
         let (refresher, candidate) = (self.refresher.clone(), row.clone());
         let refresh = async move {
             match refresher.refresh(&candidate).await {

@@ -76,7 +76,7 @@ pub enum CredentialsError {
         "the secret {id} {problem}: expected {{\"app_key\":\"…\",\"app_secret\":\"…\"}} or \
          {{\"apps\":[{{\"app_key\":\"…\",\"app_secret\":\"…\"}},…]}}"
     )]
-    MalformedRow {
+    Malformed {
         /// `APP_CREDENTIALS_SECRET_ID`.
         id: String,
         /// What is wrong with the secret.
@@ -133,13 +133,15 @@ impl Credentials {
     }
 
     /// Returns the other credentials in the secret for an app whose credentials TikTok `refused`. They come from the current
-    /// version, read again, then the pending version of a rotation, then the previous version.
+    /// version, read again, then the pending version of a rotation, then the previous version. Where `is_default`, nobody named
+    /// the app, so the current version's default app is one of them, whatever its key.
     ///
     /// # Errors
     /// [`CredentialsError`] if the current version cannot be read. The other two versions are optional.
     pub async fn others(
         &self,
         refused: &AppCredentials,
+        is_default: bool,
     ) -> Result<Vec<Arc<AppCredentials>>, CredentialsError> {
         let Source::Secret { client, id } = &self.source else { return Ok(Vec::new()) };
         let mut versions = vec![self.read_again().await?];
@@ -150,8 +152,12 @@ impl Credentials {
             }
         }
         let mut others: Vec<Arc<AppCredentials>> = Vec::new();
-        for app in versions.iter().filter_map(|apps| apps.get(Some(&refused.app_key))) {
-            let is_same = |other: &AppCredentials| other.app_secret.is_same_as(&app.app_secret);
+        let of_the_same_key = versions.iter().filter_map(|apps| apps.get(Some(&refused.app_key)));
+        let default = versions.first().filter(|_| is_default).and_then(|apps| apps.get(None));
+        for app in of_the_same_key.chain(default) {
+            let is_same = |other: &AppCredentials| {
+                other.app_key == app.app_key && other.app_secret.is_same_as(&app.app_secret)
+            };
             if !is_same(refused) && !others.iter().any(|other| is_same(other)) {
                 others.push(app.clone());
             }
@@ -163,7 +169,7 @@ impl Credentials {
 async fn read(client: &Client, id: &str, stage: &str) -> Result<Apps, CredentialsError> {
     let get = client.get_secret_value().secret_id(id).version_stage(stage);
     let output = get.send().await.map_err(|error| read_error(AwsError::of(&error), id))?;
-    let malformed = |problem| CredentialsError::MalformedRow { id: id.to_owned(), problem };
+    let malformed = |problem| CredentialsError::Malformed { id: id.to_owned(), problem };
     let text = output.secret_string().ok_or_else(|| malformed("holds binary data"))?;
     parse(text).map_err(malformed)
 }

@@ -69,8 +69,7 @@ impl AppCredentials {
     /// Identifies these very credentials without revealing the secret.
     pub fn fingerprint(&self) -> Fingerprint {
         let digest = Sha256::new().chain_update(&self.app_key).chain_update("\n");
-        let digest = hex::encode(digest.chain_update(self.app_secret.expose()).finalize());
-        Fingerprint(digest[..12].to_owned())
+        Fingerprint::of(digest.chain_update(self.app_secret.expose()))
     }
 }
 
@@ -78,6 +77,14 @@ impl AppCredentials {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Fingerprint(pub String);
+
+impl Fingerprint {
+    fn of(digest: Sha256) -> Self {
+        let mut text = hex::encode(digest.finalize());
+        text.truncate(12);
+        Self(text)
+    }
+}
 
 /// The configured apps; the first is the default.
 #[derive(Debug, Default)]
@@ -92,12 +99,26 @@ impl Apps {
         }
     }
 
-    /// The same apps, with the credentials of one of them replaced.
+    /// The same apps with newer credentials of one of them: the one with the same key, else the default app.
     #[must_use]
     pub fn with(&self, newer: &Arc<AppCredentials>) -> Self {
-        let replace =
-            |app: &Arc<AppCredentials>| Arc::clone(if app.app_key == newer.app_key { newer } else { app });
-        Self(self.0.iter().map(replace).collect())
+        let mut apps = self.0.clone();
+        let at = apps.iter().position(|app| app.app_key == newer.app_key).unwrap_or_default();
+        if let Some(app) = apps.get_mut(at) {
+            app.clone_from(newer);
+        }
+        Self(apps)
+    }
+
+    /// The fingerprint of every credential that a row is tried with: of its app's, or of all apps' together, in any order, for
+    /// a row that names none. `None` if the app is unknown.
+    pub fn fingerprint(&self, app_key: Option<&str>) -> Option<Fingerprint> {
+        if app_key.is_some() || self.0.len() <= 1 {
+            return self.get(app_key).map(|app| app.fingerprint());
+        }
+        let mut all: Vec<_> = self.0.iter().map(|app| app.fingerprint().0).collect();
+        all.sort_unstable();
+        Some(Fingerprint::of(Sha256::new().chain_update(all.join("\n"))))
     }
 }
 
@@ -132,6 +153,21 @@ mod tests {
         assert_eq!(fingerprint.0, "a6ca50aa82b9");
         assert_ne!(fingerprint, app("29a39d", "another").fingerprint());
         assert_ne!(fingerprint, app("another", "e59af819cc").fingerprint());
+    }
+
+    #[test]
+    fn a_row_without_an_app_depends_on_all_credentials_in_any_order() {
+        let app = |key: &str, secret: &str| {
+            Arc::new(AppCredentials { app_key: key.into(), app_secret: secret.to_owned().into() })
+        };
+        let (a, b, repaired) = (app("a", "1"), app("b", "2"), app("a", "3"));
+        let of = |apps: &[&Arc<AppCredentials>]| {
+            Apps(apps.iter().map(|app| Arc::clone(app)).collect()).fingerprint(None)
+        };
+        assert_eq!(of(&[&a, &b]), of(&[&b, &a]));
+        assert_ne!(of(&[&b, &a]), of(&[&b, &repaired]), "the repair of any app lifts its marks");
+        assert_eq!(of(&[&a]), Some(a.fingerprint()));
+        assert_eq!(Apps(vec![a.clone(), b.clone()]).fingerprint(Some("b")), Some(b.fingerprint()));
     }
 
     #[test]

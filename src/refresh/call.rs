@@ -58,7 +58,12 @@ impl Refresher {
                     &app,
                     &leased.row.candidate,
                     |app| self.call_with_retries(app, &leased.sent, false),
-                    |error| matches!(error, CallError::Misconfigured { .. } | CallError::NotConnected { .. }),
+                    // Another app's rejection says nothing of this app's sellers.
+                    |other, error| match error {
+                        CallError::Misconfigured { .. } | CallError::NotConnected { .. } => true,
+                        CallError::Reauthorize { .. } => other.app_key != app.app_key,
+                        _ => false,
+                    },
                 )
                 .await
         {
@@ -102,13 +107,13 @@ impl Refresher {
     }
 
     /// Tries the other secrets of an app that TikTok refused: somebody may be rotating it. Once per run and app; a secret that
-    /// TikTok accepts serves the rest of the run. `is_refused` tells from a call's error that its secret is not accepted.
+    /// TikTok accepts serves the rest of the run. `is_refused` tells from a call's error that these credentials are not accepted.
     pub(crate) async fn with_other_secrets<T, E, Fut>(
         &self,
         refused: &AppCredentials,
         row: &Candidate,
         call: impl Fn(Arc<AppCredentials>) -> Fut,
-        is_refused: impl Fn(&E) -> bool,
+        is_refused: impl Fn(&AppCredentials, &E) -> bool,
     ) -> Option<(Arc<AppCredentials>, Result<T, E>)>
     where
         Fut: Future<Output = Result<T, E>>,
@@ -124,13 +129,14 @@ impl Refresher {
         if !tried.insert(refused.app_key.clone()) {
             return None;
         }
-        let others = self.services.credentials.others(refused).await.unwrap_or_else(|error| {
+        let is_default = row.app_key.is_none();
+        let others = self.services.credentials.others(refused, is_default).await.unwrap_or_else(|error| {
             warn!("TikTok refused the app credentials, and the secret could not be read again: {error}");
             Vec::new()
         });
         for other in others {
             let result = call(other.clone()).await;
-            if !result.as_ref().is_err_and(&is_refused) {
+            if !result.as_ref().is_err_and(|error| is_refused(&other, error)) {
                 warn!(app_key = other.app_key, "TikTok accepts another version of the app's secret");
                 let mut apps = self.apps.write().unwrap_or_else(PoisonError::into_inner);
                 *apps = Arc::new(apps.with(&other));

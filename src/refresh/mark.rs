@@ -29,6 +29,8 @@ pub(crate) struct Rejected {
     /// The app that the rejection counts for, and its credentials.
     app: Arc<AppCredentials>,
     pub(crate) fingerprint: Fingerprint,
+    /// The fingerprint of everything the row was tried with, as the row notes it.
+    rejected_by: Fingerprint,
     failure: updates::Failure,
     tiktok_code: Option<i64>,
 }
@@ -37,10 +39,11 @@ impl Rejected {
     pub(super) fn new(
         leased: Leased,
         app: Arc<AppCredentials>,
+        rejected_by: Fingerprint,
         failure: updates::Failure,
         code: Option<i64>,
     ) -> Self {
-        Self { row: leased.row, fingerprint: app.fingerprint(), app, failure, tiktok_code: code }
+        Self { row: leased.row, fingerprint: app.fingerprint(), app, rejected_by, failure, tiktok_code: code }
     }
 
     pub(crate) fn key(&self) -> &IntegrationKey {
@@ -89,19 +92,30 @@ impl Refresher {
     /// Whether a rejected row's own access token still works. If it does, the authorization is alive and only the row's refresh
     /// token is stale: another row of the same authorization has used it, or TikTok's response was lost.
     pub(crate) async fn check_own_token(&self, rejected: &Rejected) -> Evidence {
-        let row = &rejected.row;
-        let is_live = row.candidate.has_plausible_expiry(&self.due_policy())
-            && row.candidate.access_expires_at.is_some_and(|at| !at.has_passed(self.services.clock.now()));
-        match &row.access_token {
-            Some(token) if is_live => self.evidence(&rejected.app, token).await,
-            _ => Evidence::DeadToken,
+        let row = &rejected.row.candidate;
+        let has_expired = row.has_plausible_expiry(&self.due_policy())
+            && row.access_expires_at.is_some_and(|at| at.has_passed(self.services.clock.now()));
+        let Some(token) = rejected.row.access_token.as_ref().filter(|_| !has_expired) else {
+            return Evidence::DeadToken;
+        };
+        // A row that names no app may belong to any.
+        let others =
+            self.run.apps.0.iter().filter(|app| row.app_key.is_none() && app.app_key != rejected.app.app_key);
+        let mut evidence = Evidence::DeadToken;
+        for app in std::iter::once(&rejected.app).chain(others) {
+            match self.evidence(row, app, token).await {
+                Evidence::DeadToken => {}
+                proof @ Evidence::Proves(_) => return proof,
+                other => evidence = other,
+            }
         }
+        evidence
     }
 
     /// Reports a row whose access token works although its refresh token was rejected, and corrects the reason in the row.
     pub(crate) async fn report_lost_token(&self, rejected: &Rejected) -> Report {
         const REASON: &str = "refresh_token_lost";
-        let update = updates::correct_reason(&rejected.fingerprint, rejected.failure.at, REASON);
+        let update = updates::correct_reason(&rejected.rejected_by, rejected.failure.at, REASON);
         if let Err(error) = self.services.table.update(rejected.key(), update).await {
             warn!("could not correct the reason that is noted in the row: {error}");
         }
@@ -128,8 +142,8 @@ impl Refresher {
             let is_witness = row.candidate.status == Status::Active
                 && row.candidate.has_plausible_expiry(&self.due_policy())
                 && row.candidate.access_state(self.services.clock.now()) != AccessState::Expired;
-            let Some(token) = row.access_token.filter(|_| is_witness) else { continue };
-            match self.evidence(&app, &token).await {
+            let Some(token) = row.access_token.as_ref().filter(|_| is_witness) else { continue };
+            match self.evidence(&row.candidate, &app, token).await {
                 Evidence::DeadToken | Evidence::Nothing => {}
                 conclusive => {
                     let _span = key.span().entered();
@@ -144,8 +158,8 @@ impl Refresher {
         Evidence::Nothing
     }
 
-    /// Calls Get Authorized Shops, and says what the answer proves.
-    async fn evidence(&self, app: &Arc<AppCredentials>, token: &AccessToken) -> Evidence {
+    /// Calls Get Authorized Shops with a row's access token, and says what the answer proves.
+    async fn evidence(&self, row: &Candidate, app: &AppCredentials, token: &AccessToken) -> Evidence {
         self.services.rate_limiter.until_ready(&app.app_key).await;
         if !self.has_time_for_a_call() {
             return Evidence::OutOfTime;
@@ -153,6 +167,12 @@ impl Refresher {
         match self.services.tiktok.get_authorized_shops(app, token, self.services.clock.now()).await {
             Ok(_) | Err(ApiError::Scope { .. }) => Evidence::Proves(app.fingerprint()),
             Err(ApiError::Token { .. }) => Evidence::DeadToken,
+            // The token may be another app's.
+            Err(ApiError::Call(CallError::Misconfigured { .. }))
+                if row.app_key.is_none() && self.run.apps.0.len() > 1 =>
+            {
+                Evidence::Nothing
+            }
             Err(error @ (ApiError::Signature { .. } | ApiError::Call(CallError::Misconfigured { .. }))) => {
                 Evidence::Disproves(error.to_string())
             }
@@ -166,7 +186,7 @@ impl Refresher {
         let report =
             rejected.report(Outcome::CannotRefresh).because(rejected.failure.reason, rejected.message());
         let newly_marked = Report { is_newly_marked: true, ..report };
-        let update = updates::mark(&rejected.row, &rejected.fingerprint);
+        let update = updates::mark(&rejected.row, &rejected.rejected_by);
         match self.services.table.update(key, update).await {
             Ok(Ok(())) => {
                 self.publish(StateChange::CannotRefresh, &rejected.row.candidate, rejected.failure.reason)

@@ -55,7 +55,7 @@ pub(crate) struct RunContext {
 impl RunContext {
     /// The fingerprint of the credentials in use for a row; `None` if the secret does not hold the row's app.
     pub(crate) fn in_use(&self, row: &Candidate) -> Option<Fingerprint> {
-        self.apps.get(row.app_key.as_deref()).map(|app| app.fingerprint())
+        self.apps.fingerprint(row.app_key.as_deref())
     }
 }
 
@@ -324,13 +324,14 @@ impl Refresher {
             leased.report(Outcome::Failed).because(failure.reason, &failure.message).with_code(error.code());
         let call = leased.call(CallOutcome::Rejected);
         let Some(app) = leased.app.clone() else { return Attempt::Done { report, call, stored: None } };
-        let fingerprint = app.fingerprint();
-        let note = updates::note_rejection(&leased.attempt_id, &failure, &fingerprint);
+        let row_app = leased.row.candidate.app_key.as_deref();
+        let rejected_by = self.run.apps.with(&app).fingerprint(row_app).unwrap_or_else(|| app.fingerprint());
+        let note = updates::note_rejection(&leased.attempt_id, &failure, &rejected_by);
         let is_noted = match self.services.table.update(leased.key(), note).await {
             Ok(Ok(())) => true,
             // Our own write, whose response was lost: it has released the lease, so the SDK's retry does not fit any more.
             Ok(Err(Conflict::Changed(row))) if row.error_at == Some(failure.at) => {
-                row.candidate.last_failure.is_some_and(|last| last.rejected_by == Some(fingerprint))
+                row.candidate.last_failure.is_some_and(|last| last.rejected_by.as_ref() == Some(&rejected_by))
             }
             Ok(Err(_)) => {
                 warn!("could not note the rejection: another attempt holds the lease by now");
@@ -344,7 +345,7 @@ impl Refresher {
             }
         };
         if is_noted {
-            Attempt::Rejected(Box::new(Rejected::new(leased, app, failure, error.code())))
+            Attempt::Rejected(Box::new(Rejected::new(leased, app, rejected_by, failure, error.code())))
         } else {
             // A mark needs the note.
             Attempt::Done { report, call, stored: None }

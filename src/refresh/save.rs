@@ -9,7 +9,7 @@ use crate::{
     domain::{
         circuit_breaker::CallOutcome,
         grant::Grant,
-        integration::{Candidate, DuePolicy, Integration, Status, UnixTime},
+        integration::{Candidate, DuePolicy, Integration, Lease, Status, UnixTime},
         message::{Generation, Rescue},
         outcome::{MISMATCH, Outcome, Report},
         secret::AccessToken,
@@ -196,7 +196,7 @@ impl Refresher {
         match saved {
             Saved::Stored(before) => {
                 let is_other_seller = is_another_seller(grant, &leased);
-                let is_newly_marked = is_other_seller && before != Status::Error;
+                let is_newly_marked = is_other_seller && before == Status::Active;
                 let seller_name = grant.seller.name.clone().or(leased.row.candidate.seller_name.clone());
                 let named = Candidate { seller_name, ..leased.row.candidate.clone() };
                 if is_newly_marked {
@@ -211,7 +211,11 @@ impl Refresher {
                     leased.report(Outcome::Refreshed)
                 };
                 let stored = Candidate {
-                    status: if is_other_seller { Status::Error } else { Status::Active },
+                    status: match before {
+                        Status::Active | Status::Error if is_other_seller => Status::Error,
+                        Status::Error => Status::Active,
+                        unchanged => unchanged,
+                    },
                     access_expires_at: grant.access_expires_at,
                     refresh_expires_at: grant.refresh_expires_at.or(named.refresh_expires_at),
                     lease: None,
@@ -221,7 +225,11 @@ impl Refresher {
                 (report.expiring(stored.access_expires_at), Some(Box::new(stored)))
             }
             Saved::Superseded(theirs) => {
-                let message = "another token pair, which expires later, was stored during the refresh; ours was dropped";
+                let is_ours = |lease: &Lease| lease.owner == leased.attempt_id;
+                if theirs.candidate.lease.as_ref().is_some_and(is_ours) {
+                    self.release(&leased).await;
+                }
+                let message = "a newer token pair was stored during the refresh; ours was dropped";
                 let report = leased.report(Outcome::Refreshed).because("superseded", message);
                 (report.expiring(theirs.candidate.access_expires_at), Some(Box::new(theirs.candidate)))
             }

@@ -102,8 +102,11 @@ pub fn save(
         update = update.set_text("app_key", app_key);
     }
     if is_other_seller {
+        // A status of the user's own stays.
+        if matches!(seen.candidate.status, Status::Active | Status::Error) {
+            update = update.set_text("status", Status::Error.as_str());
+        }
         return update
-            .set_text("status", Status::Error.as_str())
             .set_text("error_reason", MISMATCH.0)
             .set_text("error_code", MISMATCH.0)
             .set_text("error_message", MISMATCH.1)
@@ -176,12 +179,13 @@ fn held_by(attempt_id: &str) -> Update {
     Update::default().only_if("lock_owner", Some(attempt_id))
 }
 
-/// Only if status, refresh-token expiry and lease are as they were read.
+/// Only if status and refresh-token expiry are as they were read, and no attempt has begun since.
 fn unchanged(row: &Candidate) -> Update {
     Update::default()
         .only_if("status", Some(row.status.as_str()))
         .only_if_time("refresh_token_expires_at", row.refresh_expires_at)
-        .only_if("lock_owner", row.lease.as_ref().map(|lease| lease.owner.as_str()))
+        // A new lease expires later than one that has expired already. Whoever left half a lease may have left no owner.
+        .only_if_time("lock_expires_at", row.lease.as_ref().map(|lease| lease.expires_at))
 }
 
 /// The token pair of a grant, as far as TikTok sent it.
