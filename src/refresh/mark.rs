@@ -186,7 +186,7 @@ impl Refresher {
         let report =
             rejected.report(Outcome::CannotRefresh).because(rejected.failure.reason, rejected.message());
         let newly_marked = Report { is_newly_marked: true, ..report };
-        let update = updates::mark(&rejected.row, &rejected.rejected_by);
+        let update = updates::mark(&rejected.row, &rejected.rejected_by, &rejected.failure);
         match self.services.table.update(key, update).await {
             Ok(Ok(())) => {
                 self.publish(StateChange::CannotRefresh, &rejected.row.candidate, rejected.failure.reason)
@@ -195,15 +195,15 @@ impl Refresher {
             }
             Ok(Err(Conflict::Deleted)) => rejected.report(Outcome::NotDue).because(DELETED.0, DELETED.1),
             Ok(Err(Conflict::Changed(row))) if row.candidate.status == Status::Error => {
-                // Our own mark, whose response was lost, if the note is ours; else another run's, which published it.
-                if row.error_at == Some(rejected.failure.at) {
-                    self.publish(
-                        StateChange::CannotRefresh,
-                        &rejected.row.candidate,
-                        rejected.failure.reason,
-                    )
-                    .await;
+                let is_our_note = row.error_at == Some(rejected.failure.at)
+                    && row.consecutive_failures == rejected.failure.consecutive_failures;
+                if !is_our_note {
+                    // Another run's mark, which that run published and counted.
+                    return Report { is_newly_marked: false, ..newly_marked };
                 }
+                // Our own mark, whose response was lost.
+                self.publish(StateChange::CannotRefresh, &rejected.row.candidate, rejected.failure.reason)
+                    .await;
                 newly_marked
             }
             Ok(Err(Conflict::Changed(row))) => rejected

@@ -4,13 +4,13 @@
 use super::{Run, app::Asked, backlog::Backlog};
 use crate::{
     domain::{
-        integration::Candidate,
+        integration::{Candidate, UnixTime},
         message::{KEYS_PER_MESSAGE, Work, WorkKey},
         outcome::{Outcome, Report, out_of_time},
     },
     refresh::MAX_WITNESSES,
 };
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use std::collections::{BTreeMap, VecDeque};
 
 /// How many rows of an app the scanning run refreshes itself to prove the app's credentials, if no witness does. A wrong secret
@@ -18,6 +18,11 @@ use std::collections::{BTreeMap, VecDeque};
 const CANARIES: usize = 5;
 /// Work whose run started earlier is not enqueued again: the next run finds it.
 const MAX_AGE: TimeDelta = TimeDelta::hours(12);
+
+/// Whether work is not enqueued again, nor delivered again.
+pub(super) fn is_too_old(run_started_at: UnixTime, now: DateTime<Utc>) -> bool {
+    run_started_at.is_within(-MAX_AGE, now)
+}
 
 impl Run<'_> {
     /// Sends due rows to the work queue, app by app, once the app's credentials are proved or cannot be. Returns the rows that
@@ -36,12 +41,9 @@ impl Run<'_> {
             };
             let app = self.app(&app_key);
             if app.witnesses.state == Asked::No {
-                if !is_over && app.witnesses.is_empty() {
-                    if rows.len() > self.services.settings.fan_out_above {
-                        self.enqueue(rows).await;
-                    } else {
-                        waiting.append(&mut rows);
-                    }
+                let may_wait = !is_over && rows.len() <= self.services.settings.fan_out_above;
+                if may_wait && app.witnesses.is_empty() {
+                    waiting.append(&mut rows);
                     continue;
                 }
                 rows = self.prove(&app_key, rows).await;
@@ -80,7 +82,7 @@ impl Run<'_> {
     /// Sends integrations to the work queue, the soonest expiry first. Defers them to the next run if there is no queue, or
     /// if it does not accept them.
     pub(super) async fn enqueue(&mut self, due: Vec<Candidate>) {
-        let is_too_old = self.started_at.is_within(-MAX_AGE, self.services.clock.now());
+        let is_too_old = is_too_old(self.started_at, self.services.clock.now());
         let services = self.services.clone();
         let Some(queue) = services.queue.as_ref().filter(|_| !is_too_old) else {
             return due.iter().for_each(|candidate| self.defer(candidate, out_of_time(candidate)));

@@ -38,13 +38,6 @@ impl Run<'_> {
             }
             Evidence::DeadToken | Evidence::Disproves(_) => {
                 app.undecided.push(rejected);
-                if app.witnesses.state == Asked::No {
-                    let witnesses = app.witnesses.except(&app.undecided);
-                    app.witnesses.state = if witnesses.is_empty() { Asked::Yes } else { Asked::Pending };
-                    if !witnesses.is_empty() {
-                        jobs.push_front(Job::AskWitnesses(app_key, witnesses));
-                    }
-                }
             }
             // Nobody knows whether the access token works, so the next run decides.
             Evidence::Nothing | Evidence::OutOfTime => self.end_after(rejected.report_noted(), took),
@@ -77,12 +70,21 @@ impl Run<'_> {
         proved.into_iter().for_each(|rejected| jobs.push_front(Job::Mark(rejected)));
     }
 
-    /// Decides over the undecided rows of each app whose own work is done.
+    /// Decides over the undecided rows of each app whose own work is done. Asks the app's witnesses before, or as soon as so
+    /// many rows are rejected that the app would be stopped.
     pub(super) fn judge_apps(&mut self, jobs: &mut VecDeque<Job>) {
         let is_full_scan = self.request.selection == Selection::All && self.request.trigger != Trigger::Queue;
         let is_forced_one = self.is_forced_one();
         let mut unmarked = Vec::new();
-        for app in self.apps.values_mut() {
+        for (app_key, app) in &mut self.apps {
+            let is_done = app.unfinished == 0 && !app.undecided.is_empty();
+            if app.witnesses.state == Asked::No && (is_done || app.breaker.has_mass_rejection()) {
+                let witnesses = app.witnesses.except(&app.undecided);
+                app.witnesses.state = if witnesses.is_empty() { Asked::Yes } else { Asked::Pending };
+                if !witnesses.is_empty() {
+                    jobs.push_front(Job::AskWitnesses(app_key.clone(), witnesses));
+                }
+            }
             if app.undecided.is_empty() || app.unfinished > 0 || app.witnesses.state == Asked::Pending {
                 continue;
             }

@@ -126,7 +126,7 @@ pub(crate) async fn run(
 }
 
 /// Refreshes the integrations of one work message, by `deadline`, and writes the run's metrics. What there is no time for goes
-/// back to the queue. Returns whether the message is done; if not, SQS must deliver it again.
+/// back to the queue, or is left to the next run if it is too old. Returns whether the message is done; if not, SQS must deliver it again.
 pub(crate) async fn process_message(
     services: &Arc<Services>,
     message: message::Work,
@@ -138,8 +138,10 @@ pub(crate) async fn process_message(
         dry_run: false,
         trigger: Trigger::Queue,
     };
+    let run_started_at = message.run_started_at;
     let response = execute(services, &request, Some(message), deadline).await;
-    response.is_ok_and(|response| response.complete)
+    let is_too_old = fan_out::is_too_old(run_started_at, services.clock.now());
+    response.is_ok_and(|response| response.complete || is_too_old)
 }
 
 async fn execute(

@@ -106,13 +106,16 @@ impl Run<'_> {
                     pool.spawn(job);
                 }
             }
+            self.judge_apps(&mut backlog.other);
+            if pool.has_room() && !backlog.other.is_empty() {
+                continue;
+            }
             let Some((result, took)) = pool.next().await else { break };
             if let JobResult::Witnessed(..) = &result {
                 // The rows that waited for the witnesses come next, the soonest expiry first.
                 backlog.due.extend(held.drain(..).rev());
             }
             self.record(result, took, &mut backlog.other, &mut out_of_time);
-            self.judge_apps(&mut backlog.other);
         }
         out_of_time
     }

@@ -56,8 +56,9 @@ pub fn correct_reason(rejected_by: &Fingerprint, at: UnixTime, reason: &str) -> 
         .only_if_time("error_at", Some(at))
 }
 
-/// Marks a row as `error`, if it is as it was when TikTok rejected it and holds this attempt's note.
-pub fn mark(row: &Integration, rejected_by: &Fingerprint) -> Update {
+/// Marks a row as `error`, if it is as it was when TikTok rejected it and holds this attempt's note: each attempt counts one
+/// failure more than the one before.
+pub fn mark(row: &Integration, rejected_by: &Fingerprint, note: &Failure) -> Update {
     Update::default()
         .set_text("status", Status::Error.as_str())
         .only_if("status", Some(Status::Active.as_str()))
@@ -65,6 +66,8 @@ pub fn mark(row: &Integration, rejected_by: &Fingerprint) -> Update {
         .only_if("access_token", row.access_token.as_ref().map(AccessToken::expose))
         .only_if("authorization_id", row.authorization_id.as_deref())
         .only_if("rejected_by", Some(&rejected_by.0))
+        .only_if_time("error_at", Some(note.at))
+        .only_if_time("consecutive_failures", Some(UnixTime(note.consecutive_failures)))
 }
 
 /// Marks a row as `expired`, unless the seller has connected again or an attempt has begun since the row was read.
