@@ -143,6 +143,7 @@ async fn only_two_codes_mark_a_row() {
     for code in [36_004_001, 36_004_005] {
         let world = World::new().await;
         let shop = world.integration().expiring_in(hours(1)).insert().await;
+        world.tiktok.end_access(&shop.open_id);
         world.tiktok.next(&shop.open_id, [Behaviour::Code(code, "gone")]);
         let ended = world.outcome().await;
         assert_ended(&ended, "cannot_refresh", "reauthorize");
@@ -156,13 +157,18 @@ async fn only_two_codes_mark_a_row() {
 }
 
 #[tokio::test]
-async fn a_refresh_token_past_its_expiry_is_marked_without_asking() {
+async fn a_refresh_token_past_its_expiry_is_marked_by_tiktoks_word_which_is_asked_for_once() {
     let world = World::new().await;
-    let shop = world.integration().expiring_in(hours(1)).refreshable_for(days(-1)).insert().await;
-    assert_ended(&world.outcome().await, "cannot_refresh", "refresh_token_expired");
-    assert_eq!(world.tiktok.calls(&shop.open_id), 0);
+    let shop = world.integration().expiring_in(days(3)).refreshable_for(days(-1)).insert().await;
+    world.tiktok.revoke(&shop.open_id);
+    assert_ended(&world.outcome().await, "not_due", Value::Null);
+    assert_eq!(world.tiktok.all_calls(), 0, "its access token still works, for all that the row says");
+    world.pass(days(2));
+    assert_ended(&world.outcome().await, "cannot_refresh", "reauthorize");
     assert_eq!(world.text(&shop, "status").await.as_deref(), Some("error"));
-    assert_eq!(world.text(&shop, "error_code").await.as_deref(), Some("refresh_token_expired"));
+    assert_eq!(world.text(&shop, "error_code").await.as_deref(), Some("36004005"));
+    assert_ended(&world.outcome().await, "cannot_refresh", "marked");
+    assert_eq!(world.tiktok.all_calls(), 1);
 }
 
 #[tokio::test]
@@ -396,12 +402,17 @@ async fn a_dry_run_says_what_it_would_do_and_touches_nothing() {
     world.integration().id("d-locked").expiring_in(hours(1)).leased_for(minutes(5)).insert().await;
     world.integration().id("e-fresh").insert().await;
     world.integration().id("f-old").refreshable_for(days(-1)).insert().await;
+    world.integration().id("g-old-due").expiring_in(hours(2)).refreshable_for(days(-1)).insert().await;
+    world.integration().id("h-marked").status("expired").insert().await;
+    let healing = world.integration().id("i-healing").status("error").text("error_reason", "reauthorize");
+    healing.text("rejected_by", "0123456789ab").insert().await;
     let before = world.everything().await;
 
     let answer = world.refresh(json!({"dry_run": true})).await;
 
     assert_eq!(world.everything().await, before);
-    assert_eq!((world.aws.writes(), world.tiktok.all_calls(), world.aws.count(Step::Secret)), (0, 0, 0));
+    assert_eq!((world.aws.writes(), world.tiktok.all_calls(), world.tiktok.open_api_calls()), (0, 0, 0));
+    assert_eq!(world.aws.count(Step::Secret), 1, "which marks were earned by other credentials");
     assert_eq!(answer["dry_run"], true);
     let said: Vec<_> = answer["integrations"]
         .as_array()
@@ -416,16 +427,24 @@ async fn a_dry_run_says_what_it_would_do_and_touches_nothing() {
         said,
         [
             [
-                "f-old",
+                "h-marked",
                 "cannot_refresh",
-                "refresh_token_expired",
-                "the refresh token has expired: the seller must connect again"
+                "marked",
+                "the row is marked \"expired\": the seller must connect again"
             ],
             ["d-locked", "locked", "leased", "another attempt holds the lease, which expires in 300 s"],
             ["a-due", "would_refresh", "access_token_expiring", "the access token expires in 1h 30m"],
             ["b-dead", "would_refresh", "access_token_expiring", "the access token expired 2h ago"],
             ["c-absurd", "would_refresh", "expiry_not_believed", "the stored expiry, 0, is implausible"],
+            ["g-old-due", "would_refresh", "access_token_expiring", "the access token expires in 2h"],
+            [
+                "i-healing",
+                "would_refresh",
+                "credentials_changed",
+                "the app's credentials have changed since the row was marked"
+            ],
             ["e-fresh", "not_due", "-", "-"],
+            ["f-old", "not_due", "-", "-"],
         ]
     );
 }
