@@ -1,6 +1,6 @@
 //! Changes of state, as the user's platform hears of them: each once.
 
-use super::support::{Behaviour, Fault, Step, World, days, hours, logs, minutes, world};
+use super::support::{Behaviour, Fault, Step, World, aws::Gate, days, hours, logs, minutes, world};
 use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::{Value, json};
 
@@ -17,6 +17,7 @@ fn published(world: &World, kind: &str) -> Vec<Value> {
 async fn a_seller_who_must_connect_again_is_announced_once_and_so_is_the_recovery() {
     let world = World::with(&[BUS]).await;
     let shop = world.integration().expiring_in(hours(1)).text("seller_name", "Bánh Mì").insert().await;
+    world.tiktok.end_access(&shop.open_id);
     world.tiktok.next(&shop.open_id, [Behaviour::Code(36_004_005, "gone")]);
     world.refresh_all().await;
     world.refresh_all().await;
@@ -39,7 +40,8 @@ async fn a_seller_who_must_connect_again_is_announced_once_and_so_is_the_recover
 #[tokio::test]
 async fn an_expired_authorization_and_another_sellers_answer_are_announced() {
     let world = World::with(&[BUS]).await;
-    world.integration().refreshable_for(days(-1)).insert().await;
+    let expired = world.integration().expiring_in(hours(1)).refreshable_for(days(-1)).insert().await;
+    world.tiktok.revoke(&expired.open_id);
     let mixed_up = world.integration().expiring_in(hours(1)).insert().await;
     world.tiktok.next(&mixed_up.open_id, [Behaviour::With(json!({"open_id": "another"}))]);
     world.refresh_all().await;
@@ -47,7 +49,7 @@ async fn an_expired_authorization_and_another_sellers_answer_are_announced() {
     let mut reasons: Vec<_> =
         published(&world, CANNOT).iter().map(|detail| detail["reason"].clone()).collect();
     reasons.sort_by_key(ToString::to_string);
-    assert_eq!(reasons, ["identity_mismatch", "refresh_token_expired"]);
+    assert_eq!(reasons, ["identity_mismatch", "reauthorize"]);
 }
 
 #[tokio::test]
@@ -73,7 +75,8 @@ async fn a_panic_in_a_warning_does_not_give_the_integration_a_second_outcome() {
 async fn overlapping_runs_announce_a_change_once() {
     let world = World::with(&[BUS]).await;
     for _ in 0..20 {
-        world.integration().refreshable_for(days(-1)).insert().await;
+        let gone = world.integration().expiring_in(hours(1)).insert().await;
+        world.tiktok.revoke(&gone.open_id);
         world.integration().refreshable_for(days(6)).insert().await;
     }
     let (other, event) = (world.another_function().await, json!({}));
@@ -142,9 +145,28 @@ async fn a_mark_by_the_run_that_overtook_a_slower_one_is_announced_once() {
     world.tiktok.revoke(&shop.open_id);
     let slow = world.refresh_until(Step::Settle).await;
     world.pass(minutes(17));
-    world.refresh_all().await;
+    assert_eq!(world.refresh_all().await["counts"]["newly_marked"], 1);
     world.pass(minutes(1));
-    assert_eq!(slow.go_on().await["counts"]["cannot_refresh"], 1);
+    let counts = slow.go_on().await["counts"].clone();
+    assert_eq!((&counts["failed"], &counts["newly_marked"]), (&json!(1), &json!(0)), "it could note nothing");
+    assert_eq!(published(&world, CANNOT).len(), 1);
+}
+
+#[tokio::test]
+async fn a_mark_that_another_run_made_before_a_slower_one_could_is_announced_once() {
+    let world = World::with(&[BUS]).await;
+    let shop = world.integration().expiring_in(hours(1)).insert().await;
+    world.tiktok.revoke(&shop.open_id);
+    let gate = Gate::new();
+    // The first is the note, the second the mark.
+    world.aws.fault_at(Step::Settle, 2, Fault::Hold(gate.clone()));
+    let (function, deadline) = (world.function.clone(), world.deadline());
+    let slow = tokio::spawn(async move { world::invoke(&function, &json!({}), deadline).await.unwrap() });
+    gate.reached().await;
+    world.pass(minutes(1));
+    assert_eq!(world.refresh_all().await["counts"]["newly_marked"], 1);
+    gate.open();
+    assert_eq!(slow.await.unwrap()["counts"]["cannot_refresh"], 1);
     assert_eq!(published(&world, CANNOT).len(), 1);
 }
 
