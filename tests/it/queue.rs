@@ -241,15 +241,22 @@ async fn one_integration_that_is_refused_does_not_fail_its_message() {
 }
 
 #[tokio::test]
-async fn a_message_whose_app_is_refused_is_delivered_again() {
+async fn a_message_whose_app_is_refused_is_done_and_the_next_run_finds_its_rows() {
     let world = World::with(&[QUEUE, ("FAN_OUT_ABOVE", "1"), ("MAX_CONCURRENCY", "1")]).await;
     for _ in 0..5 {
         world.integration().expiring_in(hours(1)).insert().await;
     }
     world.refresh_all().await;
     world.tiktok.set_apps(vec![world::app(world::APP_KEY, "app-secret-rotated")]);
-    assert_eq!(world.deliver().await["batchItemFailures"].as_array().unwrap().len(), 1);
+    assert_eq!(world.deliver().await, none_failed());
+    assert!(world.aws.queued().is_empty());
+    let metrics = world.metrics().last().unwrap().clone();
+    assert_eq!((&metrics["Failed"], &metrics["Deferred"]), (&json!(5), &json!(0)));
+    assert_eq!(world.tiktok.all_calls(), 3, "the app is stopped");
+    let reasons = logs::lines_with("run_id", metrics["run_id"].as_str().unwrap());
+    assert_eq!(reasons.iter().filter(|line| line["reason"] == "misconfigured").count(), 5, "{reasons:?}");
     world.tiktok.set_apps(vec![world::app(world::APP_KEY, world::APP_SECRET)]);
+    world.refresh_all().await;
     assert_eq!(world.deliver().await, none_failed());
     assert_eq!(world.metrics().last().unwrap()["Refreshed"], 5);
 }
@@ -297,11 +304,18 @@ async fn app_and_state_are_told_from_the_row_when_only_the_key_was_sent() {
     world.tiktok.set_apps(vec![world::app("second", "app-secret-2")]);
     let second = world.integration().expiring_in(hours(1)).text("app_key", "second").insert().await;
     let dying = world.integration().expiring_in(hours(1)).text("app_key", "second").insert().await;
+    let paused = world.integration().expiring_in(hours(1)).text("app_key", "second").insert().await;
     world.refresh_all().await;
-    // By the time the message is read, the refresh token has expired.
+    // By the time the message is read, one authorization has ended, and the user has paused another.
     let past = AttributeValue::N((world.now() - days(1)).timestamp().to_string());
     world.write(&dying, &[("refresh_token_expires_at", past)]).await;
+    world.tiktok.revoke(&dying.open_id);
+    world.write(&paused, &[("status", AttributeValue::S("paused".into()))]).await;
     assert_eq!(world.deliver().await, none_failed());
     assert_eq!(world.stored_pair(&second).await, world.granted_pair(&second));
-    assert_eq!(world.text(&dying, "error_code").await.as_deref(), Some("refresh_token_expired"));
+    assert_eq!(world.text(&dying, "status").await.as_deref(), Some("error"));
+    assert_eq!(world.text(&dying, "error_code").await.as_deref(), Some("36004005"));
+    let fingerprint = world::app("second", "app-secret-2").fingerprint().0;
+    assert_eq!(world.text(&dying, "rejected_by").await, Some(fingerprint));
+    assert_eq!(world.tiktok.calls(&paused.open_id), 0);
 }
