@@ -86,11 +86,11 @@ async fn any_other_error_is_named_as_what_it_is_and_refreshes_nothing() {
 }
 
 #[tokio::test]
-async fn a_seller_who_is_gone_is_marked_where_an_operator_looks_and_spared_where_the_app_may_be_at_fault() {
-    for (event, status) in [
-        (json!({"action": "verify", "team_id": "t"}), "error"),
-        (json!({"action": "verify", "team_id": "t", "integration_id": 1}), "error"),
-        (json!({"action": "verify"}), "active"),
+async fn a_seller_who_is_gone_is_noted_and_never_marked_wherever_an_operator_looks() {
+    for event in [
+        json!({"action": "verify", "team_id": "t"}),
+        json!({"action": "verify", "team_id": "t", "integration_id": 1}),
+        json!({"action": "verify"}),
     ] {
         let world = World::new().await;
         let shop = world.integration().team("t").id("1").expiring_in(minutes(-1)).insert().await;
@@ -100,7 +100,9 @@ async fn a_seller_who_is_gone_is_marked_where_an_operator_looks_and_spared_where
             (&answer["counts"]["failed"], &answer["integrations"][0]["tiktok_code"]),
             (&json!(1), &json!(36_004_005))
         );
-        assert_eq!(world.text(&shop, "status").await.as_deref(), Some(status));
+        assert_eq!(answer["integrations"][0]["reason"], "reauthorize");
+        assert_eq!(world.text(&shop, "status").await.as_deref(), Some("active"));
+        assert_eq!(world.text(&shop, "error_reason").await.as_deref(), Some("reauthorize"));
         assert!(!world.row(&shop).await.contains_key("lock_owner"));
     }
 }
