@@ -256,7 +256,8 @@ async fn one_success_proves_the_key_and_then_the_rejected_are_marked() {
 async fn an_operators_forced_run_for_one_team_marks_too_once_the_key_is_proved() {
     let world = World::new().await;
     for _ in 0..6 {
-        let shop = world.integration().expiring_in(hours(1)).insert().await;
+        // Expired, so that it is no witness.
+        let shop = world.integration().expiring_in(hours(-1)).insert().await;
         world.tiktok.revoke(&shop.open_id);
     }
     world.integration().expiring_in(days(6)).insert().await;
