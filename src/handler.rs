@@ -199,7 +199,7 @@ impl Function {
                 Response::Verify(Box::new(Box::pin(verify::run(services, &selection, deadline)).await?))
             }
             Request::Connect(request) => {
-                Response::Connect(Box::new(connect::run(services, &request, deadline).await?))
+                Response::Connect(Box::new(Box::pin(connect::run(services, &request, deadline)).await?))
             }
             Request::Cleanup(request) => Response::Cleanup(Box::new(cleanup::run(services, &request).await?)),
             Request::Queue(records) => {

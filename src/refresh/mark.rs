@@ -30,7 +30,7 @@ pub(crate) struct Rejected {
     app: Arc<AppCredentials>,
     pub(crate) fingerprint: Fingerprint,
     /// The fingerprint of everything the row was tried with, as the row notes it.
-    rejected_by: Fingerprint,
+    tried: Fingerprint,
     failure: updates::Failure,
     tiktok_code: Option<i64>,
 }
@@ -39,11 +39,11 @@ impl Rejected {
     pub(super) fn new(
         leased: Leased,
         app: Arc<AppCredentials>,
-        rejected_by: Fingerprint,
+        tried: Fingerprint,
         failure: updates::Failure,
         code: Option<i64>,
     ) -> Self {
-        Self { row: leased.row, fingerprint: app.fingerprint(), app, rejected_by, failure, tiktok_code: code }
+        Self { row: leased.row, fingerprint: app.fingerprint(), app, tried, failure, tiktok_code: code }
     }
 
     pub(crate) fn key(&self) -> &IntegrationKey {
@@ -115,7 +115,7 @@ impl Refresher {
     /// Reports a row whose access token works although its refresh token was rejected, and corrects the reason in the row.
     pub(crate) async fn report_lost_token(&self, rejected: &Rejected) -> Report {
         const REASON: &str = "refresh_token_lost";
-        let update = updates::correct_reason(&rejected.rejected_by, rejected.failure.at, REASON);
+        let update = updates::correct_reason(&rejected.tried, rejected.failure.at, REASON);
         if let Err(error) = self.services.table.update(rejected.key(), update).await {
             warn!("could not correct the reason that is noted in the row: {error}");
         }
@@ -186,7 +186,7 @@ impl Refresher {
         let report =
             rejected.report(Outcome::CannotRefresh).because(rejected.failure.reason, rejected.message());
         let newly_marked = Report { is_newly_marked: true, ..report };
-        let update = updates::mark(&rejected.row, &rejected.rejected_by, &rejected.failure);
+        let update = updates::mark(&rejected.row, &rejected.tried, &rejected.failure);
         match self.services.table.update(key, update).await {
             Ok(Ok(())) => {
                 self.publish(StateChange::CannotRefresh, &rejected.row.candidate, rejected.failure.reason)

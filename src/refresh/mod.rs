@@ -111,7 +111,7 @@ pub(crate) enum Attempt {
     },
     /// TikTok rejected the refresh token, which is noted in the row. Whether the row is marked depends on what is known of the
     /// app.
-    Rejected(Box<Rejected>),
+    Rejected(Rejected),
 }
 
 /// A call to TikTok, as the app's circuit breaker sees it.
@@ -345,7 +345,7 @@ impl Refresher {
             }
         };
         if is_noted {
-            Attempt::Rejected(Box::new(Rejected::new(leased, app, rejected_by, failure, error.code())))
+            Attempt::Rejected(Rejected::new(leased, app, rejected_by, failure, error.code()))
         } else {
             // A mark needs the note.
             Attempt::Done { report, call, stored: None }

@@ -102,7 +102,9 @@ mod tests {
             }
             let sample = witnesses.except(&[]);
             assert_eq!(sample.len(), REMEMBERED_WITNESSES);
-            sample.iter().for_each(|key| chosen[key.integration_id.parse::<usize>().unwrap()] += 1);
+            for key in sample {
+                chosen[key.integration_id.parse::<usize>().unwrap()] += 1;
+            }
         }
         // 2,000 × 8 / 40 = 400 on average.
         assert!(chosen.iter().all(|times| (300..500).contains(times)), "{chosen:?}");

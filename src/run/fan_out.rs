@@ -39,22 +39,21 @@ impl Run<'_> {
                 self.enqueue(rows).await;
                 continue;
             };
+            let may_wait = !is_over && rows.len() <= self.services.settings.fan_out_above;
             let app = self.app(&app_key);
             if app.witnesses.state == Asked::No {
-                let may_wait = !is_over && rows.len() <= self.services.settings.fan_out_above;
                 if may_wait && app.witnesses.is_empty() {
                     waiting.append(&mut rows);
                     continue;
                 }
                 rows = self.prove(&app_key, rows).await;
             }
-            match self.app(&app_key).breaker.tripped() {
-                Some(reason) => rows.iter().for_each(|row| self.stop(row, reason)),
-                None => {
-                    let has_only_one = self.app(&app_key).has_only_one(is_over);
-                    self.app(&app_key).is_only_one = has_only_one;
-                    self.enqueue(rows).await;
-                }
+            let app = self.app(&app_key);
+            if let Some(reason) = app.breaker.tripped() {
+                rows.iter().for_each(|row| self.stop(row, reason));
+            } else {
+                app.is_only_one = app.has_only_one(is_over);
+                self.enqueue(rows).await;
             }
         }
         waiting
@@ -92,7 +91,9 @@ impl Run<'_> {
         for candidate in due {
             by_app.entry(self.app_key(&candidate)).or_default().push(candidate);
         }
-        by_app.values_mut().for_each(|rows| rows.sort_by_key(|row| row.access_expires_at));
+        for rows in by_app.values_mut() {
+            rows.sort_by_key(|row| row.access_expires_at);
+        }
         let chunks: Vec<(Option<&str>, &[Candidate])> = by_app
             .iter()
             .flat_map(|(app_key, rows)| {

@@ -27,7 +27,7 @@ impl Run<'_> {
         let app_key = rejected.app_key().to_owned();
         let is_forced_one = self.is_forced_one();
         let app = self.app(&app_key);
-        app.last_error = rejected.message().to_owned();
+        rejected.message().clone_into(&mut app.last_error);
         app.breaker.record(CallOutcome::Rejected);
         self.record_evidence(&app_key, own_token, jobs);
         let app = self.app(&app_key);
@@ -67,7 +67,9 @@ impl Run<'_> {
         let (proved, undecided_still): (Vec<_>, Vec<_>) =
             undecided.drain(..).partition(|rejected| proof.proves(&rejected.fingerprint));
         *undecided = undecided_still;
-        proved.into_iter().for_each(|rejected| jobs.push_front(Job::Mark(rejected)));
+        for rejected in proved {
+            jobs.push_front(Job::Mark(rejected));
+        }
     }
 
     /// Decides over the undecided rows of each app whose own work is done. Asks the app's witnesses before, or as soon as so
@@ -100,7 +102,9 @@ impl Run<'_> {
                 }
             }
         }
-        unmarked.into_iter().for_each(|report| self.end(report));
+        for report in unmarked {
+            self.end(report);
+        }
     }
 
     /// An operator who forces a single integration has looked at it, so its mark needs no proof of the credentials.

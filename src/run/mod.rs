@@ -187,7 +187,7 @@ async fn execute(
 struct Run<'a> {
     services: Arc<Services>,
     request: &'a RefreshRequest,
-    run: RunContext,
+    context: RunContext,
     refresher: Arc<Refresher>,
     policy: DuePolicy,
     now: DateTime<Utc>,
@@ -204,23 +204,23 @@ impl<'a> Run<'a> {
     fn new(
         services: Arc<Services>,
         request: &'a RefreshRequest,
-        run: RunContext,
+        context: RunContext,
         now: DateTime<Utc>,
     ) -> Self {
         let policy = DuePolicy {
             now,
             refresh_ahead: services.settings.refresh_ahead,
             force: request.force,
-            unless_refreshed_since: run.unless_refreshed_since,
+            unless_refreshed_since: context.unless_refreshed_since,
         };
         Self {
-            refresher: Arc::new(Refresher::new(services.clone(), run.clone())),
+            refresher: Arc::new(Refresher::new(services.clone(), context.clone())),
             services,
             request,
             policy,
             now,
-            started_at: run.unless_refreshed_since.unwrap_or(UnixTime::of(now)),
-            run,
+            started_at: context.unless_refreshed_since.unwrap_or(UnixTime::of(now)),
+            context,
             results: RefreshResults::default(),
             gauges: GaugeRecorder::new(policy),
             apps: BTreeMap::new(),
@@ -294,7 +294,7 @@ impl<'a> Run<'a> {
         let statistics = self.refresher.statistics();
         self.write_metrics(result.is_ok(), took, &statistics);
         self.log_end(result.as_ref().err(), took, &statistics);
-        result.map(|()| RefreshResponse::new(self.run.run_id, self.request, self.now, took, self.results))
+        result.map(|()| RefreshResponse::new(self.context.run_id, self.request, self.now, took, self.results))
     }
 
     fn write_metrics(&self, succeeded: bool, took: Duration, statistics: &Statistics) {
@@ -304,7 +304,7 @@ impl<'a> Run<'a> {
         let metrics = RunMetrics {
             namespace,
             at: self.services.clock.now(),
-            run_id: &self.run.run_id,
+            run_id: &self.context.run_id,
             trigger: self.request.trigger,
             counts,
             took,

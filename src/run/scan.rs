@@ -58,7 +58,7 @@ impl Run<'_> {
         self.warn_if_refresh_token_expires_soon(&candidate);
         self.count_active(&candidate);
         // Only a mark holds against certain credentials.
-        let in_use = (candidate.status == Status::Error).then(|| self.run.in_use(&candidate)).flatten();
+        let in_use = (candidate.status == Status::Error).then(|| self.context.in_use(&candidate)).flatten();
         match candidate.due(&self.policy, in_use.as_ref()) {
             Ok(reason) => {
                 self.results.record_due();

@@ -47,7 +47,7 @@ impl Job {
             Self::Refresh(candidate) => match refresher.refresh(&candidate).await {
                 Attempt::Rejected(rejected) if !rejected.was_marked() => {
                     let evidence = refresher.check_own_token(&rejected).await;
-                    JobResult::Rejected(candidate, *rejected, evidence)
+                    JobResult::Rejected(candidate, rejected, evidence)
                 }
                 attempt => JobResult::Attempted(candidate, attempt),
             },

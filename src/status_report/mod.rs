@@ -321,8 +321,8 @@ mod tests {
         }
     }
 
-    fn failed_with(message: String) -> Option<LastFailure> {
-        Some(LastFailure { message: Some(message), ..LastFailure::default() })
+    fn failed_with(message: String) -> LastFailure {
+        LastFailure { message: Some(message), ..LastFailure::default() }
     }
 
     fn report(rows: Vec<(ReportRow, StoredTokens)>, detail: Detail) -> StatusReport {
@@ -417,7 +417,7 @@ mod tests {
         let failing = |id| {
             let mut row = row(id, TimeDelta::hours(-1));
             row.candidate.last_failure =
-                failed_with("Cửa hàng này phải được kết nối lại với ứng dụng. ".repeat(6));
+                Some(failed_with("Cửa hàng này phải được kết nối lại với ứng dụng. ".repeat(6)));
             (row, StoredTokens::Both)
         };
         let report = report((0..MAX_ENTRIES).map(failing).collect(), Detail::Full);
@@ -430,7 +430,7 @@ mod tests {
     fn control_characters_of_stored_values_never_reach_the_text() {
         let mut failing = row(1, TimeDelta::minutes(20));
         failing.candidate.seller_name = Some("Bánh\u{1b}[31m Mì".into());
-        failing.candidate.last_failure = failed_with("first\u{7} line\nsecond line".into());
+        failing.candidate.last_failure = Some(failed_with("first\u{7} line\nsecond line".into()));
         let mut interrupted = row(2, TimeDelta::days(6));
         interrupted.candidate.key.integration_id = "2\u{9b}\r".into();
         let expired = UnixTime::of(policy().now - TimeDelta::minutes(1));

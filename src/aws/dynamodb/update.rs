@@ -1,6 +1,5 @@
 //! One conditional `UpdateItem`: what it sets and removes, and under which condition.
 
-use crate::domain::integration::UnixTime;
 use aws_sdk_dynamodb::types::AttributeValue;
 
 /// An update of one row. The functions of [`updates`](super::updates) make it.
@@ -56,9 +55,9 @@ impl Update {
         self
     }
 
-    /// Only if the attribute still holds this time, or still none.
-    pub(super) fn only_if_time(mut self, name: &'static str, at: Option<UnixTime>) -> Self {
-        let condition = at.map_or(Condition::NoNumber, |at| Condition::Value(number(at.0)));
+    /// Only if the attribute still holds this number, or still none.
+    pub(super) fn only_if_number(mut self, name: &'static str, value: Option<i64>) -> Self {
+        let condition = value.map_or(Condition::NoNumber, |value| Condition::Value(number(value)));
         self.conditions.push((name, condition));
         self
     }

@@ -53,7 +53,7 @@ pub fn correct_reason(rejected_by: &Fingerprint, at: UnixTime, reason: &str) -> 
     Update::default()
         .set_text("error_reason", reason)
         .only_if("rejected_by", Some(&rejected_by.0))
-        .only_if_time("error_at", Some(at))
+        .only_if_number("error_at", Some(at.0))
 }
 
 /// Marks a row as `error`, if it is as it was when TikTok rejected it and holds this attempt's note: each attempt counts one
@@ -66,8 +66,8 @@ pub fn mark(row: &Integration, rejected_by: &Fingerprint, note: &Failure) -> Upd
         .only_if("access_token", row.access_token.as_ref().map(AccessToken::expose))
         .only_if("authorization_id", row.authorization_id.as_deref())
         .only_if("rejected_by", Some(&rejected_by.0))
-        .only_if_time("error_at", Some(note.at))
-        .only_if_time("consecutive_failures", Some(UnixTime(note.consecutive_failures)))
+        .only_if_number("error_at", Some(note.at.0))
+        .only_if_number("consecutive_failures", Some(note.consecutive_failures))
 }
 
 /// Marks a row as `expired`, unless the seller has connected again or an attempt has begun since the row was read.
@@ -81,7 +81,7 @@ pub fn note_expiry_warning(row: &Candidate, notice: Notice) -> Update {
     Update::default()
         .set_text("refresh_token_notice", notice.to_text())
         .only_if("refresh_token_notice", last.as_deref())
-        .only_if_time("refresh_token_expires_at", Some(notice.expires_at))
+        .only_if_number("refresh_token_expires_at", Some(notice.expires_at.0))
 }
 
 /// Stores a grant of the app `app_key` over the row as it was `seen`, and removes the lease and the last failure. What TikTok
@@ -186,9 +186,9 @@ fn held_by(attempt_id: &str) -> Update {
 fn unchanged(row: &Candidate) -> Update {
     Update::default()
         .only_if("status", Some(row.status.as_str()))
-        .only_if_time("refresh_token_expires_at", row.refresh_expires_at)
+        .only_if_number("refresh_token_expires_at", row.refresh_expires_at.map(|at| at.0))
         // A new lease expires later than one that has expired already. Whoever left half a lease may have left no owner.
-        .only_if_time("lock_expires_at", row.lease.as_ref().map(|lease| lease.expires_at))
+        .only_if_number("lock_expires_at", row.lease.as_ref().map(|lease| lease.expires_at.0))
 }
 
 /// The token pair of a grant, as far as TikTok sent it.
