@@ -2,6 +2,7 @@
 //! has revoked the authorization, so a rejection alone says nothing.
 
 use crate::domain::secret::Fingerprint;
+use std::fmt;
 
 /// What a call with an access token says of the credentials that signed it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +17,18 @@ pub enum Evidence {
     Nothing,
     /// There was no time to call.
     OutOfTime,
+}
+
+impl fmt::Display for Evidence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Proves(_) => f.write_str("it proves that the app's credentials are right"),
+            Self::Disproves(answer) => write!(f, "it shows that the app's credentials are wrong: {answer}"),
+            Self::DeadToken => f.write_str("TikTok does not accept it"),
+            Self::Nothing => f.write_str("it proves nothing"),
+            Self::OutOfTime => f.write_str("there was no time"),
+        }
+    }
 }
 
 /// What one run, or one message, knows of one app's credentials.

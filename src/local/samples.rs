@@ -7,8 +7,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 /// The `open_id` of the seller whose first call TikTok throttles.
 const BUSY: &str = "seller-205";
-/// The `open_id` of the seller who revoked the authorization.
-const REVOKED: &str = "seller-301";
+/// The `open_id`s of the sellers whose authorization has ended: one revoked it, and the other's has expired.
+const ENDED: [&str; 2] = ["seller-301", "seller-302"];
 
 /// The attributes in which the samples differ.
 struct Sample {
@@ -87,7 +87,7 @@ fn item(sample: Sample, now: DateTime<Utc>, tiktok: &TikTokStandIn) -> Item {
 }
 
 /// Registers the table's sellers with the stand-in, as an earlier process may have written the table. Then sets up the
-/// throttled and the revoked seller.
+/// throttled seller and the ended authorizations.
 pub(super) fn prepare(items: &[Item], tiktok: &TikTokStandIn) {
     for item in items {
         let text = |name: &str| item.get(name).and_then(|value| value.as_s().ok());
@@ -98,5 +98,7 @@ pub(super) fn prepare(items: &[Item], tiktok: &TikTokStandIn) {
         }
     }
     tiktok.next(BUSY, [Behaviour::Status(429, "too many requests", Some(1))]);
-    tiktok.revoke(REVOKED);
+    for open_id in ENDED {
+        tiktok.revoke(open_id);
+    }
 }

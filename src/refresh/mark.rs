@@ -147,10 +147,7 @@ impl Refresher {
                 Evidence::DeadToken | Evidence::Nothing => {}
                 conclusive => {
                     let _span = key.span().entered();
-                    info!(
-                        app_key,
-                        "asked this integration's access token for proof of the app's credentials: {conclusive:?}"
-                    );
+                    info!(app_key, "this integration's access token was tried: {conclusive}");
                     return conclusive;
                 }
             }

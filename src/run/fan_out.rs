@@ -50,7 +50,9 @@ impl Run<'_> {
             }
             let app = self.app(&app_key);
             if let Some(reason) = app.breaker.tripped() {
-                rows.iter().for_each(|row| self.stop(row, reason));
+                for row in &rows {
+                    self.stop(row, reason);
+                }
             } else {
                 app.is_only_one = app.has_only_one(is_over);
                 self.enqueue(rows).await;

@@ -463,8 +463,9 @@ mod tests {
     #[test]
     fn the_table_fits_its_width_and_the_summary_is_a_few_lines() {
         let mut failing = row(1, TimeDelta::minutes(20));
-        failing.candidate.last_failure =
-            failed_with("TikTok refused: it answered 36009999 with many a word of little meaning".repeat(3));
+        failing.candidate.last_failure = Some(failed_with(
+            "TikTok refused: it answered 36009999 with many a word of little meaning".repeat(3),
+        ));
         let report = report(vec![(failing, StoredTokens::Both)], Detail::Full);
         let table = report.table();
         assert!(

@@ -1142,7 +1142,8 @@ async fn an_auth_code_that_tiktok_repeats_in_its_message_is_neither_logged_nor_a
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let repeats = get(|Query(query): Query<HashMap<String, String>>, uri: axum::http::Uri| async move {
-        let message = format!("no {} in {}", query["auth_code"], uri.query().unwrap_or_default());
+        let repeated = uri.query().unwrap_or_default().replace("grant_type", "type");
+        let message = format!("no {} in {repeated}", query["auth_code"]);
         axum::Json(json!({"code": 36_004_004, "message": message}))
     });
     tokio::spawn(async move { axum::serve(listener, Router::new().fallback(repeats)).await });
