@@ -32,9 +32,9 @@ pub struct Work {
     /// The credentials that the run has proved for the app of these integrations, if it has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proved: Option<Fingerprint>,
-    /// Whether the integration is its app's only active one, as a scan of the whole table saw.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub is_only_one: bool,
+    /// The app whose only active integration this is, as a scan of the whole table saw.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub only_one_of: Option<String>,
     /// The integrations to refresh.
     pub integrations: Vec<WorkKey>,
 }
@@ -287,7 +287,7 @@ mod tests {
         let with_app = WorkKey { key: key.clone(), app_key: Some("second".into()) };
         let integrations = vec![WorkKey { key, app_key: None }, with_app];
         let work =
-            Work { force: true, run_started_at: UnixTime(9), proved: None, is_only_one: false, integrations };
+            Work { force: true, run_started_at: UnixTime(9), proved: None, only_one_of: None, integrations };
         let text = work.to_json();
         assert_eq!(
             text,

@@ -90,26 +90,27 @@ impl Rejected {
 
 impl Refresher {
     /// Whether a rejected row's own access token still works. If it does, the authorization is alive and only the row's refresh
-    /// token is stale: another row of the same authorization has used it, or TikTok's response was lost.
-    pub(crate) async fn check_own_token(&self, rejected: &Rejected) -> Evidence {
+    /// token is stale: another row of the same authorization has used it, or TikTok's response was lost. Returns the evidence
+    /// and the key of the app that it is about.
+    pub(crate) async fn check_own_token(&self, rejected: &Rejected) -> (Evidence, String) {
         let row = &rejected.row.candidate;
         let has_expired = row.has_plausible_expiry(&self.due_policy())
             && row.access_expires_at.is_some_and(|at| at.has_passed(self.services.clock.now()));
         let Some(token) = rejected.row.access_token.as_ref().filter(|_| !has_expired) else {
-            return Evidence::DeadToken;
+            return (Evidence::DeadToken, rejected.app.app_key.clone());
         };
         // A row that names no app may belong to any.
         let others =
             self.run.apps.0.iter().filter(|app| row.app_key.is_none() && app.app_key != rejected.app.app_key);
-        let mut evidence = Evidence::DeadToken;
+        let mut last = (Evidence::DeadToken, rejected.app.app_key.clone());
         for app in std::iter::once(&rejected.app).chain(others) {
             match self.evidence(row, app, token).await {
                 Evidence::DeadToken => {}
-                proof @ Evidence::Proves(_) => return proof,
-                other => evidence = other,
+                proof @ Evidence::Proves(_) => return (proof, app.app_key.clone()),
+                other => last = (other, app.app_key.clone()),
             }
         }
-        evidence
+        last
     }
 
     /// Reports a row whose access token works although its refresh token was rejected, and corrects the reason in the row.

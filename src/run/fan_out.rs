@@ -128,7 +128,7 @@ impl Run<'_> {
             force: self.request.force,
             run_started_at: self.started_at,
             proved: in_use.filter(|in_use| app.is_some_and(|app| app.proof.proves(in_use))),
-            is_only_one: app.is_some_and(|app| app.is_only_one),
+            only_one_of: app_key.filter(|_| app.is_some_and(|app| app.is_only_one)).map(ToOwned::to_owned),
             integrations: due.iter().map(key).collect(),
         }
         .to_json()

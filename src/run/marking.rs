@@ -16,11 +16,12 @@ use crate::{
 use std::{collections::VecDeque, time::Duration};
 
 impl Run<'_> {
-    /// Records a rejection, which is noted in the row already, and what the row's own access token says.
+    /// Records a rejection, which is noted in the row already, and what the row's own access token says `about` an app.
     pub(super) fn record_rejection(
         &mut self,
         rejected: Rejected,
         own_token: &Evidence,
+        about: &str,
         took: Duration,
         jobs: &mut VecDeque<Job>,
     ) {
@@ -29,18 +30,19 @@ impl Run<'_> {
         let app = self.app(&app_key);
         rejected.message().clone_into(&mut app.last_error);
         app.breaker.record(CallOutcome::Rejected);
-        self.record_evidence(&app_key, own_token, jobs);
+        self.record_evidence(about, own_token, jobs);
         let app = self.app(&app_key);
         match own_token {
             Evidence::Proves(_) => jobs.push_front(Job::ReportLostToken(rejected)),
             Evidence::DeadToken if app.may_mark(&rejected.fingerprint, is_forced_one) => {
                 jobs.push_front(Job::Mark(rejected));
             }
-            Evidence::DeadToken | Evidence::Disproves(_) => {
-                app.undecided.push(rejected);
-            }
+            Evidence::DeadToken => app.undecided.push(rejected),
+            Evidence::Disproves(_) if about == app_key => app.undecided.push(rejected),
             // Nobody knows whether the access token works, so the next run decides.
-            Evidence::Nothing | Evidence::OutOfTime => self.end_after(rejected.report_noted(), took),
+            Evidence::Disproves(_) | Evidence::Nothing | Evidence::OutOfTime => {
+                self.end_after(rejected.report_noted(), took)
+            }
         }
     }
 

@@ -255,7 +255,7 @@ impl<'a> Run<'a> {
         let due: Vec<Candidate> = message.integrations.into_iter().rev().map(candidate).collect();
         if let Some(app_key) = due.first().and_then(|row| self.app_key(row)) {
             let app = self.app(&app_key);
-            app.is_only_one = message.is_only_one;
+            app.is_only_one = message.only_one_of.is_some_and(|only| only == app_key);
             if let Some(proved) = message.proved {
                 self.record_evidence(&app_key, &Evidence::Proves(proved), &mut VecDeque::new());
             }

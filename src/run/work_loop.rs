@@ -28,8 +28,8 @@ pub(super) enum Job {
 #[derive(Debug)]
 pub(super) enum JobResult {
     Attempted(Candidate, Attempt),
-    /// TikTok rejected the row's refresh token; what the row's own access token says.
-    Rejected(Candidate, Rejected, Evidence),
+    /// TikTok rejected the row's refresh token; what the row's own access token says, and of which app.
+    Rejected(Candidate, Rejected, Evidence, String),
     Reported(Report),
     Witnessed(String, Evidence),
     /// The refresh panicked. The other integrations go on, and this one's lease expires by itself.
@@ -46,8 +46,8 @@ impl Job {
         match self {
             Self::Refresh(candidate) => match refresher.refresh(&candidate).await {
                 Attempt::Rejected(rejected) if !rejected.was_marked() => {
-                    let evidence = refresher.check_own_token(&rejected).await;
-                    JobResult::Rejected(candidate, rejected, evidence)
+                    let (evidence, about) = refresher.check_own_token(&rejected).await;
+                    JobResult::Rejected(candidate, rejected, evidence, about)
                 }
                 attempt => JobResult::Attempted(candidate, attempt),
             },
@@ -189,9 +189,9 @@ impl Run<'_> {
                 self.finish(&candidate);
                 self.end_after(panicked(candidate.key), took);
             }
-            JobResult::Rejected(candidate, rejected, evidence) => {
+            JobResult::Rejected(candidate, rejected, evidence, about) => {
                 self.finish(&candidate);
-                self.record_rejection(rejected, &evidence, took, jobs);
+                self.record_rejection(rejected, &evidence, &about, took, jobs);
             }
             JobResult::Attempted(candidate, Attempt::Rejected(rejected)) => {
                 // An earlier run marked the row: its rejection says nothing new of the app.

@@ -19,6 +19,7 @@ mod faults;
 mod kills;
 mod lambda;
 mod many;
+mod marking_model;
 mod marks;
 mod model;
 mod outcomes;

@@ -468,7 +468,7 @@ async fn a_worker_marks_only_under_the_proof_that_its_message_carries_or_a_grant
             work["proved"] = json!(proved);
         }
         if is_only_one {
-            work["is_only_one"] = json!(true);
+            work["only_one_of"] = json!(world::APP_KEY);
         }
         world.aws.enqueue(&json!({"kind": "work", "work": work}).to_string());
         assert_eq!(world.deliver().await["batchItemFailures"], json!([]), "the next night finds its rows");
