@@ -418,7 +418,7 @@ def test_the_runbooks_fixed_costs_are_their_arithmetic(stack):
         assert month == round(number * each, 2), what
     of_ours = [alarm for alarm in alarms(stack).values() if alarm["Namespace"] == NAMESPACE]
     # Each of the format's metrics without a dimension, and one of them with the run's trigger.
-    metrics = len(re.findall(r'\(\s*"[A-Z]\w+",\s*"(?:Count|Milliseconds|Seconds)"', code("metrics.rs"))) + 1
+    metrics = len(re.findall(r'\(\s*"[A-Z]\w+",\s*"(?:Count|Milliseconds|Seconds)"', code("aws/cloudwatch.rs"))) + 1
     assert rows["custom metrics"][0] == metrics
     assert rows["alarms on custom metrics"][0] == len(of_ours)
     assert rows["alarms on AWS's metrics"][0] == len(alarms(stack)) - len(of_ours)

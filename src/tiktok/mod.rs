@@ -51,11 +51,8 @@ impl TikTok {
         Self { http: Arc::default(), auth_url: auth_url.clone(), api_url: api_url.clone(), timeout }
     }
 
-    /// Builds the HTTP client, so that the first call does not wait for it. If this fails, the first call returns the error.
-    pub async fn make_ready(&self) {
-        self.http().await.ok();
-    }
-
+    /// The HTTP client, built on the first call: building it takes 4.9 ms of CPU, which is 68 ms at the 7 % of a CPU that a
+    /// function of 128 MB gets, and an invocation that only reads the table never needs it.
     async fn http(&self) -> Result<&Client, CallError> {
         let make = async || {
             // A second safeguard: the settings already allow plain HTTP only for loopback URLs.
