@@ -7,25 +7,16 @@
 
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
-use tiktok::answer::parse;
+use tiktok::response::parse;
 
-#[path = "../../src/breaker.rs"]
+#[path = "../../src/domain/mod.rs"]
 #[allow(dead_code, reason = "taken in whole, used in part")]
-mod breaker;
-#[path = "../../src/grant.rs"]
-#[allow(dead_code, reason = "taken in whole, used in part")]
-mod grant;
-#[path = "../../src/integration.rs"]
-#[allow(dead_code, reason = "taken in whole, used in part")]
-mod integration;
-#[path = "../../src/secret.rs"]
-#[allow(dead_code, reason = "taken in whole, used in part")]
-mod secret;
+mod domain;
 #[path = "../../src/tiktok"]
 #[allow(dead_code, reason = "taken in whole, used in part")]
 mod tiktok {
-    pub mod answer;
     pub mod error;
+    pub mod response;
 }
 
 fuzz_target!(|data: &[u8]| {

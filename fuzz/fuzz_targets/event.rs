@@ -3,21 +3,19 @@
 
 #![no_main]
 
-use event::{Request, Selection};
+use domain::selection::Selection;
+use event::Request;
 use libfuzzer_sys::fuzz_target;
 use serde::{Deserialize, Deserializer, de};
 use serde_json::value::RawValue;
 use std::fmt;
 
+#[path = "../../src/domain/mod.rs"]
+#[allow(dead_code, reason = "taken in whole, used in part")]
+mod domain;
 #[path = "../../src/event/mod.rs"]
 #[allow(dead_code, reason = "taken in whole, used in part")]
 mod event;
-#[path = "../../src/integration.rs"]
-#[allow(dead_code, reason = "taken in whole, used in part")]
-mod integration;
-#[path = "../../src/secret.rs"]
-#[allow(dead_code, reason = "taken in whole, used in part")]
-mod secret;
 
 fuzz_target!(|text: &str| {
     let Ok(Request::Refresh(request)) = event::parse(text) else { return };
