@@ -64,7 +64,7 @@ pub enum InvocationError {
     /// The event was not understood.
     #[error(transparent)]
     Event(#[from] BadEvent),
-    /// The run as a whole could not be done.
+    /// The run as a whole failed.
     #[error(transparent)]
     Run(#[from] RunError),
     /// The table could not be read.
@@ -181,7 +181,7 @@ impl Function {
     /// Responds to one event, by `deadline`. Poll the future to its end: dropping it drops the refreshes in mid-flight.
     ///
     /// # Errors
-    /// [`InvocationError`] if the event is not understood or the run as a whole could not be done.
+    /// [`InvocationError`] if the event is not understood or the run as a whole failed.
     pub async fn handle(&self, event: &str, deadline: DateTime<Utc>) -> Result<Response, InvocationError> {
         let request = event::parse(event).inspect_err(|error| tracing::error!("{error}"))?;
         let services = &self.services;

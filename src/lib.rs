@@ -12,7 +12,7 @@
 //!
 //! [`event::parse`] turns an event into a [`Request`](event::Request). A run scans the table for
 //! [`Candidate`](domain::integration::Candidate)s, which hold keys and expiries but no tokens. Acquiring the lease of a
-//! candidate yields a leased row, the only type that can call TikTok. The result becomes an
+//! candidate yields a leased row, the only type whose refresh token is redeemed. The result becomes an
 //! [`Outcome`](domain::outcome::Outcome), and all outcomes become a [`Response`](handler::Response).
 //!
 //! # Layout

@@ -35,7 +35,7 @@ where
     tracing_subscriber::registry().with(lines).with(targets)
 }
 
-/// `tracing-subscriber`'s own JSON format nests the fields of spans, and writes no nested objects of an event's own.
+/// Formats an event as one JSON line. `tracing-subscriber`'s own format nests span fields and cannot nest dotted names.
 struct JsonLine;
 
 impl<S, N> FormatEvent<S, N> for JsonLine

@@ -10,7 +10,7 @@ use std::{
 use tiktok_token_refresh::{aws, domain::clock::Clock, handler::Function, logging, settings::Settings};
 use tracing::{Instrument, error_span};
 
-// One thread: the work is waiting, and Lambda gives less than one processor below 1,769 MB.
+// One thread is enough: the function mostly waits, and below 1,769 MB Lambda gives it less than one processor.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     let settings = Settings::from_env().inspect_err(|error| {
@@ -23,7 +23,7 @@ async fn main() -> Result<(), Error> {
     let function = &function;
     run(service_fn(move |event: LambdaEvent<Box<RawValue>>| async move {
         let deadline = DateTime::<Utc>::from(event.context.deadline());
-        // Of level `ERROR`, so that no log level drops the id.
+        // At level `ERROR`, so that no log level drops the id.
         let span = error_span!("invocation", request_id = event.context.request_id);
         Box::pin(function.handle(event.payload.get(), deadline)).instrument(span).await
     }))

@@ -11,10 +11,10 @@ use serde_json::value::RawValue;
 use std::fmt;
 
 #[path = "../../src/domain/mod.rs"]
-#[allow(dead_code, reason = "taken in whole, used in part")]
+#[allow(dead_code, unused_imports, reason = "taken in whole, used in part")]
 mod domain;
 #[path = "../../src/event/mod.rs"]
-#[allow(dead_code, reason = "taken in whole, used in part")]
+#[allow(dead_code, unused_imports, reason = "taken in whole, used in part")]
 mod event;
 
 fuzz_target!(|text: &str| {

@@ -25,8 +25,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 use std::{future::Future, sync::Arc, time::Duration};
 use tracing::{Instrument, error, info, warn};
 
-/// So many conflicts are resolved even after the deadline.
-const SOME_CONFLICTS: u32 = 10;
+/// How many conflicts are resolved even if the deadline seems to have passed: this clock may be fast.
+const MIN_CONFLICTS: u32 = 10;
 const OUT_OF_TIME: &str = "the invocation's time ran out";
 
 /// Why an integration could not be connected.
@@ -44,7 +44,7 @@ pub enum ConnectError {
     /// The secret does not hold the app.
     #[error("app_key: the secret has no app {0:?}")]
     UnknownApp(String),
-    /// TikTok did not accept the code.
+    /// The code was not exchanged: TikTok refused it, or could not be reached.
     #[error(
         "the auth code was not exchanged: {0}; an auth code works once and expires soon, so ask the seller to authorize the \
          app again"
@@ -244,7 +244,7 @@ async fn store(
                 publish_recovery(services, request, new.grant, was_marked, deadline).await;
                 return Ok(outcome);
             }
-            Err(_) if conflicts > SOME_CONFLICTS && services.clock.now() >= last_second(deadline) => break,
+            Err(_) if conflicts > MIN_CONFLICTS && services.clock.now() >= last_second(deadline) => break,
             Err(Conflict::Changed(stored)) => row = Some(*stored),
             Err(Conflict::Deleted) => row = None,
         }
@@ -252,8 +252,8 @@ async fn store(
     Err(ConnectError::Contended)
 }
 
-/// Whether the grant belongs to the row's seller. A row without a known seller is anybody's, unless another connect `is_taken`
-/// it; a grant without a known seller is nobody's.
+/// Whether the grant may count as the row's seller's. A row without a known seller accepts any grant, unless another connect
+/// has taken it (`is_taken`); a row with a known seller accepts only that seller's.
 fn is_same_seller(row: Option<&Integration>, grant: &Grant, is_taken: bool) -> bool {
     match row.and_then(|row| row.open_id.as_ref()) {
         None => !is_taken,

@@ -18,11 +18,11 @@ use crate::{
     tiktok::{ApiError, CallError},
 };
 use chrono::{DateTime, Utc};
-use futures_util::{StreamExt, stream};
+use futures_util::{StreamExt, TryFutureExt, stream};
 use std::{future::Future, sync::Arc};
 use tracing::{Instrument, error, error_span, info};
 
-/// Why a verification could not be done as a whole.
+/// Why a verification failed as a whole.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
     /// The table cannot be read.
@@ -84,17 +84,18 @@ pub(crate) async fn run(
         let mut pages = services.table.candidates(selection);
         while let Some(page) = pages.next().await {
             // A task for each row: a panic must not take another row's save with it.
-            let rows =
-                stream::iter(page?).map(|row| tokio::spawn(verify(source.clone(), row).in_current_span()));
+            let rows = stream::iter(page?).map(|row| {
+                let key = row.as_ref().map_or_else(|malformed| &malformed.key, |row| &row.key).clone();
+                let task = tokio::spawn(verify(source.clone(), row).in_current_span());
+                task.unwrap_or_else(|_| {
+                    let message = "the verification panicked; this is a bug in the function";
+                    VerifyReport::failed(key, "internal_error", message.into(), None)
+                })
+            });
             let mut reports = rows.buffer_unordered(services.settings.max_concurrency);
             while let Some(report) = reports.next().await {
-                match report {
-                    Ok(report) => {
-                        log(&report);
-                        results.record(report);
-                    }
-                    Err(panic) => error!("the verification of an integration panicked: {panic}"),
-                }
+                log(&report);
+                results.record(report);
             }
         }
         Ok::<_, VerifyError>(results)

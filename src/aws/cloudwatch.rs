@@ -2,7 +2,12 @@
 //! checks the exact JSON.
 //! <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html>
 
-use crate::domain::{gauges::Gauges, latency::Latency, outcome::Counts, selection::Trigger};
+use crate::domain::{
+    gauges::Gauges,
+    latency::{Latency, millis},
+    outcome::Counts,
+    selection::Trigger,
+};
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value, json};
 use std::time::Duration;
@@ -22,7 +27,7 @@ pub struct RunMetrics<'a> {
     pub counts: Counts,
     /// How long the run took.
     pub took: Duration,
-    /// Whether the run refreshed everything that was due.
+    /// Whether the run succeeded and deferred no integration; single refreshes may have failed.
     pub completed: bool,
     /// How many apps have rejected rows without proof of their credentials, or refused credentials.
     pub apps_under_suspicion: u64,
@@ -85,10 +90,6 @@ impl RunMetrics<'_> {
         line.extend(metrics.into_iter().map(|(name, _, value)| (name.to_owned(), value)));
         Value::Object(line).to_string()
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

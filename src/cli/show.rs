@@ -36,7 +36,7 @@ fn refresh(response: &Value) -> String {
     for row in &rows {
         let reason = if row["message"].is_null() { &row["reason"] } else { &row["message"] };
         let reason = match row["error_reason"].as_str() {
-            Some(stored) => format!("{}: {}", stored.replace('_', " "), printable(reason)),
+            Some(stored) => format!("{}: {}", in_words(stored), printable(reason)),
             None if reason.is_null() => String::new(),
             None => printable(reason),
         };
@@ -93,8 +93,8 @@ fn status(report: &Value) -> String {
 fn last_error(row: &Value) -> String {
     let error = if row["error_message"].is_null() { &row["error_code"] } else { &row["error_message"] };
     match (row["error_reason"].as_str(), error.is_null()) {
-        (Some(reason), false) => format!("{}: {}", reason.replace('_', " "), printable(error)),
-        (Some(reason), true) => reason.replace('_', " "),
+        (Some(reason), false) => format!("{}: {}", in_words(reason), printable(error)),
+        (Some(reason), true) => in_words(reason),
         (None, false) => printable(error),
         (None, true) => String::new(),
     }

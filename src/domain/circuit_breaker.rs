@@ -82,11 +82,11 @@ impl CircuitBreaker {
         } else {
             None
         };
-        // It stays tripped for the rest of the run: a call in flight that succeeds does not reset it.
+        // It stays tripped for the rest of the run. Only a mass rejection, which is not stored here, ends with proof.
         self.tripped = self.tripped.or(reason);
     }
 
-    /// Records that the app's credentials are proved otherwise than by a grant.
+    /// Records proof of the app's credentials.
     pub fn prove(&mut self) {
         self.is_proved = true;
     }

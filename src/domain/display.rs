@@ -7,6 +7,6 @@ pub struct Display {
     pub dark: bool,
     /// The time zone's offset from UTC in minutes, positive to the east.
     pub offset_minutes: i32,
-    /// The time zone's label, such as `UTC` or `+07:00`.
+    /// The time zone's label, such as `UTC` or `UTC+07:00`.
     pub zone: String,
 }

@@ -16,7 +16,7 @@ pub const EXPIRED_WITHIN: TimeDelta = TimeDelta::minutes(5);
 pub const EXPIRING_SOON_WITHIN: TimeDelta = TimeDelta::minutes(30);
 /// A refresh-token expiry at or before this Unix time (July 2017, before TikTok Shop existed) is unknown: clients that store a
 /// duration write 31536000.
-const FIRST_PLAUSIBLE_REFRESH_EXPIRY: i64 = 1_500_000_000;
+const LAST_IMPLAUSIBLE_REFRESH_EXPIRY: i64 = 1_500_000_000;
 /// An access-token expiry further ahead than this is implausible. TikTok grants 7 days; clients that add TikTok's absolute
 /// expiry to the current time store dates decades ahead.
 pub const PLAUSIBLE_AHEAD: TimeDelta = TimeDelta::days(30);
@@ -285,7 +285,7 @@ impl DueReason {
 /// Why a row is not refreshed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SkipReason {
-    /// The access token expires later than `REFRESH_AHEAD`.
+    /// The access token does not expire within `REFRESH_AHEAD`, or the row was refreshed since the run started.
     NotDue,
     /// The row has a status that this function does not define.
     UserStatus(String),
@@ -368,10 +368,10 @@ impl Candidate {
         self.access_expires_at.is_some_and(|at| policy.is_plausible(at))
     }
 
-    /// The refresh token's expiry; `None` if the stored number is missing or not positive. Such a number must not stop the
+    /// The refresh token's expiry; `None` if it is missing or before TikTok Shop existed. Such a number must not stop the
     /// refreshes of a healthy integration or warn its seller: TikTok decides.
     pub fn known_refresh_expiry(&self) -> Option<UnixTime> {
-        self.refresh_expires_at.filter(|at| at.0 > FIRST_PLAUSIBLE_REFRESH_EXPIRY)
+        self.refresh_expires_at.filter(|at| at.0 > LAST_IMPLAUSIBLE_REFRESH_EXPIRY)
     }
 
     /// Whether the refresh token has a known expiry that has passed.
@@ -459,7 +459,7 @@ impl Integration {
     ///
     /// # Errors
     /// The first reason not to refresh the row.
-    pub fn may_be_taken(
+    pub fn may_acquire(
         &self,
         policy: &DuePolicy,
         in_use: Option<&Fingerprint>,

@@ -6,6 +6,11 @@ use std::time::Duration;
 /// <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html>
 const MAX_VALUES: usize = 100;
 
+/// A duration in whole milliseconds.
+pub fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// An evenly spaced sample of a run's call latencies, of at most 100 values.
 #[derive(Clone, Debug)]
 pub struct Latency {
@@ -39,7 +44,7 @@ impl Latency {
                 self.every *= 2;
             }
             if self.seen.is_multiple_of(self.every) {
-                self.samples.push(u64::try_from(latency.as_millis()).unwrap_or(u64::MAX));
+                self.samples.push(millis(latency));
             }
         }
         self.seen += 1;

@@ -1,5 +1,5 @@
-//! The pure core: rows, settings and the current time go in, decisions come out. This module does no I/O, reads no clock and
-//! imports from no other folder.
+//! The pure core: rows, settings and the current time go in, decisions come out. This module does no I/O and imports from no
+//! other folder. Only [`clock::Clock::system`] reads the clock.
 
 pub mod bounded_list;
 pub mod circuit_breaker;

@@ -17,7 +17,7 @@ pub enum Outcome {
     OutcomeUnknown,
     /// The seller must connect again.
     CannotRefresh,
-    /// The next run refreshes it: the time ran out, or the app's circuit breaker tripped.
+    /// The next run refreshes it: time ran out, the app's circuit breaker tripped, or the queue refused it.
     Deferred,
     /// It is in the work queue, or its new token pair is in the rescue queue.
     Queued,

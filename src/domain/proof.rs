@@ -24,9 +24,7 @@ impl fmt::Display for Evidence {
         match self {
             Self::Proves(_) => f.write_str("it proves that the app's credentials are right"),
             Self::Disproves(answer) => write!(f, "it shows that the app's credentials are wrong: {answer}"),
-            Self::DeadToken => f.write_str("TikTok does not accept it"),
-            Self::Nothing => f.write_str("it proves nothing"),
-            Self::OutOfTime => f.write_str("there was no time"),
+            Self::DeadToken | Self::Nothing | Self::OutOfTime => f.write_str("it proves nothing"),
         }
     }
 }

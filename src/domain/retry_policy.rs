@@ -19,7 +19,7 @@ pub struct RetryPolicy {
     /// How long a save is retried before the token pair also goes to the rescue queue.
     pub rescue_after: Duration,
     /// How long a save is retried once the rescue queue holds the token pair.
-    pub retries_after_rescue: Duration,
+    pub save_time_after_rescue: Duration,
 }
 
 impl RetryPolicy {
@@ -32,7 +32,7 @@ impl RetryPolicy {
             lost_response_wait: Duration::from_secs(1),
             save_backoff: Duration::from_millis(50),
             rescue_after: Duration::from_secs(1),
-            retries_after_rescue: Duration::from_secs(10),
+            save_time_after_rescue: Duration::from_secs(10),
         }
     }
 }

@@ -132,7 +132,7 @@ pub enum CredentialsFrom {
 }
 
 impl AuthCode {
-    /// The code's SHA-256, in hex: recognises the same code again without revealing it.
+    /// The code's SHA-256, in hex: recognizes the same code again without revealing it.
     pub fn sha256(&self) -> String {
         hex::encode(Sha256::digest(self.expose()))
     }

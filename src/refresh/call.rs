@@ -5,6 +5,7 @@ use crate::{
     domain::{
         grant::Grant,
         integration::Candidate,
+        latency::millis,
         secret::{AppCredentials, RefreshToken},
     },
     tiktok::CallError,
@@ -165,7 +166,7 @@ impl Refresher {
                 self.has_time_for_a_call_in(wait).then_some(wait)
             })
             .notify(|error, wait| {
-                let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+                let wait_ms = millis(wait);
                 warn!(reason = error.reason(), wait_ms, "retrying the call to TikTok: {error}");
             })
             .await

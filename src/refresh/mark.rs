@@ -19,7 +19,7 @@ use std::{fmt::Display, sync::Arc};
 use tracing::{error, info, warn};
 
 /// The most witnesses that are asked for one app.
-pub(crate) const MAX_WITNESSES: usize = 3;
+const MAX_WITNESSES: usize = 3;
 
 /// A row whose refresh token TikTok rejected. The rejection is noted in the row, and the lease is released.
 #[derive(Debug)]
@@ -146,6 +146,7 @@ impl Refresher {
             let Some(token) = row.access_token.as_ref().filter(|_| is_witness) else { continue };
             match self.evidence(&row.candidate, &app, token).await {
                 Evidence::DeadToken | Evidence::Nothing => {}
+                Evidence::OutOfTime => return Evidence::OutOfTime,
                 conclusive => {
                     let _span = key.span().entered();
                     info!(app_key, "this integration's access token was tried: {conclusive}");

@@ -1,7 +1,7 @@
 //! One integration's refresh: acquire the lease, call TikTok, save the new token pair, settle a failure.
 //!
-//! Two promises: at most one live attempt for each integration, and no response from TikTok is ever dropped. The types keep
-//! the order: only a [`Leased`] row can call TikTok, and saving or settling consumes it.
+//! Two guarantees: an integration has at most one live attempt, and no token pair is dropped while there is time to save it.
+//! The types enforce the order: only a [`Leased`] row's refresh token is redeemed, and saving or settling consumes the row.
 
 mod call;
 mod mark;
@@ -24,7 +24,7 @@ use crate::{
 };
 use call::RetryBudget;
 use chrono::{DateTime, TimeDelta, Utc};
-pub(crate) use mark::{MAX_WITNESSES, Rejected};
+pub(crate) use mark::Rejected;
 use std::{
     collections::HashSet,
     sync::{
@@ -84,7 +84,7 @@ pub(crate) struct Statistics {
     pub(crate) unpublished: u64,
 }
 
-/// A row whose lease this attempt holds: the only thing that can call TikTok.
+/// A row whose lease this attempt holds: the only type whose refresh token is redeemed.
 #[derive(Debug)]
 struct Leased {
     attempt_id: String,
@@ -238,7 +238,7 @@ impl Refresher {
         let lease = LeaseRequest { attempt_id: &attempt_id, expires_at, in_use };
         let report = |outcome| Report::of(candidate, outcome);
         let report = match self.services.table.acquire(key, &self.due_policy(), lease).await {
-            Ok(Acquired::Taken(row)) => match row.refresh_token.clone() {
+            Ok(Acquired::Leased(row)) => match row.refresh_token.clone() {
                 Some(sent) => {
                     let was_interrupted = self.was_interrupted(&row, candidate);
                     let generation = Generation::Known(row.authorization_id.clone());
@@ -329,7 +329,7 @@ impl Refresher {
         let note = updates::note_rejection(&leased.attempt_id, &failure, &rejected_by);
         let is_noted = match self.services.table.update(leased.key(), note).await {
             Ok(Ok(())) => true,
-            // Our own write, whose response was lost: it has released the lease, so the SDK's retry does not fit any more.
+            // Our own write, whose response was lost: it has released the lease, so the condition of the SDK's retry fails.
             Ok(Err(Conflict::Changed(row))) if row.error_at == Some(failure.at) => {
                 row.candidate.last_failure.is_some_and(|last| last.rejected_by.as_ref() == Some(&rejected_by))
             }

@@ -20,8 +20,8 @@ use chrono::TimeDelta;
 use std::time::{Duration, Instant};
 use tracing::{error, warn};
 
-/// So many conflicts are resolved even after the deadline, by which clocks that are apart may have passed already.
-const SOME_CONFLICTS: u32 = 10;
+/// How many conflicts are resolved even if the deadline seems to have passed: this clock may be fast.
+const MIN_CONFLICTS: u32 = 10;
 
 /// What became of a token pair in hand.
 enum Saved {
@@ -106,7 +106,7 @@ impl Refresher {
                 match resolve_conflict(&stored, leased, app_key, grant, &self.due_policy()) {
                     Resolution::OursIsStored => return Saved::Stored(status_before),
                     Resolution::GiveWay => return Saved::Superseded(stored),
-                    Resolution::WriteAgain if conflicts > SOME_CONFLICTS && self.is_last_second() => break,
+                    Resolution::WriteAgain if conflicts > MIN_CONFLICTS && self.is_last_second() => break,
                     Resolution::WriteAgain => changed = Some(stored),
                 }
             }
@@ -127,8 +127,8 @@ impl Refresher {
         self.services.clock.now() >= self.run.deadline - TimeDelta::seconds(1)
     }
 
-    /// Writes a token pair over the row as it was `seen`. Retries until the invocation's last second, as a pair in hand has
-    /// nothing to lose; for a while only, once the rescue queue holds the pair.
+    /// Writes a token pair over the row as it was `seen`. Retries until the invocation's last second, as the pair exists
+    /// nowhere else; only for a limited time once the rescue queue holds the pair.
     async fn write_with_retries(
         &self,
         leased: &Leased,
@@ -158,7 +158,7 @@ impl Refresher {
             if rescued.is_none() && (is_last || started.elapsed() >= policy.rescue_after) {
                 *rescued = self.send_to_rescue_queue(leased, app_key, grant).await.then(Instant::now);
             }
-            if is_last || rescued.is_some_and(|since| since.elapsed() >= policy.retries_after_rescue) {
+            if is_last || rescued.is_some_and(|since| since.elapsed() >= policy.save_time_after_rescue) {
                 return Err(error);
             }
             tokio::time::sleep(waits.next().unwrap_or_default()).await;

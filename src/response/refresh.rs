@@ -4,6 +4,7 @@ use crate::domain::{
     bounded_list::BoundedList,
     clock,
     integration::IntegrationKey,
+    latency::millis,
     outcome::{Counts, Outcome, Report},
     selection::{RefreshRequest, Trigger},
 };
@@ -87,7 +88,7 @@ impl RefreshResponse {
             force: request.force,
             team_id: request.selection.team_id().map(ToOwned::to_owned),
             started_at,
-            duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
+            duration_ms: millis(duration),
             complete: counts.deferred == 0,
             counts,
             integrations,

@@ -1,9 +1,7 @@
 //! What one run knows of one app: its circuit breaker, the proof of its credentials, and the rejected rows that wait for it.
 
 use crate::{
-    domain::{
-        circuit_breaker::CircuitBreaker, integration::IntegrationKey, proof::Proof, secret::Fingerprint,
-    },
+    domain::{circuit_breaker::CircuitBreaker, integration::IntegrationKey, proof::Proof},
     refresh::Rejected,
 };
 
@@ -19,7 +17,7 @@ pub(super) struct App {
     /// How many active rows of the app the scan has read.
     pub(super) active_rows: u64,
     pub(super) witnesses: Witnesses,
-    /// Whether the message says that its integration is the app's only one.
+    /// Whether a scan of the whole table, by this run or by the run that sent the message, found only one active row.
     pub(super) is_only_one: bool,
     /// How many of the app's refreshes are not done yet.
     pub(super) unfinished: u64,
@@ -51,12 +49,7 @@ pub(super) enum Asked {
 }
 
 impl App {
-    /// Whether a row that TikTok rejected under these credentials may be marked now.
-    pub(super) fn may_mark(&self, fingerprint: &Fingerprint, is_forced_one: bool) -> bool {
-        self.proof.may_mark(fingerprint, is_forced_one)
-    }
-
-    /// Whether the app's only active integration was rejected, so that nothing else could prove its credentials.
+    /// Whether the app has only one active integration, so that no other could prove its credentials.
     pub(super) fn has_only_one(&self, is_full_scan: bool) -> bool {
         self.is_only_one || (is_full_scan && self.active_rows == 1)
     }

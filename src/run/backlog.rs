@@ -1,4 +1,4 @@
-//! The backlog of one run, in the order in which it is worked off.
+//! The backlog of one run, in the order in which it is processed.
 
 use super::Job;
 use crate::domain::integration::Candidate;
@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 pub(super) struct Backlog {
     /// The rows to refresh, the soonest expiry last.
     pub(super) due: Vec<Candidate>,
-    /// Everything else. What is at the front comes before the refreshes, but warnings after them.
+    /// All other jobs. Expiry warnings run after the refreshes; everything else is pushed to the front and runs before them.
     pub(super) other: VecDeque<Job>,
 }
 

@@ -2,13 +2,10 @@
 //! the run that scans; its messages carry it.
 
 use super::{Run, app::Asked, backlog::Backlog};
-use crate::{
-    domain::{
-        integration::{Candidate, UnixTime},
-        message::{KEYS_PER_MESSAGE, Work, WorkKey},
-        outcome::{Outcome, Report, out_of_time},
-    },
-    refresh::MAX_WITNESSES,
+use crate::domain::{
+    integration::{Candidate, UnixTime},
+    message::{KEYS_PER_MESSAGE, Work, WorkKey},
+    outcome::{Outcome, Report, out_of_time},
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use std::collections::{BTreeMap, VecDeque};
@@ -64,17 +61,16 @@ impl Run<'_> {
     /// Asks an app's witnesses and, if they prove nothing, refreshes a few of its rows. Returns the other rows.
     async fn prove(&mut self, app_key: &str, mut rows: Vec<Candidate>) -> Vec<Candidate> {
         let witnesses = self.app(app_key).witnesses.except(&[]);
-        let witnesses = &witnesses[..witnesses.len().min(MAX_WITNESSES)];
         let refresher = self.refresher.clone();
-        let evidence = refresher.ask_witnesses(app_key, witnesses).await;
+        let evidence = refresher.ask_witnesses(app_key, &witnesses).await;
         self.record_witnesses(app_key, &evidence, &mut VecDeque::new());
         let app = self.app(app_key);
-        let is_proved = app.proof.disproved().is_some() || app.breaker.is_proved();
-        if !is_proved {
+        let is_decided = app.proof.disproved().is_some() || app.breaker.is_proved();
+        if !is_decided {
             rows.sort_by_key(|row| row.access_expires_at);
             let rest = rows.split_off(rows.len().min(CANARIES));
             rows.reverse();
-            let out_of_time = self.work_off(Backlog { due: rows, ..Backlog::default() }).await;
+            let out_of_time = self.work_through(Backlog { due: rows, ..Backlog::default() }).await;
             rows = out_of_time.into_iter().chain(rest).collect();
         }
         rows

@@ -1,6 +1,9 @@
 //! One line in the log for each integration's outcome.
 
-use crate::domain::outcome::{Outcome, Report};
+use crate::domain::{
+    latency::millis,
+    outcome::{Outcome, Report},
+};
 use std::time::Duration;
 use tracing::{debug, error, info, warn};
 
@@ -13,7 +16,7 @@ pub(super) fn outcome(report: &Report, took: Duration) {
                 outcome = report.outcome.as_str(),
                 reason = report.reason,
                 tiktok_code = report.tiktok_code,
-                duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+                duration_ms = millis(took),
                 $($message)+
             )
         };
@@ -36,7 +39,7 @@ pub(super) fn outcome(report: &Report, took: Duration) {
         Outcome::WouldRefresh => line!(info, "TikTok token would be refreshed: {why}"),
         // As many as the table has rows: the run's last line has their numbers.
         Outcome::Deferred => line!(debug, "TikTok token refresh deferred to the next run: {why}"),
-        Outcome::Queued => line!(debug, "TikTok token refresh sent to the work queue: {why}"),
+        Outcome::Queued => line!(debug, "TikTok token refresh queued: {why}"),
         Outcome::NotDue => line!(debug, "TikTok token is not due for a refresh: {why}"),
     }
 }

@@ -34,7 +34,7 @@ impl Run<'_> {
         let app = self.app(&app_key);
         match own_token {
             Evidence::Proves(_) => jobs.push_front(Job::ReportLostToken(rejected)),
-            Evidence::DeadToken if app.may_mark(&rejected.fingerprint, is_forced_one) => {
+            Evidence::DeadToken if app.proof.may_mark(&rejected.fingerprint, is_forced_one) => {
                 jobs.push_front(Job::Mark(rejected));
             }
             Evidence::DeadToken => app.undecided.push(rejected),
@@ -74,8 +74,8 @@ impl Run<'_> {
         }
     }
 
-    /// Decides over the undecided rows of each app whose own work is done. Asks the app's witnesses before, or as soon as so
-    /// many rows are rejected that the app would be stopped.
+    /// Decides about the undecided rows of each app whose refreshes are all done. Asks the app's witnesses first, or as soon as
+    /// there is a mass rejection.
     pub(super) fn judge_apps(&mut self, jobs: &mut VecDeque<Job>) {
         let is_full_scan = self.request.selection == Selection::All && self.request.trigger != Trigger::Queue;
         let is_forced_one = self.is_forced_one();

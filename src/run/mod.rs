@@ -15,6 +15,7 @@ use crate::{
     domain::{
         gauges::GaugeRecorder,
         integration::{Candidate, DuePolicy, IntegrationKey, UnixTime},
+        latency::millis,
         message,
         outcome::{Counts, Report},
         proof::Evidence,
@@ -37,14 +38,14 @@ use tracing::{Instrument, error, error_span, info, warn};
 use uuid::Uuid;
 use work_loop::{Job, JobResult};
 
-/// Why a run as a whole could not be done.
+/// Why a run as a whole failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// The table cannot be read.
-    #[error("the run could not be done: {0}")]
+    #[error(transparent)]
     Table(#[from] TableError),
     /// The secret cannot be read.
-    #[error("the run could not be done: {0}")]
+    #[error(transparent)]
     Credentials(#[from] CredentialsError),
     /// TikTok refused an app, or rejected sellers of it without proof that its credentials are right.
     #[error("{}", describe(.0, .1))]
@@ -77,7 +78,7 @@ const MAX_NAMED: usize = 50;
 fn describe(apps: &[FailedApp], counts: &Counts) -> String {
     let apps: Vec<String> = apps.iter().map(FailedApp::describe).collect();
     format!(
-        "{}. No integration was marked for it; {} refreshed, {} failed, {} deferred",
+        "{}. No integration was marked because of this; {} refreshed, {} failed, {} deferred",
         apps.join("; "),
         counts.refreshed,
         counts.failed,
@@ -116,7 +117,7 @@ impl FailedApp {
 /// Refreshes what a request covers, by `deadline`, and writes the run's metrics.
 ///
 /// # Errors
-/// [`RunError`] only if the run as a whole could not be done; otherwise the counts tell.
+/// [`RunError`] only if the run as a whole failed; otherwise the counts tell.
 pub(crate) async fn run(
     services: &Arc<Services>,
     request: &RefreshRequest,
@@ -190,7 +191,6 @@ struct Run<'a> {
     context: RunContext,
     refresher: Arc<Refresher>,
     policy: DuePolicy,
-    now: DateTime<Utc>,
     /// When the run began, or the one that enqueued this work.
     started_at: UnixTime,
     results: RefreshResults,
@@ -218,7 +218,6 @@ impl<'a> Run<'a> {
             services,
             request,
             policy,
-            now,
             started_at: context.unless_refreshed_since.unwrap_or(UnixTime::of(now)),
             context,
             results: RefreshResults::default(),
@@ -240,14 +239,14 @@ impl<'a> Run<'a> {
     /// Scans the table, or a part of it, and refreshes what is due.
     async fn refresh_selection(&mut self) -> Result<(), RunError> {
         let backlog = self.scan().await?;
-        let out_of_time = self.work_off(backlog).await;
+        let out_of_time = self.work_through(backlog).await;
         self.enqueue(out_of_time).await;
         let failed = self.failed_apps();
         if failed.is_empty() { Ok(()) } else { Err(RunError::Apps(failed, self.results.counts())) }
     }
 
-    /// Refreshes the integrations of a work message. An app that fails in it fails no message, which nobody could do better: the
-    /// next night finds its rows.
+    /// Refreshes the integrations of a work message. A failed app does not fail the message, as a redelivery could do no better:
+    /// the next night's run finds its rows.
     async fn refresh_keys(&mut self, message: message::Work) {
         message.integrations.iter().for_each(|_| self.results.record_due());
         let candidate = |work: message::WorkKey| Candidate::of_key(work.key, work.app_key);
@@ -260,7 +259,7 @@ impl<'a> Run<'a> {
                 self.record_evidence(&app_key, &Evidence::Proves(proved), &mut VecDeque::new());
             }
         }
-        let out_of_time = self.work_off(Backlog { due, ..Backlog::default() }).await;
+        let out_of_time = self.work_through(Backlog { due, ..Backlog::default() }).await;
         self.enqueue(out_of_time).await;
         for app in self.failed_apps() {
             error!(app_key = app.app_key, "the app failed in a work message: {}", app.describe());
@@ -294,7 +293,9 @@ impl<'a> Run<'a> {
         let statistics = self.refresher.statistics();
         self.write_metrics(result.is_ok(), took, &statistics);
         self.log_end(result.as_ref().err(), took, &statistics);
-        result.map(|()| RefreshResponse::new(self.context.run_id, self.request, self.now, took, self.results))
+        result.map(|()| {
+            RefreshResponse::new(self.context.run_id, self.request, self.policy.now, took, self.results)
+        })
     }
 
     fn write_metrics(&self, succeeded: bool, took: Duration, statistics: &Statistics) {
@@ -318,7 +319,7 @@ impl<'a> Run<'a> {
 
     fn log_end(&self, error: Option<&RunError>, took: Duration, statistics: &Statistics) {
         let c = self.results.counts();
-        let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        let duration_ms = millis(took);
         // A name with a dot becomes a key of a nested object.
         macro_rules! line {
             ($level:ident, $($rest:tt)+) => {

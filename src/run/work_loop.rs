@@ -1,4 +1,4 @@
-//! The work loop: works off the backlog with the worker pool, and feeds the circuit breakers.
+//! The work loop: works through the backlog with the worker pool, and feeds the circuit breakers.
 
 use super::{Run, app::Asked, backlog::Backlog, worker_pool::WorkerPool};
 use crate::{
@@ -87,9 +87,9 @@ impl Job {
 }
 
 impl Run<'_> {
-    /// Works off a backlog. Waits for every job that was started: a refresh that is dropped in mid-flight could take a seller's
+    /// Works through a backlog. Waits for every job that was started: a refresh that is dropped in mid-flight could take a seller's
     /// only token with it. Returns the rows for which there is no time.
-    pub(super) async fn work_off(&mut self, mut backlog: Backlog) -> Vec<Candidate> {
+    pub(super) async fn work_through(&mut self, mut backlog: Backlog) -> Vec<Candidate> {
         let refresher = self.refresher.clone();
         let mut pool = WorkerPool::new(refresher.clone(), self.services.settings.max_concurrency);
         let (mut out_of_time, mut held) = (Vec::new(), Vec::new());
@@ -143,17 +143,19 @@ impl Run<'_> {
         None
     }
 
-    /// Ends a row whose app's circuit breaker has tripped. A run defers it; a message, which nobody repeats, fails it, and the
-    /// next night finds it.
+    /// Ends a row whose app's circuit breaker has tripped. A run defers it. A message fails it, as a redelivery could do no
+    /// better and the next night's run finds it; only if TikTok is down is the message delivered again.
     pub(super) fn stop(&mut self, candidate: &Candidate, reason: TripReason) {
         self.finish(candidate);
         let message = "its app was stopped for this run";
         let failure = match reason {
-            TripReason::MassRejection => "app_under_suspicion",
-            TripReason::Misconfigured => "misconfigured",
-            TripReason::ProviderDown => "",
+            TripReason::MassRejection => Some("app_under_suspicion"),
+            TripReason::Misconfigured => Some(reason.reason()),
+            TripReason::ProviderDown => None,
         };
-        if self.request.trigger == Trigger::Queue && !failure.is_empty() {
+        if self.request.trigger == Trigger::Queue
+            && let Some(failure) = failure
+        {
             self.gauges.record(candidate);
             self.end(Report::of(candidate, Outcome::Failed).because(failure, message));
         } else {

@@ -125,7 +125,7 @@ impl IntegrationStatus {
     fn last_error(&self) -> Option<String> {
         let message = self.error_message.as_ref().or(self.error_code.as_ref());
         match (&self.error_reason, message) {
-            (Some(reason), Some(message)) => Some(format!("{}: {message}", reason.replace('_', " "))),
+            (Some(reason), Some(message)) => Some(format!("{}: {message}", in_words(reason))),
             (reason, message) => message.or(reason.as_ref()).cloned(),
         }
     }

@@ -1,6 +1,6 @@
 //! The errors of a call to TikTok, and what each means for the row, the app and the run.
 
-use crate::domain::circuit_breaker::CallOutcome;
+use crate::domain::{circuit_breaker::CallOutcome, integration::REAUTHORIZE};
 use std::time::Duration;
 use url::form_urlencoded;
 
@@ -81,20 +81,20 @@ impl CallError {
         }
     }
 
-    /// The `reason` in the response, which is also the row's `error_code`.
+    /// The `reason` in the response, which is also the row's `error_reason`.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::NotConnected { .. } => "not_connected",
             Self::Busy { .. } => "provider_busy",
             Self::ServerError { .. } => "provider_error",
             Self::Ambiguous { .. } => "no_readable_answer",
-            Self::Reauthorize { .. } => "reauthorize",
+            Self::Reauthorize { .. } => REAUTHORIZE,
             Self::Misconfigured { .. } => "misconfigured",
             Self::Refused { .. } => "refused",
         }
     }
 
-    /// Whether TikTok has certainly not redeemed the token, so that a retry is safe.
+    /// Whether a retry is safe and may help: TikTok has not redeemed the token, and the cause may pass.
     pub fn may_be_retried(&self) -> bool {
         match self {
             Self::NotConnected { .. } | Self::Busy { .. } => true,
@@ -150,11 +150,11 @@ const BUSY: [i64; 2] = [36_009_002, 36_009_037];
 /// The open API's codes for "internal error" and "timeout".
 const SERVER_ERROR: [i64; 2] = [36_009_003, 36_009_007];
 /// "rt has expired" and "can not find related auth record": the authorization host's only two permanent codes.
-const REAUTHORIZE: [i64; 2] = [36_004_001, 36_004_005];
+const REAUTHORIZE_CODES: [i64; 2] = [36_004_001, 36_004_005];
 
 /// Classifies a response by its business code and message.
 pub(super) fn of_code(code: i64, message: String, retry_after: Option<Duration>) -> CallError {
-    if REAUTHORIZE.contains(&code) {
+    if REAUTHORIZE_CODES.contains(&code) {
         CallError::Reauthorize { code, message }
     } else if blames_the_app(&message) {
         CallError::Misconfigured { code, message }

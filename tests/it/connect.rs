@@ -140,7 +140,7 @@ async fn two_sellers_who_connect_one_new_row_at_once_do_not_share_it() {
 }
 
 #[tokio::test]
-async fn a_row_that_is_given_away_meanwhile_is_not_taken_back() {
+async fn a_row_that_is_given_away_meanwhile_is_not_acquired_back() {
     let world = World::new().await;
     let shop = world.integration().insert().await;
     let gate = world.aws.hold(Step::Save);

@@ -118,8 +118,8 @@ async fn the_leases_condition_and_the_pure_rule_agree_for_every_row() {
         let claim = LeaseRequest { attempt_id: "me", expires_at: UnixTime(NIGHT + 960), in_use };
         let same_app = in_use.filter(|in_use| in_use.app_key == row.candidate.app_key.as_deref());
         let acquired = store.acquire(&row.candidate.key, &rule, claim).await.unwrap();
-        match (row.may_be_taken(&rule, same_app.map(|in_use| in_use.fingerprint)), acquired) {
-            (Ok(_), Acquired::Taken(before)) => {
+        match (row.may_acquire(&rule, same_app.map(|in_use| in_use.fingerprint)), acquired) {
+            (Ok(_), Acquired::Leased(before)) => {
                 taken += 1;
                 healed += usize::from(row.candidate.status == Status::Error && !rule.force);
                 assert_eq!(before.candidate, row.candidate, "the row as it was before the lease");

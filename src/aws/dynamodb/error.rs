@@ -14,14 +14,14 @@ pub enum TableError {
     },
     /// The function's role does not allow it.
     #[error(
-        "access to the table {table} is denied: allow dynamodb:Scan, Query and UpdateItem on it, and its KMS key"
+        "access to the table {table} is denied: allow dynamodb:Scan, Query, GetItem and UpdateItem on it, and the use of its KMS key"
     )]
     AccessDenied {
         /// `TABLE_NAME`.
         table: String,
     },
-    /// DynamoDB asks to slow down.
-    #[error("DynamoDB throttles the table {table} ({code})")]
+    /// DynamoDB is throttling, or has a temporary failure.
+    #[error("DynamoDB is throttling or failing for the table {table} ({code})")]
     Throttled {
         /// `TABLE_NAME`.
         table: String,

@@ -1,7 +1,7 @@
 //! The table of integrations: which rows there are, and the conditional writes of one integration's refresh. Each write is a
 //! single `UpdateItem`, and none names an attribute that belongs to the user.
 //!
-//! This module must never let an SDK error out, nor read a token before a lease is held.
+//! This module never lets an SDK error out. A scan reads no token; only [`Table::read`] does so without a lease.
 
 mod error;
 pub(crate) mod row;
@@ -65,7 +65,7 @@ pub struct InUse<'a> {
 #[derive(Debug)]
 pub enum Acquired {
     /// The row as it was before the lease was written. If it has a lease, that one expired unreleased.
-    Taken(Box<Integration>),
+    Leased(Box<Integration>),
     /// The row is not to be taken.
     Skipped(SkipReason, Box<Candidate>),
     /// There is no such row.
@@ -92,7 +92,7 @@ impl Table {
         Self { client, name: name.to_owned() }
     }
 
-    /// Takes a row, if [`Integration::may_be_taken`] holds at the moment of the write. This also proves that the table can be
+    /// Takes a row, if [`Integration::may_acquire`] holds at the moment of the write. This also proves that the table can be
     /// written before TikTok is called.
     ///
     /// # Errors
@@ -150,11 +150,11 @@ impl Table {
             Ok(output) => output.attributes.unwrap_or_default(),
             Err(error) => {
                 let Some(item) = self.row_of_failed_condition(&error)? else { return Ok(Acquired::Deleted) };
-                return self.not_taken(&item, policy, lease);
+                return self.not_acquired(&item, policy, lease);
             }
         };
         match row::integration(&before) {
-            Ok(row) => Ok(Acquired::Taken(Box::new(row))),
+            Ok(row) => Ok(Acquired::Leased(Box::new(row))),
             Err(malformed) => {
                 // TikTok has not been called yet, so the lease can go at once.
                 self.update(key, updates::release(lease.attempt_id)).await.ok();
@@ -165,7 +165,7 @@ impl Table {
 
     /// Why the condition of [`acquire`](Self::acquire) failed: the condition states the policy in DynamoDB's language, and the
     /// row says which part of it does not hold.
-    fn not_taken(
+    fn not_acquired(
         &self,
         item: &Item,
         policy: &DuePolicy,
@@ -178,14 +178,14 @@ impl Table {
         if row.candidate.lease.as_ref().is_some_and(|held| held.owner == lease.attempt_id) {
             // Our own first write, whose response was lost; the SDK retried it. What the lease was before is not known.
             row.candidate.lease = None;
-            return Ok(Acquired::Taken(Box::new(row)));
+            return Ok(Acquired::Leased(Box::new(row)));
         }
         let in_use = lease.in_use.filter(|in_use| in_use.app_key == row.candidate.app_key.as_deref());
-        match row.may_be_taken(policy, in_use.map(|in_use| in_use.fingerprint)) {
+        match row.may_acquire(policy, in_use.map(|in_use| in_use.fingerprint)) {
             Err(skip) => Ok(Acquired::Skipped(skip, Box::new(row.candidate))),
             Ok(_) => Err(TableError::Refused {
                 table: self.name.clone(),
-                code: "a condition failed that the row fulfils".into(),
+                code: "the condition failed, although the row meets it".into(),
             }),
         }
     }

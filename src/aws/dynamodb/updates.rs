@@ -13,7 +13,7 @@ use chrono::{DateTime, Utc};
 const FAILURE: [&str; 6] =
     ["error_reason", "error_code", "error_message", "error_at", "consecutive_failures", "rejected_by"];
 
-/// What a row says of its last failure.
+/// A failure to note in a row.
 #[derive(Clone, Debug)]
 pub struct Failure {
     /// `error_reason`: as in responses.
@@ -187,7 +187,7 @@ fn unchanged(row: &Candidate) -> Update {
     Update::default()
         .only_if("status", Some(row.status.as_str()))
         .only_if_number("refresh_token_expires_at", row.refresh_expires_at.map(|at| at.0))
-        // A new lease expires later than one that has expired already. Whoever left half a lease may have left no owner.
+        // Compares the expiry, not the owner: a new lease always expires later, and an incomplete lease may have no owner.
         .only_if_number("lock_expires_at", row.lease.as_ref().map(|lease| lease.expires_at.0))
 }
 

@@ -433,7 +433,7 @@ async fn function(
         lost_response_wait: Duration::from_millis(2),
         save_backoff: Duration::from_millis(2),
         rescue_after: Duration::from_millis(10),
-        retries_after_rescue: Duration::from_millis(20),
+        save_time_after_rescue: Duration::from_millis(20),
     };
     let ear = emitted.clone();
     let emit = Arc::new(move |line: &str| ear.lock().unwrap().push(line.to_owned()));
