@@ -9,6 +9,7 @@ mod authorizations;
 mod bad_nights;
 mod bad_surroundings;
 mod break_it;
+mod break_marks;
 mod calls;
 mod command;
 mod connect;
