@@ -33,6 +33,8 @@ pub(crate) struct Rejected {
     tried: Fingerprint,
     failure: updates::Failure,
     tiktok_code: Option<i64>,
+    /// Whether the row's access token was tried and nobody knows whether it works.
+    pub(crate) may_have_live_token: bool,
 }
 
 impl Rejected {
@@ -43,7 +45,15 @@ impl Rejected {
         failure: updates::Failure,
         code: Option<i64>,
     ) -> Self {
-        Self { row: leased.row, fingerprint: app.fingerprint(), app, tried, failure, tiktok_code: code }
+        Self {
+            row: leased.row,
+            fingerprint: app.fingerprint(),
+            app,
+            tried,
+            failure,
+            tiktok_code: code,
+            may_have_live_token: false,
+        }
     }
 
     pub(crate) fn key(&self) -> &IntegrationKey {
@@ -131,7 +141,11 @@ impl Refresher {
     /// Asks other rows of an app whether its credentials are right: each is a witness if its access token works.
     pub(crate) async fn ask_witnesses(&self, app_key: &str, witnesses: &[IntegrationKey]) -> Evidence {
         let Some(app) = self.app_by_key(Some(app_key)) else { return Evidence::Nothing };
-        for key in witnesses.iter().take(MAX_WITNESSES) {
+        let mut asked = 0;
+        for key in witnesses {
+            if asked == MAX_WITNESSES {
+                break;
+            }
             let row = match self.services.table.read(key).await {
                 Ok(Some(row)) => row,
                 Ok(None) => continue,
@@ -144,6 +158,7 @@ impl Refresher {
                 && row.candidate.has_plausible_expiry(&self.due_policy())
                 && row.candidate.access_state(self.services.clock.now()) != AccessState::Expired;
             let Some(token) = row.access_token.as_ref().filter(|_| is_witness) else { continue };
+            asked += 1;
             match self.evidence(&row.candidate, &app, token).await {
                 Evidence::DeadToken | Evidence::Nothing => {}
                 Evidence::OutOfTime => return Evidence::OutOfTime,
@@ -179,8 +194,12 @@ impl Refresher {
         }
     }
 
-    /// Marks a rejected row as `error`, if it is still as TikTok rejected it.
+    /// Marks a rejected row as `error`, if it is still as TikTok rejected it. The next run decides if there is no time, or if
+    /// nobody knows whether its access token works.
     pub(crate) async fn mark(&self, rejected: Rejected) -> Report {
+        if rejected.may_have_live_token || !self.has_time_for_a_call() {
+            return rejected.report_noted();
+        }
         let key = rejected.key();
         let report =
             rejected.report(Outcome::CannotRefresh).because(rejected.failure.reason, rejected.message());

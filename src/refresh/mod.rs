@@ -206,7 +206,8 @@ impl Refresher {
         self.app_by_key(row.app_key.as_deref())
     }
 
-    fn app_by_key(&self, app_key: Option<&str>) -> Option<Arc<AppCredentials>> {
+    /// The credentials in use for an app.
+    pub(crate) fn app_by_key(&self, app_key: Option<&str>) -> Option<Arc<AppCredentials>> {
         self.apps.read().unwrap_or_else(PoisonError::into_inner).get(app_key).cloned()
     }
 
@@ -344,7 +345,8 @@ impl Refresher {
                 false
             }
         };
-        if is_noted {
+        let was_marked = leased.row.candidate.status == Status::Error;
+        if is_noted || was_marked {
             Attempt::Rejected(Rejected::new(leased, app, rejected_by, failure, error.code()))
         } else {
             // A mark needs the note.

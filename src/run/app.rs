@@ -69,10 +69,12 @@ impl Witnesses {
         }
     }
 
-    /// The sample, without the rows that were rejected themselves.
+    /// The sample in random order, without the rows that were rejected themselves.
     pub(super) fn except(&self, rejected: &[Rejected]) -> Vec<IntegrationKey> {
         let is_rejected = |key: &IntegrationKey| rejected.iter().any(|rejected| rejected.key() == key);
-        self.sample.iter().filter(|key| !is_rejected(key)).cloned().collect()
+        let mut sample: Vec<_> = self.sample.iter().filter(|key| !is_rejected(key)).cloned().collect();
+        fastrand::shuffle(&mut sample);
+        sample
     }
 
     pub(super) fn is_empty(&self) -> bool {

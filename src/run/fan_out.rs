@@ -1,7 +1,7 @@
 //! Fan-out: work that this invocation leaves to others, through the work queue. Proof of an app's credentials is made once, by
 //! the run that scans; its messages carry it.
 
-use super::{Run, app::Asked, backlog::Backlog};
+use super::{Run, app::Asked, backlog::Backlog, scan::order};
 use crate::domain::{
     integration::{Candidate, UnixTime},
     message::{KEYS_PER_MESSAGE, Work, WorkKey},
@@ -51,7 +51,6 @@ impl Run<'_> {
                     self.stop(row, reason);
                 }
             } else {
-                app.is_only_one = app.has_only_one(is_over);
                 self.enqueue(rows).await;
             }
         }
@@ -67,7 +66,7 @@ impl Run<'_> {
         let app = self.app(app_key);
         let is_decided = app.proof.disproved().is_some() || app.breaker.is_proved();
         if !is_decided {
-            rows.sort_by_key(|row| row.access_expires_at);
+            rows.sort_by_key(order);
             let rest = rows.split_off(rows.len().min(CANARIES));
             rows.reverse();
             let out_of_time = self.work_through(Backlog { due: rows, ..Backlog::default() }).await;
@@ -90,7 +89,7 @@ impl Run<'_> {
             by_app.entry(self.app_key(&candidate)).or_default().push(candidate);
         }
         for rows in by_app.values_mut() {
-            rows.sort_by_key(|row| row.access_expires_at);
+            rows.sort_by_key(order);
         }
         let chunks: Vec<(Option<&str>, &[Candidate])> = by_app
             .iter()
@@ -124,7 +123,9 @@ impl Run<'_> {
             force: self.request.force,
             run_started_at: self.started_at,
             proved: in_use.filter(|in_use| app.is_some_and(|app| app.proof.proves(in_use))),
-            only_one_of: app_key.filter(|_| app.is_some_and(|app| app.is_only_one)).map(ToOwned::to_owned),
+            only_one_of: app_key
+                .filter(|_| app.is_some_and(|app| app.has_only_one(self.is_full_scan)))
+                .map(ToOwned::to_owned),
             integrations: due.iter().map(key).collect(),
         }
         .to_json()

@@ -6,11 +6,7 @@ use super::{
     work_loop::Job,
 };
 use crate::{
-    domain::{
-        circuit_breaker::CallOutcome,
-        proof::Evidence,
-        selection::{Selection, Trigger},
-    },
+    domain::{circuit_breaker::CallOutcome, proof::Evidence, selection::Selection},
     refresh::Rejected,
 };
 use std::{collections::VecDeque, time::Duration};
@@ -19,7 +15,7 @@ impl Run<'_> {
     /// Records a rejection, which is noted in the row already, and what the row's own access token says `about` an app.
     pub(super) fn record_rejection(
         &mut self,
-        rejected: Rejected,
+        mut rejected: Rejected,
         own_token: &Evidence,
         about: &str,
         took: Duration,
@@ -39,10 +35,12 @@ impl Run<'_> {
             }
             Evidence::DeadToken => app.undecided.push(rejected),
             Evidence::Disproves(_) if about == app_key => app.undecided.push(rejected),
-            // Nobody knows whether the access token works, so the next run decides.
-            Evidence::Disproves(_) | Evidence::Nothing | Evidence::OutOfTime => {
-                self.end_after(rejected.report_noted(), took);
+            // Nobody knows whether the access token works, so this run does not mark the row.
+            Evidence::Disproves(_) | Evidence::Nothing => {
+                rejected.may_have_live_token = true;
+                app.undecided.push(rejected);
             }
+            Evidence::OutOfTime => self.end_after(rejected.report_noted(), took),
         }
     }
 
@@ -55,15 +53,17 @@ impl Run<'_> {
 
     /// Records evidence of an app's credentials. With proof, the rejections before were about the sellers.
     pub(super) fn record_evidence(&mut self, app_key: &str, evidence: &Evidence, jobs: &mut VecDeque<Job>) {
+        let in_use = self.refresher.app_by_key(Some(app_key)).map(|app| app.fingerprint());
         let app = self.app(app_key);
         app.proof.record(evidence);
         match evidence {
-            Evidence::Proves(_) => app.breaker.prove(),
+            Evidence::Proves(proved) if in_use.as_ref() == Some(proved) => app.breaker.prove(),
             Evidence::Disproves(answer) => {
                 app.breaker.disprove();
                 app.last_error.clone_from(answer);
             }
-            Evidence::DeadToken | Evidence::Nothing | Evidence::OutOfTime => {}
+            // Proof of credentials that are no longer in use says nothing of those that are.
+            Evidence::Proves(_) | Evidence::DeadToken | Evidence::Nothing | Evidence::OutOfTime => {}
         }
         let App { undecided, proof, .. } = app;
         let (proved, undecided_still): (Vec<_>, Vec<_>) =
@@ -77,8 +77,7 @@ impl Run<'_> {
     /// Decides about the undecided rows of each app whose refreshes are all done. Asks the app's witnesses first, or as soon as
     /// there is a mass rejection.
     pub(super) fn judge_apps(&mut self, jobs: &mut VecDeque<Job>) {
-        let is_full_scan = self.request.selection == Selection::All && self.request.trigger != Trigger::Queue;
-        let is_forced_one = self.is_forced_one();
+        let (is_full_scan, is_forced_one) = (self.is_full_scan, self.is_forced_one());
         let mut unmarked = Vec::new();
         for (app_key, app) in &mut self.apps {
             let is_done = app.unfinished == 0 && !app.undecided.is_empty();

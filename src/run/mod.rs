@@ -73,7 +73,7 @@ pub enum AppFailure {
 }
 
 /// How many rows an error names of one app: beyond, they say nothing more about the cause.
-const MAX_NAMED: usize = 50;
+const MAX_NAMED: usize = 500;
 
 fn describe(apps: &[FailedApp], counts: &Counts) -> String {
     let apps: Vec<String> = apps.iter().map(FailedApp::describe).collect();
@@ -196,6 +196,8 @@ struct Run<'a> {
     results: RefreshResults,
     gauges: GaugeRecorder,
     apps: BTreeMap<String, App>,
+    /// Whether this run has scanned the whole table, so that an app's only row is known to be that.
+    is_full_scan: bool,
     /// How many integrations were deferred, by reason.
     deferred: BTreeMap<&'static str, u64>,
 }
@@ -223,6 +225,7 @@ impl<'a> Run<'a> {
             results: RefreshResults::default(),
             gauges: GaugeRecorder::new(policy),
             apps: BTreeMap::new(),
+            is_full_scan: false,
             deferred: BTreeMap::new(),
         }
     }

@@ -5,7 +5,7 @@ use crate::{
     aws::dynamodb::TableError,
     domain::{
         gauges::REFRESH_TOKEN_WARNING,
-        integration::{AccessState, Candidate, DueReason, SkipReason, Status},
+        integration::{AccessState, Candidate, DueReason, SkipReason, Status, UnixTime},
         outcome::{Outcome, Report, skipped},
         selection::Selection,
     },
@@ -13,6 +13,11 @@ use crate::{
 use futures_util::StreamExt;
 use std::{cmp::Reverse, time::Duration};
 use tracing::warn;
+
+/// The order in which due rows are refreshed: marked rows last, the soonest expiry first.
+pub(super) fn order(row: &Candidate) -> (bool, Option<UnixTime>) {
+    (row.status != Status::Active, row.access_expires_at)
+}
 
 impl Run<'_> {
     /// Reads the rows. If more are due than `FAN_OUT_ABOVE`, they go to the work queue instead of the backlog.
@@ -40,6 +45,7 @@ impl Run<'_> {
                 backlog.due = self.fan_out(due, false).await;
             }
         }
+        self.is_full_scan = self.request.selection == Selection::All;
         if !is_found {
             self.report_nothing_found();
         }
@@ -48,9 +54,7 @@ impl Run<'_> {
             self.fan_out(due, true).await;
         }
         // An absent expiry comes first, as the token may be dead already. Marked rows come last.
-        backlog
-            .due
-            .sort_unstable_by_key(|row| Reverse((row.status != Status::Active, row.access_expires_at)));
+        backlog.due.sort_unstable_by_key(|row| Reverse(order(row)));
         Ok(backlog)
     }
 

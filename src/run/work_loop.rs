@@ -94,11 +94,12 @@ impl Run<'_> {
         let mut pool = WorkerPool::new(refresher.clone(), self.services.settings.max_concurrency);
         let (mut out_of_time, mut held) = (Vec::new(), Vec::new());
         for candidate in &backlog.due {
-            if let Some(app_key) = self.app_key(candidate) {
+            if let Some(app_key) = self.first_app_key(candidate) {
                 self.app(&app_key).unfinished += 1;
             }
         }
         loop {
+            self.judge_apps(&mut backlog.other);
             while pool.has_room()
                 && let Some(job) = backlog.next()
             {
@@ -106,6 +107,7 @@ impl Run<'_> {
                     pool.spawn(job);
                 }
             }
+            // A row that was not admitted may have been the last one of its app.
             self.judge_apps(&mut backlog.other);
             if pool.has_room() && !backlog.other.is_empty() {
                 continue;
@@ -163,9 +165,14 @@ impl Run<'_> {
         }
     }
 
+    /// The app of a row as the run starts: the default app may be replaced meanwhile.
+    fn first_app_key(&self, row: &Candidate) -> Option<String> {
+        self.context.apps.get(row.app_key.as_deref()).map(|app| app.app_key.clone())
+    }
+
     /// One refresh of the row's app is done, however it ended.
     fn finish(&mut self, candidate: &Candidate) {
-        if let Some(app_key) = self.app_key(candidate) {
+        if let Some(app_key) = self.first_app_key(candidate) {
             let app = self.app(&app_key);
             app.unfinished = app.unfinished.saturating_sub(1);
         }

@@ -17,7 +17,7 @@ async fn a_missing_table_is_named() {
     assert_eq!(kind, "TableUnavailable");
     assert_eq!(
         said,
-        "the run could not be done: the table no-such-table does not exist in this account and region: \
+        "the table no-such-table does not exist in this account and region: \
          check TABLE_NAME and AWS_REGION"
     );
     assert_eq!(world.metrics()[0]["RunCompleted"], 0);
