@@ -206,7 +206,7 @@ def test_a_new_stacks_secret_has_no_value_and_the_first_run_says_so(function, st
     stack.fill()
     answer = function.invoke(event("scheduler"))
     assert answer["errorType"] == "CredentialsUnavailable"
-    assert "holds no value yet" in answer["errorMessage"]
+    assert "has no value" in answer["errorMessage"]
     stack.secrets.put_secret_value(SecretId="Secret", SecretString=json.dumps(stack.stand_ins["app"]))
 
 
