@@ -29,7 +29,7 @@
 //! | [`aws`], [`tiktok`] | The clients: one file for each AWS service, and TikTok Shop's API |
 //! | `services` | The settings and clients that a warm environment shares among its invocations |
 //! | `refresh` | One integration: acquire the lease, call TikTok, save the pair |
-//! | `run` | Many integrations: scan, work loop, fan-out over the queue |
+//! | `run` | Many integrations: scan, work loop, marking, fan-out over the queue |
 //! | [`actions`] | The other actions: `status`, `verify`, `connect`, `cleanup` and the queue's messages |
 //! | [`handler`] | One event to one response |
 //! | `main.rs`, `cli`, `local` | The Lambda function, the operator's command and the local stack |

@@ -122,7 +122,7 @@ impl Refresher {
         // Held during the calls, so that the other refused calls wait for their result.
         let mut tried = self.tried_other_secrets.lock().await;
         let in_use = self.app(row)?;
-        if !in_use.app_secret.is_same_as(&refused.app_secret) {
+        if in_use.fingerprint() != refused.fingerprint() {
             drop(tried);
             let result = call(in_use.clone()).await;
             return Some((in_use, result));

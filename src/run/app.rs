@@ -17,7 +17,7 @@ pub(super) struct App {
     /// How many active rows of the app the scan has read.
     pub(super) active_rows: u64,
     pub(super) witnesses: Witnesses,
-    /// Whether a scan of the whole table, by this run or by the run that sent the message, found only one active row.
+    /// Whether the message says that a scan of the whole table found only one active row of the app.
     pub(super) is_only_one: bool,
     /// How many of the app's refreshes are not done yet.
     pub(super) unfinished: u64,

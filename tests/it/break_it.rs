@@ -746,6 +746,21 @@ async fn verify_works_once_the_wrong_app_key_of_the_secret_was_repaired() {
 }
 
 #[tokio::test]
+async fn every_row_of_a_run_is_refreshed_once_the_wrong_app_key_of_the_secret_was_repaired() {
+    let world = World::new().await;
+    world.aws.set_secret(Some(&json!({"app_key": "typo", "app_secret": world::APP_SECRET}).to_string()));
+    for _ in 0..4 {
+        world.integration().expiring_in(hours(1)).insert().await;
+    }
+    // A warm environment caches the wrong key.
+    world.refresh(json!({"action": "verify", "team_id": "nobody"})).await;
+    world
+        .aws
+        .set_secret(Some(&json!({"app_key": world::APP_KEY, "app_secret": world::APP_SECRET}).to_string()));
+    assert_eq!(world.refresh_all().await["counts"]["refreshed"], 4);
+}
+
+#[tokio::test]
 async fn a_connect_works_with_any_version_of_the_secret() {
     for stage in ["AWSPENDING", "AWSPREVIOUS"] {
         let world = World::new().await;
