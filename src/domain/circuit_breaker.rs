@@ -17,6 +17,8 @@ pub enum CallOutcome {
     Rejected,
     /// TikTok refused the app's credentials or IP address.
     Misconfigured,
+    /// TikTok limits the rate of requests: it is up, and says nothing of the app or the seller.
+    Busy,
     /// Any other failure.
     Failed,
 }
@@ -73,6 +75,7 @@ impl CircuitBreaker {
                 self.misconfigured_in_a_row += 1;
                 self.failed_in_a_row = 0;
             }
+            CallOutcome::Busy => {}
             CallOutcome::Failed => self.failed_in_a_row += 1,
         }
         let reason = if self.misconfigured_in_a_row >= MISCONFIGURED_LIMIT {
@@ -171,7 +174,8 @@ mod tests {
         let recovered =
             after(&[(CallOutcome::Failed, 19), (CallOutcome::Granted, 1), (CallOutcome::Failed, 19)]);
         assert_eq!(recovered.tripped(), None);
-        let breaker = after(&[(CallOutcome::Failed, 20)]);
+        assert_eq!(after(&[(CallOutcome::Busy, 100)]).tripped(), None, "a busy TikTok is not down");
+        let breaker = after(&[(CallOutcome::Failed, 19), (CallOutcome::Busy, 1), (CallOutcome::Failed, 1)]);
         assert_eq!((breaker.tripped(), breaker.is_refused()), (Some(TripReason::ProviderDown), false));
     }
 }

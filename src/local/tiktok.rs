@@ -14,10 +14,12 @@ use axum::{
 };
 use chrono::TimeDelta;
 use futures_util::stream;
+use governor::{DefaultDirectRateLimiter, Quota};
 use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     io,
+    num::NonZeroU32,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -37,6 +39,8 @@ pub enum Behaviour {
     Code(i64, &'static str),
     /// Responds with an HTTP status, a text body and `Retry-After` in seconds, without redeeming the token.
     Status(u16, &'static str, Option<u64>),
+    /// Redeems the token, then responds with an HTTP status and HTML, as a gateway does that had no response in time.
+    StatusAfterRedeeming(u16),
     /// Never responds, and does not redeem the token.
     Hang,
     /// Redeems the token, then closes the connection in the middle of the response.
@@ -82,12 +86,21 @@ struct Inner {
     keeps_access_tokens: bool,
     single_use: bool,
     latency: Duration,
+    limit: Option<Limit>,
     default_behaviour: Option<Behaviour>,
     issued: u64,
     posts: u64,
     /// The HTTP status, code and message of the Open API's error, if it fails.
     open_api: Option<(u16, i64, &'static str)>,
     open_api_calls: u64,
+}
+
+/// A limit on the requests per second.
+#[derive(Debug)]
+struct Limit {
+    limiter: DefaultDirectRateLimiter,
+    retry_after: u64,
+    refused: u64,
 }
 
 #[derive(Debug, Default)]
@@ -175,6 +188,17 @@ impl TikTokStandIn {
         self.lock().latency = latency;
     }
 
+    /// Answers refreshes beyond this rate with HTTP 429 and `Retry-After`, in seconds.
+    pub fn limit(&self, per_second: NonZeroU32, retry_after: u64) {
+        let limiter = DefaultDirectRateLimiter::direct(Quota::per_second(per_second));
+        self.lock().limit = Some(Limit { limiter, retry_after, refused: 0 });
+    }
+
+    /// The number of refreshes beyond the limit.
+    pub fn refused(&self) -> u64 {
+        self.lock().limit.as_ref().map_or(0, |limit| limit.refused)
+    }
+
     /// Sets the behaviour of all calls without a scripted one. `None` resets it.
     pub fn always(&self, behaviour: Option<Behaviour>) {
         self.lock().default_behaviour = behaviour;
@@ -222,6 +246,15 @@ impl TikTokStandIn {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Limit {
+    /// The answer to a request beyond the limit.
+    fn refuse(&mut self) -> Option<Behaviour> {
+        self.limiter.check().err()?;
+        self.refused += 1;
+        Some(Behaviour::Status(429, "too many requests", Some(self.retry_after)))
     }
 }
 
@@ -309,7 +342,9 @@ impl TikTokStandIn {
             let seller = inner.sellers.entry(owner.clone().unwrap_or_default()).or_default();
             seller.calls += 1;
             let scripted = seller.scripted.pop_front();
-            (inner.latency, owner, scripted.or(default_behaviour).unwrap_or(Behaviour::Normal))
+            let over_limit = inner.limit.as_mut().and_then(Limit::refuse);
+            let behaviour = over_limit.or(scripted).or(default_behaviour).unwrap_or(Behaviour::Normal);
+            (inner.latency, owner, behaviour)
         };
         tokio::time::sleep(latency).await;
         if value("grant_type") != "refresh_token" {
@@ -335,6 +370,7 @@ impl TikTokStandIn {
             Behaviour::Normal
             | Behaviour::CutAfterRedeeming
             | Behaviour::Garbled(_)
+            | Behaviour::StatusAfterRedeeming(_)
             | Behaviour::Huge
             | Behaviour::With(_)
             | Behaviour::Slow(_) => {}
@@ -351,6 +387,10 @@ impl TikTokStandIn {
                 Body::from_stream(cut).into_response()
             }
             Behaviour::Garbled(bytes) => bytes.into_response(),
+            Behaviour::StatusAfterRedeeming(status) => {
+                let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
+                (status, "<html>gateway</html>").into_response()
+            }
             Behaviour::Huge => " ".repeat(1_000_000).into_response(),
             Behaviour::Slow(wait) => {
                 tokio::time::sleep(wait).await;

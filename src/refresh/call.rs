@@ -11,7 +11,6 @@ use crate::{
     tiktok::CallError,
 };
 use backon::{ExponentialBuilder, Retryable};
-use chrono::TimeDelta;
 use std::{
     future::Future,
     sync::{
@@ -22,7 +21,12 @@ use std::{
 };
 use tracing::warn;
 
-/// Bounds a run's retries to a fifth of its calls, beyond the first few.
+/// How many rounds of tries a row gets in one run while TikTok is busy.
+const MAX_BUSY_ROUNDS: u32 = 5;
+/// A row that must wait longer gives its place to others meanwhile.
+const MAX_WAIT_IN_PLACE: Duration = Duration::from_secs(10);
+
+/// Bounds a run's retries without a connection to a fifth of its calls, beyond the first few.
 #[derive(Debug, Default)]
 pub(super) struct RetryBudget {
     calls: AtomicU64,
@@ -159,17 +163,28 @@ impl Refresher {
             .with_max_times(2);
         (|| self.call_once(&app, sent, std::mem::take(&mut has_waited)))
             .retry(backoff)
-            .when(|error| error.may_be_retried() && self.has_time_for_a_call() && self.retry_budget.take())
+            .when(|error| {
+                // The app's adaptive rate bounds the retries of a busy TikTok.
+                let is_affordable = || matches!(error, CallError::Busy { .. }) || self.retry_budget.take();
+                error.may_be_retried() && self.has_time_for_a_call() && is_affordable()
+            })
             .adjust(|error, delay| {
-                // Full jitter, unless TikTok says how long to wait.
-                let wait = error.retry_after().or(delay.map(|delay| delay.mul_f64(fastrand::f64())))?;
-                self.has_time_for_a_call_in(wait).then_some(wait)
+                let wait = wait_before_retry(error, delay?);
+                (wait <= MAX_WAIT_IN_PLACE && self.has_time_for_a_call_in(wait)).then_some(wait)
             })
             .notify(|error, wait| {
                 let wait_ms = millis(wait);
                 warn!(reason = error.reason(), wait_ms, "retrying the call to TikTok: {error}");
             })
             .await
+    }
+
+    /// How long a row waits for its next round, if TikTok was busy in every try of this one. `None` if it was not, or if
+    /// there is no other round.
+    pub(super) fn wait_for_next_round(&self, error: &CallError, round: u32) -> Option<Duration> {
+        let wait = wait_before_retry(error, self.services.retry_policy.call_backoff * 2_u32.pow(round));
+        let may_come_back = matches!(error, CallError::Busy { .. }) && round < MAX_BUSY_ROUNDS;
+        (may_come_back && self.has_time_for_a_call_in(wait)).then_some(wait)
     }
 
     /// Makes one request. Starts none whose response could not be saved in time.
@@ -188,6 +203,9 @@ impl Refresher {
         self.retry_budget.record_call();
         let started = Instant::now();
         let result = self.services.tiktok.refresh(app, sent).await;
+        if let Err(CallError::Busy { .. }) = result {
+            self.services.rate_limiter.slow_down(&app.app_key);
+        }
         self.record(|statistics| statistics.latency.record(started.elapsed()));
         result
     }
@@ -198,8 +216,18 @@ impl Refresher {
     }
 
     fn has_time_for_a_call_in(&self, wait: Duration) -> bool {
-        let policy = &self.services.retry_policy;
-        let needed = wait + policy.call_timeout + policy.save_reserve;
-        self.run.deadline - self.services.clock.now() > TimeDelta::from_std(needed).unwrap_or(TimeDelta::MAX)
+        self.time_for_calls() > wait
     }
+
+    /// How much longer calls may start whose responses can still be saved.
+    pub(crate) fn time_for_calls(&self) -> Duration {
+        let policy = &self.services.retry_policy;
+        let left = (self.run.deadline - self.services.clock.now()).to_std().unwrap_or_default();
+        left.saturating_sub(policy.call_timeout + policy.save_reserve)
+    }
+}
+
+/// As long as TikTok says; otherwise the backoff, with full jitter.
+fn wait_before_retry(error: &CallError, backoff: Duration) -> Duration {
+    error.retry_after().unwrap_or_else(|| backoff.mul_f64(fastrand::f64()))
 }

@@ -31,6 +31,7 @@ use std::{
         Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 use tracing::{error, warn};
 
@@ -114,6 +115,14 @@ pub(crate) enum Attempt {
     Rejected(Rejected),
 }
 
+/// How one round of an integration's refresh ended.
+#[derive(Debug)]
+pub(crate) enum Round {
+    Ended(Attempt),
+    /// TikTok was busy in every try. The lease is released, and the row gets another round after this wait.
+    Busy(Duration),
+}
+
 /// A call to TikTok, as the app's circuit breaker sees it.
 #[derive(Clone, Debug)]
 pub(crate) struct Call {
@@ -170,16 +179,39 @@ impl Refresher {
     /// Refreshes one integration. Never cancel this future once it has started: between TikTok's response and the save it
     /// holds the only live token.
     pub(crate) async fn refresh(&self, candidate: &Candidate) -> Attempt {
+        match self.acquire_and_call(candidate).await {
+            Ok(attempt) => attempt,
+            Err((leased, error)) => self.settle(*leased, error).await,
+        }
+    }
+
+    /// As [`refresh`](Self::refresh), in a run that can come back to the row while TikTok is busy. `round` counts from 1.
+    pub(crate) async fn refresh_in_round(&self, candidate: &Candidate, round: u32) -> Round {
+        let (leased, error) = match self.acquire_and_call(candidate).await {
+            Ok(attempt) => return Round::Ended(attempt),
+            Err(failed) => failed,
+        };
+        match self.wait_for_next_round(&error, round) {
+            Some(wait) => {
+                self.release(&leased).await;
+                Round::Busy(wait)
+            }
+            None => Round::Ended(self.settle(*leased, error).await),
+        }
+    }
+
+    /// Returns the row and the error if TikTok was called without a grant: what then becomes of the lease is the caller's.
+    async fn acquire_and_call(&self, candidate: &Candidate) -> Result<Attempt, (Box<Leased>, CallError)> {
         let Some(app) = self.app(candidate) else {
-            return Attempt::without_call(unknown_app(candidate));
+            return Ok(Attempt::without_call(unknown_app(candidate)));
         };
         self.services.rate_limiter.until_ready(&app.app_key).await;
         if !self.has_time_for_a_call() {
-            return Attempt::without_call(out_of_time(candidate));
+            return Ok(Attempt::without_call(out_of_time(candidate)));
         }
         let leased = match self.acquire(candidate).await {
             Ok(leased) => leased,
-            Err(report) => return Attempt::without_call(*report),
+            Err(report) => return Ok(Attempt::without_call(*report)),
         };
         // The row may name another app than the scan saw, and taking the lease takes time.
         let row = &leased.row.candidate;
@@ -192,12 +224,12 @@ impl Refresher {
             Ok(app) => app,
             Err(report) => {
                 self.release(&leased).await;
-                return Attempt::without_call(report);
+                return Ok(Attempt::without_call(report));
             }
         };
         match self.call(leased, app).await {
-            (leased, Ok(grant)) => self.save(leased, &grant).await,
-            (leased, Err(error)) => self.settle(leased, error).await,
+            (leased, Ok(grant)) => Ok(self.save(leased, &grant).await),
+            (leased, Err(error)) => Err((Box::new(leased), error)),
         }
     }
 

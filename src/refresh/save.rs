@@ -16,12 +16,14 @@ use crate::{
     },
 };
 use backon::{BackoffBuilder, ExponentialBuilder};
-use chrono::TimeDelta;
-use std::time::{Duration, Instant};
+use futures_util::future::{Either, pending, select};
+use std::{future::Future, pin::pin, time::Duration};
+use tokio::time::timeout;
 use tracing::{error, warn};
 
 /// How many conflicts are resolved even if the deadline seems to have passed: this clock may be fast.
 const MIN_CONFLICTS: u32 = 10;
+const LAST_SECOND: Duration = Duration::from_secs(1);
 
 /// What became of a token pair in hand.
 enum Saved {
@@ -41,7 +43,8 @@ impl Refresher {
     /// Saves a grant, before anything else looks at it.
     pub(super) async fn save(&self, leased: Leased, grant: &Grant) -> Attempt {
         let app = leased.app.clone();
-        let saved = self.save_pair(&leased, app.as_ref().map(|app| app.app_key.as_str()), grant, None).await;
+        let app_key = app.as_ref().map(|app| app.app_key.as_str());
+        let saved = self.save_pair(&leased, app_key, grant).await;
         let call = leased.call(CallOutcome::Granted);
         let (report, stored) = self.report_save(leased, grant, saved).await;
         Attempt::Done { report, call, stored }
@@ -75,21 +78,45 @@ impl Refresher {
             was_interrupted: false,
         };
         let app_key = rescue.app_key.as_deref();
-        let saved = self.save_pair(&leased, app_key, &rescue.grant, Some(Instant::now())).await;
+        let saved = self.save_in_queue(self.write_pair(&leased, app_key, &rescue.grant)).await;
         let is_saved = !matches!(saved, Saved::Rescued | Saved::Failed(_));
         let (report, _) = self.report_save(leased, &rescue.grant, saved).await;
         if is_saved { Ok(report) } else { Err(report) }
     }
 
-    /// Puts a token pair where it cannot be lost: into the row, or, once DynamoDB has refused it for a while, also into the
-    /// rescue queue. `rescued` says since when the queue holds it.
-    async fn save_pair(
-        &self,
-        leased: &Leased,
-        app_key: Option<&str>,
-        grant: &Grant,
-        mut rescued: Option<Instant>,
-    ) -> Saved {
+    /// Puts a token pair where it cannot be lost: into the row and, if that takes longer than `rescue_after`, also into the
+    /// rescue queue. The two run side by side: a DynamoDB that hangs must cost no more than one that refuses.
+    async fn save_pair(&self, leased: &Leased, app_key: Option<&str>, grant: &Grant) -> Saved {
+        let policy = &self.services.retry_policy;
+        let write = pin!(self.write_pair(leased, app_key, grant));
+        let rescue = pin!(async {
+            tokio::time::sleep(policy.rescue_after).await;
+            self.send_to_rescue_queue(leased, app_key, grant).await;
+        });
+        match select(write, rescue).await {
+            Either::Left((Saved::Failed(why), _)) => {
+                // The last second, or a row that never settles.
+                let send = self.send_to_rescue_queue(leased, app_key, grant);
+                match timeout(LAST_SECOND, send).await {
+                    Ok(()) => Saved::Rescued,
+                    Err(_) => Saved::Failed(why),
+                }
+            }
+            Either::Left((saved, _)) => saved,
+            Either::Right(((), write)) => self.save_in_queue(write).await,
+        }
+    }
+
+    /// Writes a token pair that the queue holds already, for a limited time.
+    async fn save_in_queue(&self, write: impl Future<Output = Saved>) -> Saved {
+        match timeout(self.services.retry_policy.save_time_after_rescue, write).await {
+            Ok(Saved::Failed(_)) | Err(_) => Saved::Rescued,
+            Ok(saved) => saved,
+        }
+    }
+
+    /// Writes a token pair into the row. Resolves conflicts, and retries until the invocation's last second.
+    async fn write_pair(&self, leased: &Leased, app_key: Option<&str>, grant: &Grant) -> Saved {
         // The row, once it is known to differ from the leased one.
         let mut changed: Option<Box<Integration>> = None;
         if leased.generation == Generation::Unknown {
@@ -112,11 +139,10 @@ impl Refresher {
             }
             let seen = changed.as_deref().unwrap_or(&leased.row);
             status_before = seen.candidate.status.clone();
-            match self.write_with_retries(leased, app_key, grant, seen, &mut rescued).await {
+            match self.write_with_retries(leased, app_key, grant, seen).await {
                 Ok(Ok(())) => return Saved::Stored(status_before),
                 Ok(Err(Conflict::Changed(stored))) => changed = Some(stored),
                 Ok(Err(Conflict::Deleted)) => return Saved::Deleted,
-                Err(_) if rescued.is_some() => return Saved::Rescued,
                 Err(error) => return Saved::Failed(error.to_string()),
             }
         }
@@ -124,27 +150,18 @@ impl Refresher {
     }
 
     fn is_last_second(&self) -> bool {
-        self.services.clock.now() >= self.run.deadline - TimeDelta::seconds(1)
+        self.services.clock.now() + LAST_SECOND >= self.run.deadline
     }
 
-    /// Writes a token pair over the row as it was `seen`. Retries until the invocation's last second, as the pair exists
-    /// nowhere else; only for a limited time once the rescue queue holds the pair.
+    /// Writes a token pair over the row as it was `seen`. Retries until the invocation's last second.
     async fn write_with_retries(
         &self,
         leased: &Leased,
         app_key: Option<&str>,
         grant: &Grant,
         seen: &Integration,
-        rescued: &mut Option<Instant>,
     ) -> ConditionalWrite {
-        let policy = &self.services.retry_policy;
-        let mut waits = ExponentialBuilder::new()
-            .with_min_delay(policy.save_backoff)
-            .with_max_delay(Duration::from_secs(2))
-            .with_jitter()
-            .without_max_times()
-            .build();
-        let started = Instant::now();
+        let mut waits = self.save_backoff();
         let now = self.services.clock.now();
         loop {
             let is_other_seller = is_another_seller(grant, leased);
@@ -154,20 +171,25 @@ impl Refresher {
                 Err(error) => error,
             };
             warn!("could not save the new token pair yet, retrying: {error}");
-            let is_last = self.is_last_second();
-            if rescued.is_none() && (is_last || started.elapsed() >= policy.rescue_after) {
-                *rescued = self.send_to_rescue_queue(leased, app_key, grant).await.then(Instant::now);
-            }
-            if is_last || rescued.is_some_and(|since| since.elapsed() >= policy.save_time_after_rescue) {
+            if self.is_last_second() {
                 return Err(error);
             }
             tokio::time::sleep(waits.next().unwrap_or_default()).await;
         }
     }
 
-    /// Sends a token pair to the rescue queue; `true` if the queue accepted it.
-    async fn send_to_rescue_queue(&self, leased: &Leased, app_key: Option<&str>, grant: &Grant) -> bool {
-        let Some(queue) = &self.services.queue else { return false };
+    fn save_backoff(&self) -> impl Iterator<Item = Duration> + use<> {
+        ExponentialBuilder::new()
+            .with_min_delay(self.services.retry_policy.save_backoff)
+            .with_max_delay(Duration::from_secs(2))
+            .with_jitter()
+            .without_max_times()
+            .build()
+    }
+
+    /// Sends a token pair to the rescue queue, again and again until the queue accepts it. Never ends if there is no queue.
+    async fn send_to_rescue_queue(&self, leased: &Leased, app_key: Option<&str>, grant: &Grant) {
+        let Some(queue) = &self.services.queue else { return pending().await };
         let rescue = Rescue {
             key: leased.key().clone(),
             status: leased.row.candidate.status.clone(),
@@ -178,12 +200,12 @@ impl Refresher {
             sent: leased.sent.clone(),
             grant: grant.clone(),
         };
-        let sent = queue.send(&rescue.to_json()).await;
-        match &sent {
-            Ok(()) => warn!("sent the new token pair to the rescue queue until DynamoDB accepts it"),
-            Err(error) => error!("could not send the new token pair to the rescue queue: {error}"),
+        let mut waits = self.save_backoff();
+        while let Err(error) = queue.send(&rescue.to_json()).await {
+            error!("could not send the new token pair to the rescue queue: {error}");
+            tokio::time::sleep(waits.next().unwrap_or_default()).await;
         }
-        sent.is_ok()
+        warn!("sent the new token pair to the rescue queue until DynamoDB accepts it");
     }
 
     /// Reports what became of a token pair, to the caller and to the event bus.

@@ -21,6 +21,8 @@ pub(super) struct App {
     pub(super) is_only_one: bool,
     /// How many of the app's refreshes are not done yet.
     pub(super) unfinished: u64,
+    /// How many of the app's refreshes are in the worker pool.
+    pub(super) in_flight: usize,
     /// Rejected rows that wait for proof.
     pub(super) undecided: Vec<Rejected>,
     /// Rows that were left unmarked for want of proof.

@@ -69,8 +69,8 @@ impl Run<'_> {
             rows.sort_by_key(order);
             let rest = rows.split_off(rows.len().min(CANARIES));
             rows.reverse();
-            let out_of_time = self.work_through(Backlog { due: rows, ..Backlog::default() }).await;
-            rows = out_of_time.into_iter().chain(rest).collect();
+            self.work_through(Backlog::of(rows)).await;
+            rows = rest;
         }
         rows
     }

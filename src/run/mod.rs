@@ -242,8 +242,7 @@ impl<'a> Run<'a> {
     /// Scans the table, or a part of it, and refreshes what is due.
     async fn refresh_selection(&mut self) -> Result<(), RunError> {
         let backlog = self.scan().await?;
-        let out_of_time = self.work_through(backlog).await;
-        self.enqueue(out_of_time).await;
+        self.work_through(backlog).await;
         let failed = self.failed_apps();
         if failed.is_empty() { Ok(()) } else { Err(RunError::Apps(failed, self.results.counts())) }
     }
@@ -262,8 +261,7 @@ impl<'a> Run<'a> {
                 self.record_evidence(&app_key, &Evidence::Proves(proved), &mut VecDeque::new());
             }
         }
-        let out_of_time = self.work_through(Backlog { due, ..Backlog::default() }).await;
-        self.enqueue(out_of_time).await;
+        self.work_through(Backlog::of(due)).await;
         for app in self.failed_apps() {
             error!(app_key = app.app_key, "the app failed in a work message: {}", app.describe());
         }

@@ -1,11 +1,11 @@
 //! The scan: reads the rows, ends those for which nothing is to be done, and puts the rest into the backlog.
 
-use super::{Job, Run, backlog::Backlog};
+use super::{Run, backlog::Backlog};
 use crate::{
     aws::dynamodb::TableError,
     domain::{
         gauges::REFRESH_TOKEN_WARNING,
-        integration::{AccessState, Candidate, DueReason, SkipReason, Status, UnixTime},
+        integration::{AccessState, Candidate, DueReason, Notice, SkipReason, Status, UnixTime},
         outcome::{Outcome, Report, skipped},
         selection::Selection,
     },
@@ -55,6 +55,7 @@ impl Run<'_> {
         }
         // An absent expiry comes first, as the token may be dead already. Marked rows come last.
         backlog.due.sort_unstable_by_key(|row| Reverse(order(row)));
+        backlog.sort_warnings();
         Ok(backlog)
     }
 
@@ -75,7 +76,9 @@ impl Run<'_> {
             Err(skip) => {
                 self.gauges.record(&candidate);
                 self.end(skipped(&candidate, &skip, self.policy.now));
-                backlog.other.extend(self.expiry_warning(candidate));
+                if let Some(notice) = self.expiry_warning(&candidate) {
+                    backlog.warn(candidate, notice);
+                }
             }
         }
     }
@@ -95,13 +98,10 @@ impl Run<'_> {
         }
     }
 
-    /// The job that publishes a warning of the refresh token's expiry, if one is due.
-    pub(super) fn expiry_warning(&self, candidate: Candidate) -> Option<Job> {
-        if self.services.event_bus.is_none() || self.request.dry_run {
-            return None;
-        }
-        let notice = candidate.notice_due(self.policy.now)?;
-        Some(Job::WarnOfExpiry(candidate, notice))
+    /// The warning of the refresh token's expiry that is to be published, if one is due.
+    pub(super) fn expiry_warning(&self, candidate: &Candidate) -> Option<Notice> {
+        let is_published = self.services.event_bus.is_some() && !self.request.dry_run;
+        candidate.notice_due(self.policy.now).filter(|_| is_published)
     }
 
     fn report_nothing_found(&mut self) {

@@ -9,15 +9,16 @@ use crate::{
         proof::Evidence,
         selection::Trigger,
     },
-    refresh::{Attempt, Refresher, Rejected},
+    refresh::{Attempt, Refresher, Rejected, Round},
 };
-use std::{collections::VecDeque, time::Duration};
+use std::time::{Duration, Instant};
 use tracing::Span;
 
 /// One piece of work for the worker pool.
 #[derive(Debug)]
 pub(super) enum Job {
-    Refresh(Candidate),
+    /// A refresh, and which round it is if TikTok is busy, counted from 1.
+    Refresh(Candidate, u32),
     Mark(Rejected),
     ReportLostToken(Rejected),
     AskWitnesses(String, Vec<IntegrationKey>),
@@ -28,6 +29,8 @@ pub(super) enum Job {
 #[derive(Debug)]
 pub(super) enum JobResult {
     Attempted(Candidate, Attempt),
+    /// TikTok is busy: the row, its next round, and how long it waits for that.
+    Busy(Candidate, u32, Duration),
     /// TikTok rejected the row's refresh token; what the row's own access token says, and of which app.
     Rejected(Candidate, Rejected, Evidence, String),
     Reported(Report),
@@ -44,12 +47,13 @@ pub(super) enum JobResult {
 impl Job {
     pub(super) async fn run(self, refresher: &Refresher) -> JobResult {
         match self {
-            Self::Refresh(candidate) => match refresher.refresh(&candidate).await {
-                Attempt::Rejected(rejected) if !rejected.was_marked() => {
+            Self::Refresh(candidate, round) => match refresher.refresh_in_round(&candidate, round).await {
+                Round::Busy(wait) => JobResult::Busy(candidate, round + 1, wait),
+                Round::Ended(Attempt::Rejected(rejected)) if !rejected.was_marked() => {
                     let (evidence, about) = refresher.check_own_token(&rejected).await;
                     JobResult::Rejected(candidate, rejected, evidence, about)
                 }
-                attempt => JobResult::Attempted(candidate, attempt),
+                Round::Ended(attempt) => JobResult::Attempted(candidate, attempt),
             },
             Self::Mark(rejected) => JobResult::Reported(refresher.mark(rejected).await),
             Self::ReportLostToken(rejected) => {
@@ -68,7 +72,7 @@ impl Job {
 
     pub(super) fn if_panicked(&self) -> JobResult {
         match self {
-            Self::Refresh(candidate) => JobResult::RefreshPanicked(candidate.clone()),
+            Self::Refresh(candidate, _) => JobResult::RefreshPanicked(candidate.clone()),
             Self::Mark(rejected) | Self::ReportLostToken(rejected) => {
                 JobResult::Panicked(rejected.key().clone())
             }
@@ -79,17 +83,34 @@ impl Job {
 
     pub(super) fn span(&self) -> Span {
         match self {
-            Self::Refresh(candidate) | Self::WarnOfExpiry(candidate, _) => candidate.key.span(),
+            Self::Refresh(candidate, _) | Self::WarnOfExpiry(candidate, _) => candidate.key.span(),
             Self::Mark(rejected) | Self::ReportLostToken(rejected) => rejected.key().span(),
             Self::AskWitnesses(..) => Span::current(),
         }
     }
 }
 
+impl JobResult {
+    /// The row, if the job was a refresh.
+    fn refreshed(&self) -> Option<&Candidate> {
+        match self {
+            Self::Attempted(row, _)
+            | Self::Busy(row, ..)
+            | Self::Rejected(row, ..)
+            | Self::RefreshPanicked(row) => Some(row),
+            Self::Reported(_)
+            | Self::Witnessed(..)
+            | Self::Panicked(_)
+            | Self::Warned
+            | Self::WarningPanicked(_) => None,
+        }
+    }
+}
+
 impl Run<'_> {
     /// Works through a backlog. Waits for every job that was started: a refresh that is dropped in mid-flight could take a seller's
-    /// only token with it. Returns the rows for which there is no time.
-    pub(super) async fn work_through(&mut self, mut backlog: Backlog) -> Vec<Candidate> {
+    /// only token with it. When time runs short, the rows that are left go to the queue before anything else is done.
+    pub(super) async fn work_through(&mut self, mut backlog: Backlog) {
         let refresher = self.refresher.clone();
         let mut pool = WorkerPool::new(refresher.clone(), self.services.settings.max_concurrency);
         let (mut out_of_time, mut held) = (Vec::new(), Vec::new());
@@ -99,27 +120,78 @@ impl Run<'_> {
             }
         }
         loop {
-            self.judge_apps(&mut backlog.other);
-            while pool.has_room()
-                && let Some(job) = backlog.next()
-            {
-                if let Some(job) = self.admit(job, &mut out_of_time, &mut held) {
-                    pool.spawn(job);
+            if !refresher.has_time_for_a_call() {
+                for (candidate, round) in backlog.take_refreshes() {
+                    self.admit(Job::Refresh(candidate, round), &mut out_of_time, &mut held);
                 }
+                self.enqueue(std::mem::take(&mut out_of_time)).await;
+                backlog.leave_warnings();
+            }
+            self.judge_apps(&mut backlog.first);
+            while pool.has_room()
+                && let Some(job) = self.next_job(&mut backlog, &mut out_of_time, &mut held)
+            {
+                pool.spawn(job);
             }
             // A row that was not admitted may have been the last one of its app.
-            self.judge_apps(&mut backlog.other);
-            if pool.has_room() && !backlog.other.is_empty() {
+            self.judge_apps(&mut backlog.first);
+            if pool.has_room() && !backlog.first.is_empty() {
                 continue;
             }
-            let Some((result, took)) = pool.next().await else { break };
+            let next_round_at = backlog.next_round_at().filter(|_| pool.has_room());
+            let out_of_time_at = backlog.has_refreshes().then(|| Instant::now() + refresher.time_for_calls());
+            let wake_up_at = next_round_at.into_iter().chain(out_of_time_at).min();
+            if pool.is_empty() && wake_up_at.is_none() {
+                break;
+            }
+            let (result, took) = tokio::select! {
+                Some(ended) = pool.next() => ended,
+                () = sleep_until(wake_up_at) => continue,
+            };
+            if let Some(app_key) = result.refreshed().and_then(|row| self.first_app_key(row)) {
+                let app = self.app(&app_key);
+                app.in_flight = app.in_flight.saturating_sub(1);
+            }
             if let JobResult::Witnessed(..) = &result {
                 // The rows that waited for the witnesses come next, the soonest expiry first.
-                backlog.due.extend(held.drain(..).rev());
+                for (candidate, round) in held.drain(..).rev() {
+                    match round {
+                        1 => backlog.due.push(candidate),
+                        _ => backlog.come_back(candidate, round, Instant::now()),
+                    }
+                }
             }
-            self.record(result, took, &mut backlog.other, &mut out_of_time);
+            self.record(result, took, &mut backlog, &mut out_of_time);
         }
-        out_of_time
+        backlog.leave_warnings();
+        self.enqueue(out_of_time).await;
+    }
+
+    /// The next job to start. An app gets its share of the worker pool, so that one whose calls are slow, or whose rate is low,
+    /// does not hold up the others.
+    fn next_job(
+        &mut self,
+        backlog: &mut Backlog,
+        out_of_time: &mut Vec<Candidate>,
+        held: &mut Vec<(Candidate, u32)>,
+    ) -> Option<Job> {
+        loop {
+            let apps = self.apps.values().filter(|app| app.unfinished > 0).count().max(1);
+            let share = self.services.settings.max_concurrency.div_ceil(apps);
+            let has_room = |app_key: &str| self.apps.get(app_key).is_none_or(|app| app.in_flight < share);
+            let job = backlog.next(Instant::now(), has_room)?;
+            let Some(job) = self.admit(job, out_of_time, held) else { continue };
+            let Job::Refresh(candidate, round) = job else { return Some(job) };
+            if let Some(app_key) = self.first_app_key(&candidate) {
+                let app = self.app(&app_key);
+                if app.in_flight >= share {
+                    backlog.set_aside(app_key, candidate, round);
+                    continue;
+                }
+                app.in_flight += 1;
+            }
+            return Some(Job::Refresh(candidate, round));
+        }
     }
 
     /// Lets a job start, unless it is a refresh whose app's circuit breaker has tripped, or whose app's witnesses are being
@@ -128,15 +200,15 @@ impl Run<'_> {
         &mut self,
         job: Job,
         out_of_time: &mut Vec<Candidate>,
-        held: &mut Vec<Candidate>,
+        held: &mut Vec<(Candidate, u32)>,
     ) -> Option<Job> {
-        let Job::Refresh(candidate) = job else { return Some(job) };
+        let Job::Refresh(candidate, round) = job else { return Some(job) };
         let app = self.app_key(&candidate).and_then(|app_key| self.apps.get(&app_key));
         let is_asking = app.is_some_and(|app| app.witnesses.state == Asked::Pending);
         match app.and_then(|app| app.breaker.tripped()) {
-            Some(TripReason::MassRejection) if is_asking => held.push(candidate),
+            Some(TripReason::MassRejection) if is_asking => held.push((candidate, round)),
             Some(reason) => self.stop(&candidate, reason),
-            None if self.refresher.has_time_for_a_call() => return Some(Job::Refresh(candidate)),
+            None if self.refresher.has_time_for_a_call() => return Some(Job::Refresh(candidate, round)),
             None => {
                 self.finish(&candidate);
                 out_of_time.push(candidate);
@@ -183,9 +255,10 @@ impl Run<'_> {
         &mut self,
         result: JobResult,
         took: Duration,
-        jobs: &mut VecDeque<Job>,
+        backlog: &mut Backlog,
         out_of_time: &mut Vec<Candidate>,
     ) {
+        let jobs = &mut backlog.first;
         match result {
             JobResult::Warned => {}
             JobResult::WarningPanicked(key) => {
@@ -206,6 +279,9 @@ impl Run<'_> {
                 // An earlier run marked the row: its rejection says nothing new of the app.
                 self.finish(&candidate);
                 self.end_after(rejected.report_marked(), took);
+            }
+            JobResult::Busy(candidate, round, wait) => {
+                backlog.come_back(candidate, round, Instant::now() + wait);
             }
             JobResult::Attempted(candidate, Attempt::Done { report, .. })
                 if report.outcome == Outcome::Deferred =>
@@ -229,7 +305,9 @@ impl Run<'_> {
                     self.gauges.record(&candidate);
                 }
                 self.end_after(report, took);
-                jobs.extend(self.expiry_warning(candidate));
+                if let Some(notice) = self.expiry_warning(&candidate) {
+                    backlog.warn(candidate, notice);
+                }
             }
         }
     }
@@ -238,4 +316,11 @@ impl Run<'_> {
 fn panicked(key: IntegrationKey) -> Report {
     let message = "the refresh panicked; this is a bug in the function";
     Report::new(key, Outcome::Failed).because("internal_error", message)
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
 }

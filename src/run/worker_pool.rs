@@ -28,6 +28,10 @@ impl WorkerPool {
         self.tasks.len() < self.limit
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.tasks.is_empty()
+    }
+
     pub(super) fn spawn(&mut self, job: Job) {
         let (span, if_panicked) = (job.span(), job.if_panicked());
         let refresher = self.refresher.clone();

@@ -16,7 +16,7 @@ pub enum CallError {
         /// Why the connection failed.
         message: String,
     },
-    /// TikTok is limiting the rate of requests: HTTP 429, or a code for it.
+    /// TikTok does not act now: HTTP 429 or 503, or a code for it.
     #[error("TikTok is busy: {code} {message:?}")]
     Busy {
         /// TikTok's error code, or the HTTP status.
@@ -26,7 +26,7 @@ pub enum CallError {
         /// The response's `Retry-After`.
         retry_after: Option<Duration>,
     },
-    /// TikTok failed internally: HTTP 5xx, or a code for it.
+    /// TikTok failed internally, and says so with a code of its own.
     #[error("TikTok has an internal error: {code} {message:?}")]
     ServerError {
         /// TikTok's error code, or the HTTP status.
@@ -34,7 +34,8 @@ pub enum CallError {
         /// TikTok's message.
         message: String,
     },
-    /// The response was lost or is unreadable, so TikTok may or may not have redeemed the token.
+    /// The response was lost or is unreadable, or comes from a gateway that had none from TikTok. So TikTok may or may not have
+    /// redeemed the token.
     #[error("no readable response: {message}; TikTok may or may not have acted")]
     Ambiguous {
         /// What is wrong with the response.
@@ -111,8 +112,8 @@ impl CallError {
         match self {
             Self::Reauthorize { .. } => CallOutcome::Rejected,
             Self::Misconfigured { .. } => CallOutcome::Misconfigured,
+            Self::Busy { .. } => CallOutcome::Busy,
             Self::NotConnected { .. }
-            | Self::Busy { .. }
             | Self::ServerError { .. }
             | Self::Ambiguous { .. }
             | Self::Refused { .. } => CallOutcome::Failed,
@@ -167,13 +168,33 @@ pub(super) fn of_code(code: i64, message: String, retry_after: Option<Duration>)
     }
 }
 
-/// Classifies a response by its HTTP status.
+/// TikTok's own codes have at least five digits. A shorter one is an HTTP status that a gateway repeats.
+const MIN_CODE: i64 = 10_000;
+
+/// Classifies a response with HTTP status 500 or more, in which no code rejects the seller or the app.
+pub(super) fn of_server_error(
+    status: u16,
+    code: Option<i64>,
+    message: String,
+    retry_after: Option<Duration>,
+) -> CallError {
+    match code {
+        _ if status == 503 => CallError::Busy { code: 503, message, retry_after },
+        Some(code) if BUSY.contains(&code) => CallError::Busy { code, message, retry_after },
+        Some(code) if code >= MIN_CODE => CallError::ServerError { code, message },
+        _ => {
+            CallError::Ambiguous { message: format!("HTTP {status} without a code of TikTok's {message:?}") }
+        }
+    }
+}
+
+/// Classifies a response with an HTTP status below 500, and no code, as a failure.
 pub(super) fn of_status(status: u16, message: String, retry_after: Option<Duration>) -> CallError {
     let code = i64::from(status);
-    match status {
-        429 => CallError::Busy { code, message, retry_after },
-        500.. => CallError::ServerError { code, message },
-        _ => CallError::Refused { code, message },
+    if status == 429 {
+        CallError::Busy { code, message, retry_after }
+    } else {
+        CallError::Refused { code, message }
     }
 }
 
@@ -239,11 +260,15 @@ mod tests {
     fn only_calls_on_which_tiktok_cannot_have_acted_are_retried() {
         let message = String::from;
         assert!(of_status(429, message(""), None).may_be_retried());
+        assert!(of_server_error(503, None, message(""), None).may_be_retried());
         assert!(of_code(36_009_002, message("rate limit"), None).may_be_retried());
         assert!(CallError::NotConnected { message: message("refused") }.may_be_retried());
         assert!(!CallError::Ambiguous { message: message("timeout") }.may_be_retried());
-        for status in [302, 400, 401, 404, 500, 503] {
+        for status in [302, 400, 401, 404] {
             assert!(!of_status(status, message(""), None).may_be_retried(), "{status}");
+        }
+        for status in [500, 502, 504] {
+            assert!(!of_server_error(status, None, message(""), None).may_be_retried(), "{status}");
         }
     }
 }

@@ -30,8 +30,6 @@ const MAX_BODY: usize = 64 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Shorter than the idle timeout of common load balancers.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
-/// The longest `Retry-After` that the client respects.
-const MAX_RETRY_AFTER: Duration = Duration::from_mins(1);
 const SHOPS_PATH: &str = "/authorization/202309/shops";
 
 /// A client for TikTok Shop's authorization host and open API.
@@ -179,5 +177,5 @@ fn transport_error(error: reqwest::Error) -> CallError {
 /// `Retry-After` in seconds. The usual backoff applies if it is a date, which APIs rarely send.
 fn retry_after(response: &reqwest::Response) -> Option<Duration> {
     let text = response.headers().get(header::RETRY_AFTER)?.to_str().ok()?;
-    Some(Duration::from_secs(text.trim().parse().ok()?).min(MAX_RETRY_AFTER))
+    Some(Duration::from_secs(text.trim().parse().ok()?))
 }

@@ -22,23 +22,25 @@ fn data_of(status: u16, retry_after: Option<Duration>, body: &str) -> Result<Fie
     let is_success = (200..300).contains(&status);
     let ambiguous = |message: String| Err(CallError::Ambiguous { message });
     let body = body.trim_start_matches('\u{feff}');
-    let Ok(response) = serde_json::from_str::<Fields<'_>>(body) else {
-        return if is_success {
-            ambiguous(format!("{status} with a body that is not {}", expected_body(body)))
-        } else {
-            Err(error::of_status(status, "an HTTP status without a JSON body".into(), retry_after))
-        };
+    let fields = serde_json::from_str::<Fields<'_>>(body);
+    let (code, message) = match &fields {
+        Ok(fields) => (
+            fields.get("code").and_then(|value| integer(value)).filter(|code| *code != 0),
+            fields.get("message").map(|value| text_of(value)).unwrap_or_default(),
+        ),
+        Err(_) => (None, "an HTTP status without a JSON body".into()),
     };
-    let code = response.get("code").and_then(|value| integer(value));
-    let message = response.get("message").map(|value| text_of(value)).unwrap_or_default();
-    match code {
-        Some(code) if code != 0 && status != 429 && status < 500 => {
-            return Err(error::of_code(code, message, retry_after));
-        }
+    let response = match (status, code, fields) {
+        (500.., ..) => return Err(error::of_server_error(status, code, message, retry_after)),
+        (429, ..) => return Err(error::of_status(status, message, retry_after)),
+        (_, Some(code), _) => return Err(error::of_code(code, message, retry_after)),
         _ if !is_success => return Err(error::of_status(status, message, retry_after)),
+        (.., Err(_)) => {
+            return ambiguous(format!("{status} with a body that is not {}", expected_body(body)));
+        }
         // A success, or no readable code: a token pair counts even without one.
-        _ => {}
-    }
+        (.., Ok(fields)) => fields,
+    };
     let data = response.get("data").and_then(|data| serde_json::from_str(data.get()).ok());
     data.map_or_else(|| ambiguous("a success without data".into()), Ok)
 }
@@ -245,12 +247,11 @@ mod tests {
     #[test]
     fn a_server_error_never_rejects_the_seller() {
         let body = json!({"code": 36_004_001, "message": "rt has expired"}).to_string();
-        for status in [429, 500, 503] {
-            assert_eq!(
-                parse(status, None, body.as_bytes()).unwrap_err().call_outcome(),
-                CallOutcome::Failed,
-                "{status}"
-            );
+        for (status, expected) in
+            [(429, CallOutcome::Busy), (503, CallOutcome::Busy), (500, CallOutcome::Failed)]
+        {
+            let error = parse(status, None, body.as_bytes()).unwrap_err();
+            assert_eq!(error.call_outcome(), expected, "{status}");
         }
     }
 
@@ -260,11 +261,27 @@ mod tests {
         assert_eq!(parse(429, after, b"slow down").unwrap_err().retry_after(), after);
         assert_eq!(parse(404, None, b"404 page not found").unwrap_err().reason(), "refused");
         assert_eq!(parse(302, None, b"").unwrap_err().reason(), "refused");
-        assert_eq!(parse(503, None, b"<html>").unwrap_err().reason(), "provider_error");
+        assert_eq!(parse(503, after, b"<html>").unwrap_err().retry_after(), after, "TikTok did not act");
         assert_eq!(
             parse(200, None, b"{\"code\":0,\"data\":{\"acc").unwrap_err().reason(),
             "no_readable_answer"
         );
+    }
+
+    #[test]
+    fn a_gateways_error_leaves_open_whether_tiktok_has_acted() {
+        for status in [500, 501, 502, 504, 520, 524, 599] {
+            let bodies = ["", "<html>", "{}", "[1]", r#"{"code":0}"#, r#"{"code":null}"#, r#"{"code":502}"#];
+            for body in bodies {
+                let error = parse(status, None, body.as_bytes()).unwrap_err();
+                assert_eq!(error.reason(), "no_readable_answer", "{status} {body}");
+            }
+            let body = json!({"code": 36_009_003, "message": "internal error"}).to_string();
+            let error = parse(status, None, body.as_bytes()).unwrap_err();
+            assert_eq!((error.reason(), error.code()), ("provider_error", Some(36_009_003)), "{status}");
+            let body = json!({"code": 36_009_002, "message": "too many requests"}).to_string();
+            assert_eq!(parse(status, None, body.as_bytes()).unwrap_err().reason(), "provider_busy");
+        }
     }
 
     proptest! {

@@ -2,7 +2,10 @@
 
 use super::support::{Behaviour, NIGHT, Step, World, days, hours, logs, minutes, world};
 use serde_json::{Value, json};
-use std::time::{Duration, Instant};
+use std::{
+    num::NonZeroU32,
+    time::{Duration, Instant},
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_runs_at_once_call_tiktok_once_for_each_of_200_integrations() {
@@ -277,7 +280,8 @@ async fn when_tiktok_is_down_the_run_stops_asking_and_defers_the_rest() {
     }
     world.tiktok.always(Some(Behaviour::Status(500, "", None)));
     let answer = world.refresh_all().await;
-    assert_eq!((&answer["counts"]["failed"], &answer["counts"]["deferred"]), (&json!(20), &json!(5)));
+    let counts = &answer["counts"];
+    assert_eq!((&counts["outcome_unknown"], &counts["deferred"]), (&json!(20), &json!(5)));
     assert_eq!(answer["complete"], false);
     assert_eq!(answer["integrations"][20]["reason"], "provider_down");
     let lines = logs::lines_with("run_id", answer["run_id"].as_str().unwrap());
@@ -287,15 +291,48 @@ async fn when_tiktok_is_down_the_run_stops_asking_and_defers_the_rest() {
 }
 
 #[tokio::test]
-async fn a_run_repeats_no_more_than_a_fifth_of_its_calls_beyond_the_first_few() {
-    let world = World::with(&[("MAX_CONCURRENCY", "1")]).await;
+async fn without_a_connection_a_run_repeats_no_more_than_a_fifth_of_its_calls_beyond_the_first_few() {
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let url = format!("http://{nobody}");
+    let world = World::with(&[("MAX_CONCURRENCY", "1"), ("TIKTOK_AUTH_URL", &url)]).await;
     for _ in 0..15 {
         world.integration().expiring_in(hours(1)).insert().await;
     }
-    world.tiktok.always(Some(Behaviour::Status(429, "", Some(0))));
     assert_eq!(world.refresh_all().await["counts"]["failed"], 15);
-    let calls = world.tiktok.all_calls();
+    let calls = world.metrics()[0]["ProviderLatency"].as_array().unwrap().len();
     assert!(calls > 15 && calls - 15 <= 10 + calls / 5, "{calls}");
+}
+
+#[tokio::test]
+async fn a_run_finds_the_rate_that_tiktok_takes_and_refreshes_every_row() {
+    let world = World::new().await;
+    world.tiktok.single_use();
+    world.tiktok.limit(NonZeroU32::new(10).unwrap(), 1);
+    let mut shops = Vec::new();
+    for _ in 0..60 {
+        shops.push(world.integration().expiring_in(hours(1)).insert().await);
+    }
+    let answer = world.refresh_all().await;
+    assert_eq!((&answer["counts"]["refreshed"], &answer["complete"]), (&json!(60), &json!(true)));
+    for shop in &shops {
+        assert_eq!(world.stored_pair(shop).await, world.granted_pair(shop));
+    }
+    let slower = logs::lines_with("run_id", answer["run_id"].as_str().unwrap());
+    let slower = slower.iter().filter(|line| line["message"].as_str().unwrap().contains("slowing down"));
+    assert!(slower.count() > 0, "the log says so");
+    // Each is refused once at the old rate, and a few times while the rate adapts.
+    assert!((1..150).contains(&world.tiktok.refused()), "{}", world.tiktok.refused());
+}
+
+#[tokio::test]
+async fn a_busy_tiktok_is_not_down() {
+    let world = World::new().await;
+    for _ in 0..25 {
+        let shop = world.integration().expiring_in(hours(1)).insert().await;
+        world.tiktok.next(&shop.open_id, [Behaviour::Status(429, "", Some(0))]);
+    }
+    let answer = world.refresh_all().await;
+    assert_eq!((&answer["counts"]["refreshed"], &answer["counts"]["deferred"]), (&json!(25), &json!(0)));
 }
 
 #[tokio::test]
@@ -323,4 +360,28 @@ async fn one_apps_trouble_is_not_the_others() {
     for shop in &fine {
         assert_eq!(world.stored_pair(shop).await, world.granted_pair(shop));
     }
+}
+
+#[tokio::test]
+async fn a_slow_app_does_not_hold_up_the_others() {
+    let world = World::with(&[("MAX_CONCURRENCY", "4"), world::IMPATIENT]).await;
+    let apps = json!([
+        {"app_key": world::APP_KEY, "app_secret": world::APP_SECRET},
+        {"app_key": "slow", "app_secret": "app-secret-slow"},
+    ]);
+    world.aws.set_secret(Some(&json!({ "apps": apps }).to_string()));
+    world
+        .tiktok
+        .set_apps(vec![world::app(world::APP_KEY, world::APP_SECRET), world::app("slow", "app-secret-slow")]);
+    for n in 0..6 {
+        let slow = world.integration().text("app_key", "slow").expiring_in(minutes(n)).insert().await;
+        world.tiktok.next(&slow.open_id, [Behaviour::Hang]);
+        world.integration().expiring_in(hours(1)).insert().await;
+    }
+    let answer = world.refresh_all().await;
+    assert_eq!(answer["counts"]["refreshed"], 12);
+    let lines = logs::lines_with("run_id", answer["run_id"].as_str().unwrap());
+    let refreshed = lines.iter().filter(|line| line["outcome"] == "refreshed");
+    let seconds: Vec<_> = refreshed.map(|line| line["duration_ms"].as_u64().unwrap() / 1_000).collect();
+    assert!(seconds.is_sorted() && seconds[..6] == [0; 6], "the slow app's rows end last: {seconds:?}");
 }

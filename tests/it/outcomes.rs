@@ -215,29 +215,87 @@ async fn any_other_code_fails_without_marking() {
 }
 
 #[tokio::test]
-async fn a_busy_tiktok_is_asked_at_most_three_times() {
-    let world = World::new().await;
-    let shop = world.integration().expiring_in(hours(1)).insert().await;
-    world.tiktok.always(Some(Behaviour::Status(429, "too many requests", None)));
-    assert_ended(&world.outcome().await, "failed", "provider_busy");
-    assert_eq!(world.tiktok.calls(&shop.open_id), 3);
-
-    world.tiktok.always(None);
-    world.tiktok.next(
-        &shop.open_id,
-        [Behaviour::Code(36_009_002, "rate limit"), Behaviour::Status(429, "", Some(0))],
-    );
-    assert_ended(&world.outcome().await, "refreshed", Value::Null);
+async fn a_tiktok_that_stays_busy_is_asked_three_times_in_each_of_five_rounds() {
+    for busy in [
+        Behaviour::Status(429, "too many requests", None),
+        Behaviour::Status(429, "too many requests", Some(0)),
+        Behaviour::Status(503, "<html>", Some(0)),
+        Behaviour::Code(36_009_002, "rate limit"),
+    ] {
+        let world = World::new().await;
+        let shop = world.integration().expiring_in(hours(1)).insert().await;
+        world.tiktok.always(Some(busy.clone()));
+        assert_ended(&world.outcome().await, "failed", "provider_busy");
+        assert_eq!(world.tiktok.calls(&shop.open_id), 15, "{busy:?}");
+        assert_eq!(world.text(&shop, "status").await.as_deref(), Some("active"));
+        assert_eq!(world.text(&shop, "error_reason").await.as_deref(), Some("provider_busy"));
+        assert_eq!(world.number(&shop, "consecutive_failures").await, Some(1), "one night, one failure");
+        assert!(!world.row(&shop).await.contains_key("lock_owner"), "the next run need not wait");
+    }
 }
 
 #[tokio::test]
-async fn a_server_error_waits_for_the_next_run() {
+async fn a_busy_tiktok_is_asked_again_until_it_answers() {
     let world = World::new().await;
     let shop = world.integration().expiring_in(hours(1)).insert().await;
-    world.tiktok.always(Some(Behaviour::Status(503, "<html>", None)));
+    world.tiktok.next(&shop.open_id, vec![Behaviour::Status(429, "", Some(0)); 13]);
+    assert_ended(&world.outcome().await, "refreshed", Value::Null);
+    assert_eq!(world.tiktok.calls(&shop.open_id), 14);
+    assert_eq!(world.stored_pair(&shop).await, world.granted_pair(&shop));
+}
+
+#[tokio::test]
+async fn a_retry_after_beyond_the_time_left_ends_its_own_row_alone() {
+    for retry_after in [16 * 60, u64::MAX] {
+        let world = World::with(&[("MAX_CONCURRENCY", "1")]).await;
+        let busy = world.integration().expiring_in(hours(1)).insert().await;
+        let fine = world.integration().expiring_in(hours(2)).insert().await;
+        world.tiktok.next(&busy.open_id, vec![Behaviour::Status(429, "", Some(retry_after)); 20]);
+        let answer = world.refresh_all().await;
+        assert_eq!(world.tiktok.calls(&busy.open_id), 1);
+        assert_ended(&answer["integrations"][0], "failed", "provider_busy");
+        assert_eq!(world.stored_pair(&fine).await, world.granted_pair(&fine));
+    }
+}
+
+#[tokio::test]
+async fn an_internal_error_of_tiktoks_waits_for_the_next_run() {
+    let world = World::new().await;
+    let shop = world.integration().expiring_in(hours(1)).insert().await;
+    world.tiktok.always(Some(Behaviour::Code(36_009_003, "internal error")));
     assert_ended(&world.outcome().await, "failed", "provider_error");
     assert_eq!(world.tiktok.calls(&shop.open_id), 1, "it may have acted");
-    assert_eq!(world.text(&shop, "error_code").await.as_deref(), Some("503"));
+    assert_eq!(world.text(&shop, "error_code").await.as_deref(), Some("36009003"));
+}
+
+#[tokio::test]
+async fn a_gateways_error_is_no_answer_so_tiktok_is_asked_once_more() {
+    for status in [500, 502, 504, 524] {
+        let world = World::new().await;
+        let shop = world.integration().expiring_in(hours(1)).insert().await;
+        world.tiktok.next(&shop.open_id, [Behaviour::StatusAfterRedeeming(status)]);
+        assert_ended(&world.outcome().await, "refreshed", Value::Null);
+        assert_eq!(world.tiktok.calls(&shop.open_id), 2, "{status}");
+        assert_eq!(world.stored_pair(&shop).await, world.granted_pair(&shop));
+    }
+}
+
+#[tokio::test]
+async fn two_gateway_errors_leave_the_lease_so_that_the_next_run_knows() {
+    for status in [500, 502, 504] {
+        let world = World::new().await;
+        world.tiktok.single_use();
+        let shop = world.integration().expiring_in(hours(1)).insert().await;
+        world.tiktok.next(&shop.open_id, [Behaviour::StatusAfterRedeeming(status)]);
+        world.tiktok.always(Some(Behaviour::Status(status, "<html>", None)));
+        assert_ended(&world.outcome().await, "outcome_unknown", "no_readable_answer");
+        assert_eq!(world.tiktok.all_calls(), 2, "{status}");
+        let lease = world.number(&shop, "lock_expires_at").await;
+        assert_eq!(lease, Some(NIGHT + 15 * 60 + 60), "the lease is left to run out");
+        world.tiktok.always(None);
+        world.pass(minutes(17));
+        assert_ended(&world.outcome().await, "cannot_refresh", "probably_lost_answer");
+    }
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use super::support::{Behaviour, Fault, Step, World, days, hours, logs, world};
 use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::TimeDelta;
 use serde_json::{Value, json};
+use std::time::Duration;
 
 const QUEUE: (&str, &str) = ("WORK_QUEUE_URL", "https://sqs.us-east-1.amazonaws.com/1/work");
 
@@ -39,6 +40,80 @@ async fn a_pair_that_the_table_refuses_waits_in_the_queue_and_is_saved_from_ther
     let in_a_week = (world.now() + days(7)).timestamp();
     assert_eq!(world.number(&shop, "access_token_expires_at").await, Some(in_a_week));
     assert_eq!(world.tiktok.calls(&shop.open_id), 1);
+}
+
+#[tokio::test]
+async fn a_table_that_hangs_costs_no_more_than_one_that_refuses() {
+    let world = with_queue().await;
+    let shop = world.integration().expiring_in(hours(1)).insert().await;
+    let table = world.aws.hold(Step::Save);
+    let queue = world.aws.hold_answer(Step::Queue);
+    let (function, deadline) = (world.function.clone(), world.deadline());
+    let run = tokio::spawn(async move { world::invoke(&function, &json!({}), deadline).await });
+    table.reached().await;
+    queue.reached().await;
+    assert_eq!(world.aws.queued().len(), 1, "the queue has the pair while the table still hangs");
+    queue.open();
+    assert_eq!(run.await.unwrap().unwrap()["integrations"][0]["reason"], "rescued");
+    assert_eq!(world.deliver().await, none_failed());
+    assert_eq!(world.stored_pair(&shop).await, world.granted_pair(&shop));
+}
+
+#[tokio::test]
+async fn a_pair_that_comes_in_the_last_second_is_sent_to_the_queue_at_once() {
+    let world = with_queue().await;
+    let shop = world.integration().expiring_in(hours(1)).insert().await;
+    world.aws.fault(Step::Save, usize::MAX, Fault::Refuse(400, "ThrottlingException"));
+    world.tiktok.next(&shop.open_id, [Behaviour::Slow(Duration::from_millis(500))]);
+    let (function, deadline) = (world.function.clone(), world.deadline());
+    let run = tokio::spawn(async move { world::invoke(&function, &json!({}), deadline).await });
+    while world.tiktok.calls(&shop.open_id) == 0 {
+        tokio::task::yield_now().await;
+    }
+    world.pass(TimeDelta::minutes(15));
+    assert_eq!(run.await.unwrap().unwrap()["integrations"][0]["reason"], "rescued");
+    assert_eq!(world.aws.queued().len(), 1);
+    world.aws.heal();
+    assert_eq!(world.deliver().await, none_failed());
+    assert_eq!(world.stored_pair(&shop).await, world.granted_pair(&shop));
+}
+
+#[tokio::test]
+async fn what_there_is_no_time_for_goes_to_the_queue_before_anything_in_flight_ends() {
+    let world = World::with(&[QUEUE, ("MAX_CONCURRENCY", "1"), world::IMPATIENT]).await;
+    let first = world.integration().expiring_in(hours(1)).insert().await;
+    let second = world.integration().expiring_in(hours(2)).insert().await;
+    let acquire = world.aws.hold(Step::Acquire);
+    let queue = world.aws.hold_answer(Step::Queue);
+    // A second is left to begin a call that takes up to one second, and five are reserved for its save.
+    let (function, deadline) = (world.function.clone(), world.now() + TimeDelta::seconds(7));
+    let run = tokio::spawn(async move { world::invoke(&function, &json!({}), deadline).await });
+    acquire.reached().await;
+    world.pass(TimeDelta::seconds(2));
+    queue.reached().await;
+    assert!(world.aws.queued()[0].contains(&second.integration_id), "the first row is still in flight");
+    queue.open();
+    acquire.open();
+    let answer = run.await.unwrap().unwrap();
+    assert_eq!((&answer["counts"]["queued"], &answer["complete"]), (&json!(2), &json!(true)));
+    assert!(world.aws.queued()[1].contains(&first.integration_id));
+}
+
+#[tokio::test]
+async fn expiry_warnings_use_no_time_that_the_due_rows_need() {
+    let world = World::with(&[QUEUE, ("EVENT_BUS_NAME", "bus"), world::IMPATIENT]).await;
+    for _ in 0..40 {
+        let row = world.integration().expiring_in(days(6));
+        row.number("refresh_token_expires_at", (world.now() + days(3)).timestamp()).insert().await;
+    }
+    world.integration().expiring_in(hours(1)).insert().await;
+    let deadline = world.now() + TimeDelta::seconds(5);
+    let answer = world::invoke(&world.function, &json!({}), deadline).await.unwrap();
+    assert_eq!((&answer["counts"]["queued"], world.aws.published().len()), (&json!(1), 0));
+    let lines = logs::lines_with("run_id", answer["run_id"].as_str().unwrap());
+    assert!(lines.iter().any(|line| line["left"] == 40), "the log says so");
+    world.refresh_all().await;
+    assert_eq!(world.aws.published().len(), 40, "the next run finds them");
 }
 
 #[tokio::test]
@@ -272,6 +347,8 @@ async fn a_message_that_was_not_done_because_tiktok_is_down_is_delivered_again()
     assert_eq!(world.deliver().await["batchItemFailures"].as_array().unwrap().len(), 1);
     assert_eq!(world.metrics().last().unwrap()["Deferred"], 5);
     world.tiktok.always(None);
+    // SQS delivers the message again when the leases have run out.
+    world.pass(TimeDelta::minutes(17));
     assert_eq!(world.deliver().await, none_failed());
     assert_eq!(world.metrics().last().unwrap()["Refreshed"], 25);
 }

@@ -779,8 +779,8 @@ impl Night {
             (14, vec![Behaviour::CutAfterRedeeming]),
             (22, vec![Behaviour::With(json!({"open_id": "another-seller"}))]),
             (27, vec![refused.clone()]),
-            (28, vec![busy(None); 3]),
-            (29, vec![Behaviour::Status(503, "", None)]),
+            (28, vec![busy(Some(3_600))]),
+            (29, vec![Behaviour::Code(36_009_003, "internal error")]),
             (30, vec![Behaviour::Garbled("{\"code\":0}"); 2]),
             (31, vec![refused.clone()]),
             (32, vec![refused]),
@@ -1026,7 +1026,7 @@ async fn what_is_said_when_an_app_is_refused() {
     hold("app-rejects-all", &format!("{}: {error}\n\n{}", error.error_type(), log_of_the_last(&world)));
 
     let world = with_due(21).await;
-    world.tiktok.always(Some(Behaviour::Status(503, "", None)));
+    world.tiktok.always(Some(Behaviour::Code(36_009_003, "internal error")));
     let told = world.refresh_all().await["integrations"][20].to_string();
     hold("app-is-down", &told);
 }

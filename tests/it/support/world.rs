@@ -432,8 +432,8 @@ async fn function(
         call_backoff: Duration::from_millis(2),
         lost_response_wait: Duration::from_millis(2),
         save_backoff: Duration::from_millis(2),
-        rescue_after: Duration::from_millis(10),
-        save_time_after_rescue: Duration::from_millis(20),
+        rescue_after: Duration::from_secs(1),
+        save_time_after_rescue: Duration::from_secs(1),
     };
     let ear = emitted.clone();
     let emit = Arc::new(move |line: &str| ear.lock().unwrap().push(line.to_owned()));
