@@ -56,6 +56,9 @@ impl fmt::Display for SettingsError {
 
 impl std::error::Error for SettingsError {}
 
+/// A Lambda environment has 1,024 file descriptors, and a refresh holds two connections: to TikTok and to DynamoDB.
+/// <https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html>
+const CONCURRENCY_LIMIT: u32 = 400;
 const MAX_REFRESH_AHEAD: Duration = Duration::from_hours(30 * 24);
 
 impl Settings {
@@ -78,7 +81,7 @@ impl Settings {
             table_name: reader.required("TABLE_NAME"),
             credentials: reader.credentials(),
             refresh_ahead: reader.refresh_ahead(),
-            max_concurrency: reader.number("MAX_CONCURRENCY", 32, 1000) as usize,
+            max_concurrency: reader.number("MAX_CONCURRENCY", 32, CONCURRENCY_LIMIT) as usize,
             max_requests_per_second: NonZeroU32::new(reader.number("MAX_REQUESTS_PER_SECOND", 50, 10_000))
                 .unwrap_or(NonZeroU32::MIN),
             tiktok_timeout: reader.duration(
@@ -281,7 +284,7 @@ mod tests {
              \n  TABLE_NAME is not set\
              \n  TIKTOK_SHOP_APP_KEY is set, but TIKTOK_SHOP_APP_SECRET is not\
              \n  REFRESH_AHEAD=\"2 nights\": expected a duration such as 90s, 5m, 48h or 7d\
-             \n  MAX_CONCURRENCY=0: expected a whole number from 1 to 1000\
+             \n  MAX_CONCURRENCY=0: expected a whole number from 1 to 400\
              \n  TIKTOK_TIMEOUT=\"2h\": expected a duration from 100ms to 1m\
              \n  TIKTOK_AUTH_URL=\"http://auth.example\": expected an https URL (http is allowed only for localhost)\
              \n  LOG_LEVEL=\"loud\": expected error, warn, info, debug or trace"
