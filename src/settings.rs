@@ -2,7 +2,7 @@
 
 use crate::domain::{
     loopback::is_loopback,
-    secret::{AppCredentials, CredentialsFrom},
+    secret::{AppCredentials, CredentialsFrom, without_blanks},
 };
 use chrono::TimeDelta;
 use std::{fmt, num::NonZeroU32, time::Duration};
@@ -120,6 +120,11 @@ impl<F: Fn(&str) -> Option<String>> Reader<F> {
         (self.lookup)(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
     }
 
+    /// A variable's value as it is, blanks included: whoever uses it removes them, and says so in the log.
+    fn untrimmed_text(&self, name: &str) -> Option<String> {
+        (self.lookup)(name).filter(|value| !without_blanks(value).is_empty())
+    }
+
     fn required(&mut self, name: &str) -> String {
         self.text(name).unwrap_or_else(|| {
             self.problems.push(format!("{name} is not set"));
@@ -132,8 +137,8 @@ impl<F: Fn(&str) -> Option<String>> Reader<F> {
     }
 
     fn credentials(&mut self) -> CredentialsFrom {
-        let key = self.text("TIKTOK_SHOP_APP_KEY");
-        let secret = self.text("TIKTOK_SHOP_APP_SECRET");
+        let key = self.untrimmed_text("TIKTOK_SHOP_APP_KEY");
+        let secret = self.untrimmed_text("TIKTOK_SHOP_APP_SECRET");
         match (self.text("APP_CREDENTIALS_SECRET_ID"), key, secret) {
             (Some(secret_id), _, _) => return CredentialsFrom::Secret(secret_id),
             (None, Some(app_key), Some(secret)) => {
