@@ -11,6 +11,7 @@ use aws_config::{
     BehaviorVersion, ConfigLoader, retry::RetryConfig,
     stalled_stream_protection::StalledStreamProtectionConfig, timeout::TimeoutConfig,
 };
+use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_http_client::{
     Connector,
@@ -90,4 +91,13 @@ impl fmt::Display for AwsError {
             Self::NoResponse(cause) => write!(f, "no response: {cause}"),
         }
     }
+}
+    /// No provider gave AWS credentials; holds the root cause. The providers have retried already.
+    NoCredentials(String),
+            None if lacks_credentials(error) => Self::NoCredentials(root_cause(error)),
+            Self::NoCredentials(cause) => write!(f, "no AWS credentials: {cause}"),
+
+/// Whether the request was not even signed, because there are no credentials.
+fn lacks_credentials(error: &(dyn Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| (*error).source()).any(<dyn Error>::is::<CredentialsError>)
 }
