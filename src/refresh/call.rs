@@ -6,9 +6,10 @@ use crate::{
         grant::Grant,
         integration::Candidate,
         latency::millis,
-        secret::{AppCredentials, RefreshToken},
+        secret::{AccessToken, AppCredentials, RefreshToken},
     },
-    tiktok::CallError,
+    services::Services,
+    tiktok::{ApiError, CallError, Shop},
 };
 use backon::{ExponentialBuilder, Retryable};
 use chrono::TimeDelta;
@@ -190,6 +191,39 @@ impl Refresher {
         let result = self.services.tiktok.refresh(app, sent).await;
         self.record(|statistics| statistics.latency.record(started.elapsed()));
         result
+    }
+
+    /// Calls Get Authorized Shops, and repeats it after any failure that may pass, since it changes nothing. The caller has
+    /// already waited for the rate limiter, and may drop the call.
+    pub(crate) async fn get_authorized_shops(
+        &self,
+        app: &AppCredentials,
+        token: &AccessToken,
+    ) -> Result<Vec<Shop>, ApiError> {
+        let Services { tiktok, rate_limiter, clock, retry_policy, .. } = &*self.services;
+        let mut has_waited = true;
+        let call = || {
+            let has_waited = std::mem::take(&mut has_waited);
+            async move {
+                if !has_waited {
+                    rate_limiter.until_ready(&app.app_key).await;
+                }
+                self.retry_budget.record_call();
+                tiktok.get_authorized_shops(app, token, clock.now()).await
+            }
+        };
+        call.retry(ExponentialBuilder::new().with_min_delay(retry_policy.call_backoff).with_max_times(2))
+            .when(|error| error.may_pass() && self.retry_budget.take())
+            .adjust(|error, delay| {
+                let wait = error.retry_after().or(delay.map(|delay| delay.mul_f64(fastrand::f64())))?;
+                let left = self.run.deadline - clock.now();
+                (left > TimeDelta::from_std(wait).unwrap_or(TimeDelta::MAX)).then_some(wait)
+            })
+            .notify(|error, wait| {
+                let wait_ms = millis(wait);
+                warn!(reason = error.reason(), wait_ms, "retrying the call to TikTok: {error}");
+            })
+            .await
     }
 
     /// Whether the response to a call that starts now can still be saved.
