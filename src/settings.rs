@@ -1,8 +1,9 @@
 //! Parses the environment variables into [`Settings`]. One error reports every problem.
 
 use crate::domain::{
+    blanks::without_blanks,
     loopback::is_loopback,
-    secret::{AppCredentials, CredentialsFrom, without_blanks},
+    secret::{AppCredentials, CredentialsFrom},
 };
 use chrono::TimeDelta;
 use std::{fmt, num::NonZeroU32, time::Duration};

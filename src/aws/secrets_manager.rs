@@ -4,8 +4,9 @@
 use crate::{
     aws::AwsError,
     domain::{
+        blanks::without_blanks,
         clock::Clock,
-        secret::{AppCredentials, AppSecret, Apps, CredentialsFrom, without_blanks},
+        secret::{AppCredentials, AppSecret, Apps, CredentialsFrom},
     },
 };
 use aws_sdk_secretsmanager::Client;

@@ -1,6 +1,7 @@
 //! The pure core: rows, settings and the current time go in, decisions come out. This module does no I/O and imports from no
 //! other folder. Only [`clock::Clock::system`] reads the clock.
 
+pub mod blanks;
 pub mod bounded_list;
 pub mod circuit_breaker;
 pub mod clock;

@@ -1,6 +1,7 @@
 //! Types for tokens and secrets, which nobody can print, log, compare or serialize by accident. The only access to the text
 //! is [`expose`](RefreshToken::expose), which stands out in review.
 
+use crate::domain::blanks::without_blanks;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Deserializer, Serialize};
 use sha2::{Digest, Sha256};
@@ -149,11 +150,6 @@ impl AuthCode {
     pub fn sha256(&self) -> String {
         hex::encode(Sha256::digest(self.expose()))
     }
-}
-
-/// A text without the blanks, line breaks and byte order marks around it.
-pub fn without_blanks(text: &str) -> &str {
-    text.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}')
 }
 
 #[cfg(test)]

@@ -23,6 +23,15 @@ use std::{
 /// The maximum number of warnings in a report.
 const MAX_WARNINGS: usize = 200;
 
+/// The warning of a report that does not cover the whole selection.
+const INCOMPLETE: &str = "this report is incomplete: the time ran out before every row was read; ask for one team at a time, \
+                          or give the function more time or memory";
+
+/// How many rows with a status that is nearly `active` a warning names.
+const MAX_NEARLY_ACTIVE: usize = 5;
+/// How much of such a status the warning shows, in characters.
+const MAX_STATUS: usize = 20;
+
 /// The number of integrations by state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct StateCounts {
@@ -149,6 +158,8 @@ pub struct ReportBuilder {
 
 impl ReportBuilder {
     /// Creates an empty report as of `policy.now`.
+    /// How many rows have a status that is nearly `active`, and some of them.
+    nearly_active: (u64, Vec<String>),
     pub fn new(policy: DuePolicy, detail: Detail) -> Self {
         Self {
             policy,
@@ -167,6 +178,7 @@ impl ReportBuilder {
     /// Adds a malformed row, with a warning that says what is wrong with it.
     pub fn malformed(&mut self, key: &IntegrationKey, problem: &str) {
         self.counts.total += 1;
+            nearly_active: (0, Vec::new()),
         self.warn(format!("{key}: {problem}"));
     }
 
@@ -241,14 +253,22 @@ impl ReportBuilder {
         if candidate.lease.is_some() && candidate.live_lease(self.policy.now).is_none() {
             self.warn(format!("{key}: its lease expired unreleased, so an attempt was interrupted"));
         }
-        let (Detail::Full, Some(open_id)) = (self.detail, &row.open_id) else { return };
-        let authorization = self.hasher.hash_one((&candidate.app_key, open_id));
-        match self.authorizations.get(&authorization).cloned() {
-            None => drop(self.authorizations.insert(authorization, key.clone())),
-            Some(first) => {
-                self.warn(format!(
-                    "{key} and {first} share one authorization: a refresh of one may invalidate the tokens of the other"
-                ));
+        if candidate.status.is_nearly_active() {
+            let (count, rows) = &mut self.nearly_active;
+            *count += 1;
+            if rows.len() < MAX_NEARLY_ACTIVE {
+                let status: String = candidate.status.as_str().chars().take(MAX_STATUS).collect();
+                rows.push(format!("{status:?} ({key})"));
+            }
+        }
+        if self.detail == Detail::Full
+            && let Some(authorization) = self.authorization(row)
+            && !self.authorizations.insert(authorization)
+        {
+            if self.shared.len() < MAX_WARNINGS {
+                self.shared.entry(authorization).or_default();
+            } else {
+                self.omitted_warnings += 1;
             }
         }
     }
@@ -298,6 +318,19 @@ mod tests {
     fn policy() -> DuePolicy {
         DuePolicy {
             now: DateTime::from_timestamp(1_795_399_200, 0).unwrap(),
+        let (count, rows) = &self.nearly_active;
+        if *count > 0 {
+            let more = if *count > rows.len() as u64 { ", among others" } else { "" };
+            let warning = format!(
+                "a status that differs from \"active\" only by case or blanks is left alone; correct it if it is a slip: \
+                 {}{more}, {count} in all",
+                rows.join(", ")
+            );
+            self.warnings.insert(0, warning);
+        }
+        if self.is_cut_off {
+            self.warnings.insert(0, INCOMPLETE.into());
+        }
             refresh_ahead: TimeDelta::hours(48),
             force: false,
             unless_refreshed_since: None,
@@ -415,6 +448,30 @@ mod tests {
     #[test]
     fn a_table_of_long_errors_stays_below_lambdas_limit() {
         let failing = |id| {
+    #[test]
+    fn a_status_that_is_nearly_active_is_named_with_some_of_its_rows() {
+        let with_status = |id: usize, status: &str| {
+            let mut row = row(id, TimeDelta::days(6));
+            row.candidate.status = Status::parse(status);
+            (row, StoredTokens::Both)
+        };
+        let statuses = ["Active", " active", "ACTIVE\n", "active", "inactive", "paused", ""];
+        let rows = statuses.iter().enumerate().map(|(id, status)| with_status(id, status));
+        let warnings = report(rows.collect(), Detail::Summary).warnings;
+        assert_eq!(
+            warnings,
+            [
+                "a status that differs from \"active\" only by case or blanks is left alone; correct it if it is a slip: \
+                 \"Active\" (integration 0 of team 1), \" active\" (integration 1 of team 1), \
+                 \"ACTIVE\\n\" (integration 2 of team 1), 3 in all"
+            ]
+        );
+        let many = (0..1_000).map(|id| with_status(id, &format!("Active{}", " ".repeat(100_000))));
+        let warnings = report(many.collect(), Detail::Summary).warnings;
+        assert!(warnings[0].ends_with(", among others, 1000 in all"));
+        assert!(warnings[0].len() < 500, "{}", warnings[0].len());
+    }
+
             let mut row = row(id, TimeDelta::hours(-1));
             row.candidate.last_failure =
                 Some(failed_with("Cửa hàng này phải được kết nối lại với ứng dụng. ".repeat(6)));
