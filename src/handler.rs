@@ -191,7 +191,7 @@ impl Function {
                 Response::Refresh(Box::new(Box::pin(run::run(services, &request, deadline)).await?))
             }
             Request::Describe => Response::Text(status_report::HELP.into()),
-            Request::Status(request) => match status::run(services, &request).await? {
+            Request::Status(request) => match status::run(services, &request, deadline).await? {
                 Status::Json(report) => Response::Status(report),
                 Status::Text(text) => Response::Text(text),
             },

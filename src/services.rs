@@ -7,7 +7,16 @@ use crate::{
     tiktok::{RateLimiter, TikTok},
 };
 use aws_config::SdkConfig;
+use chrono::{DateTime, TimeDelta, Utc};
 use std::{fmt, sync::Arc};
+
+/// The time at the end of an invocation that is reserved for its response, and for handing over what is left.
+const RESPONSE_RESERVE: TimeDelta = TimeDelta::seconds(3);
+
+/// When an invocation with this deadline must stop reading, so that it still responds in time.
+pub(crate) fn last_read(deadline: DateTime<Utc>) -> DateTime<Utc> {
+    deadline - RESPONSE_RESERVE
+}
 
 /// Writes a line of metrics: to standard output in production.
 pub type EmitMetrics = Arc<dyn Fn(&str) + Send + Sync>;
@@ -52,6 +61,14 @@ impl Services {
             retry_policy,
             emit_metrics,
         }
+    }
+}
+
+impl Services {
+    /// The output of `work`, or `None` if that is not there by `time`. Only for work that may be dropped half done.
+    pub(crate) async fn by<T>(&self, time: DateTime<Utc>, work: impl Future<Output = T>) -> Option<T> {
+        let left = (time - self.clock.now()).to_std().ok().filter(|left| !left.is_zero())?;
+        tokio::time::timeout(left, work).await.ok()
     }
 }
 

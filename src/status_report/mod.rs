@@ -16,7 +16,7 @@ use crate::domain::{
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     hash::{BuildHasher, RandomState},
 };
 
@@ -148,18 +148,22 @@ pub struct ReportBuilder {
     counts: StateCounts,
     refresh_tokens: RefreshTokenCounts,
     soonest_expiry: Option<UnixTime>,
+    /// Whether the time ran out before every row was read.
+    is_cut_off: bool,
     warnings: Vec<String>,
     omitted_warnings: u64,
     integrations: BoundedList<Urgency, IntegrationStatus>,
-    /// The first row of each authorization, by a hash of its app and seller.
-    authorizations: HashMap<u64, IntegrationKey>,
+    /// The authorizations seen, by a hash of app and seller: of a million rows, their keys would not fit into the memory.
+    authorizations: HashSet<u64>,
+    /// The authorizations of more than one row, and the first of these rows.
+    shared: HashMap<u64, Option<IntegrationKey>>,
     hasher: RandomState,
+    /// How many rows have a status that is nearly `active`, and some of them.
+    nearly_active: (u64, Vec<String>),
 }
 
 impl ReportBuilder {
     /// Creates an empty report as of `policy.now`.
-    /// How many rows have a status that is nearly `active`, and some of them.
-    nearly_active: (u64, Vec<String>),
     pub fn new(policy: DuePolicy, detail: Detail) -> Self {
         Self {
             policy,
@@ -167,18 +171,25 @@ impl ReportBuilder {
             counts: StateCounts::default(),
             refresh_tokens: RefreshTokenCounts::default(),
             soonest_expiry: None,
+            is_cut_off: false,
             warnings: Vec::new(),
             omitted_warnings: 0,
             integrations: BoundedList::default(),
-            authorizations: HashMap::new(),
+            authorizations: HashSet::new(),
+            shared: HashMap::new(),
             hasher: RandomState::new(),
+            nearly_active: (0, Vec::new()),
         }
+    }
+
+    /// Notes that the time ran out before every row was read.
+    pub fn cut_off(&mut self) {
+        self.is_cut_off = true;
     }
 
     /// Adds a malformed row, with a warning that says what is wrong with it.
     pub fn malformed(&mut self, key: &IntegrationKey, problem: &str) {
         self.counts.total += 1;
-            nearly_active: (0, Vec::new()),
         self.warn(format!("{key}: {problem}"));
     }
 
@@ -273,6 +284,27 @@ impl ReportBuilder {
         }
     }
 
+    fn authorization(&self, row: &ReportRow) -> Option<u64> {
+        Some(self.hasher.hash_one((&row.candidate.app_key, row.open_id.as_ref()?)))
+    }
+
+    /// Whether rows share an authorization. To name them, all rows must be read once more, for [`Self::name_shared`].
+    pub fn has_shared_authorizations(&self) -> bool {
+        !self.shared.is_empty()
+    }
+
+    /// Adds a warning if a row shares its authorization with an earlier one. Every row has been added before.
+    pub fn name_shared(&mut self, row: &ReportRow) {
+        let Some(first) = self.authorization(row).and_then(|id| self.shared.get_mut(&id)) else { return };
+        let key = &row.candidate.key;
+        match first.clone() {
+            None => *first = Some(key.clone()),
+            Some(first) => self.warn(format!(
+                "{key} and {first} share one authorization: a refresh of one may invalidate the tokens of the other"
+            )),
+        }
+    }
+
     fn warn(&mut self, warning: String) {
         if self.warnings.len() < MAX_WARNINGS {
             self.warnings.push(warning);
@@ -285,6 +317,19 @@ impl ReportBuilder {
     pub fn finish(mut self) -> StatusReport {
         if self.omitted_warnings > 0 {
             self.warnings.push(format!("and {} more", self.omitted_warnings));
+        }
+        let (count, rows) = &self.nearly_active;
+        if *count > 0 {
+            let more = if *count > rows.len() as u64 { ", among others" } else { "" };
+            let warning = format!(
+                "a status that differs from \"active\" only by case or blanks is left alone; correct it if it is a slip: \
+                 {}{more}, {count} in all",
+                rows.join(", ")
+            );
+            self.warnings.insert(0, warning);
+        }
+        if self.is_cut_off {
+            self.warnings.insert(0, INCOMPLETE.into());
         }
         let (integrations, truncated) = self.integrations.finish();
         StatusReport {
@@ -318,19 +363,6 @@ mod tests {
     fn policy() -> DuePolicy {
         DuePolicy {
             now: DateTime::from_timestamp(1_795_399_200, 0).unwrap(),
-        let (count, rows) = &self.nearly_active;
-        if *count > 0 {
-            let more = if *count > rows.len() as u64 { ", among others" } else { "" };
-            let warning = format!(
-                "a status that differs from \"active\" only by case or blanks is left alone; correct it if it is a slip: \
-                 {}{more}, {count} in all",
-                rows.join(", ")
-            );
-            self.warnings.insert(0, warning);
-        }
-        if self.is_cut_off {
-            self.warnings.insert(0, INCOMPLETE.into());
-        }
             refresh_ahead: TimeDelta::hours(48),
             force: false,
             unless_refreshed_since: None,
@@ -360,8 +392,11 @@ mod tests {
 
     fn report(rows: Vec<(ReportRow, StoredTokens)>, detail: Detail) -> StatusReport {
         let mut builder = ReportBuilder::new(policy(), detail);
-        for (row, tokens) in rows {
-            builder.row(row, tokens);
+        for (row, tokens) in &rows {
+            builder.row(row.clone(), *tokens);
+        }
+        if builder.has_shared_authorizations() {
+            rows.iter().for_each(|(row, _)| builder.name_shared(row));
         }
         builder.finish()
     }
@@ -414,6 +449,30 @@ mod tests {
     }
 
     #[test]
+    fn a_status_that_is_nearly_active_is_named_with_some_of_its_rows() {
+        let with_status = |id: usize, status: &str| {
+            let mut row = row(id, TimeDelta::days(6));
+            row.candidate.status = Status::parse(status);
+            (row, StoredTokens::Both)
+        };
+        let statuses = ["Active", " active", "ACTIVE\n", "active", "inactive", "paused", ""];
+        let rows = statuses.iter().enumerate().map(|(id, status)| with_status(id, status));
+        let warnings = report(rows.collect(), Detail::Summary).warnings;
+        assert_eq!(
+            warnings,
+            [
+                "a status that differs from \"active\" only by case or blanks is left alone; correct it if it is a slip: \
+                 \"Active\" (integration 0 of team 1), \" active\" (integration 1 of team 1), \
+                 \"ACTIVE\\n\" (integration 2 of team 1), 3 in all"
+            ]
+        );
+        let many = (0..1_000).map(|id| with_status(id, &format!("Active{}", " ".repeat(100_000))));
+        let warnings = report(many.collect(), Detail::Summary).warnings;
+        assert!(warnings[0].ends_with(", among others, 1000 in all"));
+        assert!(warnings[0].len() < 500, "{}", warnings[0].len());
+    }
+
+    #[test]
     fn warnings_name_the_integration() {
         let mut interrupted = row(1, TimeDelta::days(6));
         let expired = UnixTime::of(policy().now - TimeDelta::minutes(1));
@@ -448,30 +507,6 @@ mod tests {
     #[test]
     fn a_table_of_long_errors_stays_below_lambdas_limit() {
         let failing = |id| {
-    #[test]
-    fn a_status_that_is_nearly_active_is_named_with_some_of_its_rows() {
-        let with_status = |id: usize, status: &str| {
-            let mut row = row(id, TimeDelta::days(6));
-            row.candidate.status = Status::parse(status);
-            (row, StoredTokens::Both)
-        };
-        let statuses = ["Active", " active", "ACTIVE\n", "active", "inactive", "paused", ""];
-        let rows = statuses.iter().enumerate().map(|(id, status)| with_status(id, status));
-        let warnings = report(rows.collect(), Detail::Summary).warnings;
-        assert_eq!(
-            warnings,
-            [
-                "a status that differs from \"active\" only by case or blanks is left alone; correct it if it is a slip: \
-                 \"Active\" (integration 0 of team 1), \" active\" (integration 1 of team 1), \
-                 \"ACTIVE\\n\" (integration 2 of team 1), 3 in all"
-            ]
-        );
-        let many = (0..1_000).map(|id| with_status(id, &format!("Active{}", " ".repeat(100_000))));
-        let warnings = report(many.collect(), Detail::Summary).warnings;
-        assert!(warnings[0].ends_with(", among others, 1000 in all"));
-        assert!(warnings[0].len() < 500, "{}", warnings[0].len());
-    }
-
             let mut row = row(id, TimeDelta::hours(-1));
             row.candidate.last_failure =
                 Some(failed_with("Cửa hàng này phải được kết nối lại với ứng dụng. ".repeat(6)));
