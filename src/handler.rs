@@ -201,7 +201,9 @@ impl Function {
             Request::Connect(request) => {
                 Response::Connect(Box::new(Box::pin(connect::run(services, &request, deadline)).await?))
             }
-            Request::Cleanup(request) => Response::Cleanup(Box::new(cleanup::run(services, &request).await?)),
+            Request::Cleanup(request) => {
+                Response::Cleanup(Box::new(Box::pin(cleanup::run(services, &request, deadline)).await?))
+            }
             Request::Queue(records) => {
                 Response::Queue(Box::pin(queue::run(services, records, deadline)).await)
             }
