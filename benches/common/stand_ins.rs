@@ -87,6 +87,10 @@ impl StandIns {
     fn page(&self, request: &[u8]) -> Bytes {
         let request: Value = serde_json::from_slice(request).unwrap();
         assert_eq!((&request["TotalSegments"], &request["Limit"]), (&json!(SEGMENTS), &json!(PAGE)));
+        // The rows have both tokens, so a filter for missing ones leaves none.
+        if request["FilterExpression"].as_str().is_some_and(|filter| filter.starts_with("NOT")) {
+            return Bytes::from_static(br#"{"Items":[],"Count":0,"ScannedCount":250}"#);
+        }
         let segment = usize::try_from(request["Segment"].as_u64().unwrap()).unwrap();
         let page = request["ExclusiveStartKey"]["integration_id"]["S"].as_str();
         self.pages[segment][page.map_or(0, |page| page.parse().unwrap())].clone()
@@ -137,11 +141,13 @@ fn pages(segment: usize, rows: usize, due: usize, now: i64) -> Vec<Bytes> {
             "status": {"S": "active"},
             "access_token_expires_at": {"N": (now + if is_due { 3600 } else { 5 * DAY }).to_string()},
             "refresh_token_expires_at": {"N": (now + 300 * DAY).to_string()},
+            "open_id": {"S": format!("seller-{n}")}, "seller_name": {"S": format!("Bánh Mì {n}")},
         })
     };
-    let rows: Vec<Value> = (segment..rows).step_by(SEGMENTS).map(row).collect();
-    let count = rows.len().div_ceil(PAGE);
-    let page = |(page, rows): (usize, &[Value])| {
+    let numbers: Vec<usize> = (segment..rows).step_by(SEGMENTS).collect();
+    let count = numbers.len().div_ceil(PAGE);
+    let page = |(page, numbers): (usize, &[usize])| {
+        let rows: Vec<Value> = numbers.iter().copied().map(row).collect();
         let mut answer = json!({"Items": rows, "Count": rows.len(), "ScannedCount": rows.len()});
         if page + 1 < count {
             // The next page's number stands where DynamoDB has the last row's key.
@@ -150,7 +156,7 @@ fn pages(segment: usize, rows: usize, due: usize, now: i64) -> Vec<Bytes> {
         }
         answer.to_string().into()
     };
-    rows.chunks(PAGE).enumerate().map(page).collect()
+    numbers.chunks(PAGE).enumerate().map(page).collect()
 }
 
 fn row(now: i64) -> String {
