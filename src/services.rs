@@ -66,9 +66,17 @@ impl Services {
 
 impl Services {
     /// The output of `work`, or `None` if that is not there by `time`. Only for work that may be dropped half done.
-    pub(crate) async fn by<T>(&self, time: DateTime<Utc>, work: impl Future<Output = T>) -> Option<T> {
-        let left = (time - self.clock.now()).to_std().ok().filter(|left| !left.is_zero())?;
-        tokio::time::timeout(left, work).await.ok()
+    pub(crate) fn by<T>(
+        &self,
+        time: DateTime<Utc>,
+        work: impl Future<Output = T>,
+    ) -> impl Future<Output = Option<T>> {
+        // Boxed, as the futures of the callers would be too large otherwise.
+        let work = Box::pin(work);
+        async move {
+            let left = (time - self.clock.now()).to_std().ok().filter(|left| !left.is_zero())?;
+            tokio::time::timeout(left, work).await.ok()
+        }
     }
 }
 

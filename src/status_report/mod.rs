@@ -390,13 +390,16 @@ mod tests {
         LastFailure { message: Some(message), ..LastFailure::default() }
     }
 
-    fn report(rows: Vec<(ReportRow, StoredTokens)>, detail: Detail) -> StatusReport {
+    fn report(rows: impl IntoIterator<Item = (ReportRow, StoredTokens)>, detail: Detail) -> StatusReport {
+        let rows: Vec<_> = rows.into_iter().collect();
         let mut builder = ReportBuilder::new(policy(), detail);
         for (row, tokens) in &rows {
             builder.row(row.clone(), *tokens);
         }
         if builder.has_shared_authorizations() {
-            rows.iter().for_each(|(row, _)| builder.name_shared(row));
+            for (row, _) in &rows {
+                builder.name_shared(row);
+            }
         }
         builder.finish()
     }
@@ -457,7 +460,7 @@ mod tests {
         };
         let statuses = ["Active", " active", "ACTIVE\n", "active", "inactive", "paused", ""];
         let rows = statuses.iter().enumerate().map(|(id, status)| with_status(id, status));
-        let warnings = report(rows.collect(), Detail::Summary).warnings;
+        let warnings = report(rows, Detail::Summary).warnings;
         assert_eq!(
             warnings,
             [
@@ -467,7 +470,7 @@ mod tests {
             ]
         );
         let many = (0..1_000).map(|id| with_status(id, &format!("Active{}", " ".repeat(100_000))));
-        let warnings = report(many.collect(), Detail::Summary).warnings;
+        let warnings = report(many, Detail::Summary).warnings;
         assert!(warnings[0].ends_with(", among others, 1000 in all"));
         assert!(warnings[0].len() < 500, "{}", warnings[0].len());
     }
@@ -481,7 +484,7 @@ mod tests {
         let mut twin = row(2, TimeDelta::days(6));
         twin.open_id = Some("1".into());
         let implausible = row(3, TimeDelta::days(90));
-        let rows = [interrupted, twin, implausible].map(|row| (row, StoredTokens::Both)).into();
+        let rows = [interrupted, twin, implausible].map(|row| (row, StoredTokens::Both));
         let mut warnings = report(rows, Detail::Full).warnings;
         warnings.sort();
         assert_eq!(warnings.len(), 3);
@@ -512,7 +515,7 @@ mod tests {
                 Some(failed_with("Cửa hàng này phải được kết nối lại với ứng dụng. ".repeat(6)));
             (row, StoredTokens::Both)
         };
-        let report = report((0..MAX_ENTRIES).map(failing).collect(), Detail::Full);
+        let report = report((0..MAX_ENTRIES).map(failing), Detail::Full);
         let table = report.table();
         assert!(serde_json::to_string(&table).unwrap().len() < 5_000_000);
         assert!(table.contains(" less urgent integrations are not listed"), "the table counts what it omits");
@@ -528,7 +531,7 @@ mod tests {
         let expired = UnixTime::of(policy().now - TimeDelta::minutes(1));
         interrupted.candidate.lease =
             Some(crate::domain::integration::Lease { owner: "x".into(), expires_at: expired });
-        let rows = [failing, interrupted].map(|row| (row, StoredTokens::Both)).into();
+        let rows = [failing, interrupted].map(|row| (row, StoredTokens::Both));
         let report = report(rows, Detail::Full);
         let table = report.table();
         assert!(!table.contains(|c: char| c.is_control() && c != '\n'), "{table:?}");
@@ -538,14 +541,14 @@ mod tests {
 
     #[test]
     fn a_table_wraps_states_between_words() {
-        let rows = (0..3).map(|id| (row(id, TimeDelta::days(6)), StoredTokens::NoRefreshToken)).collect();
+        let rows = (0..3).map(|id| (row(id, TimeDelta::days(6)), StoredTokens::NoRefreshToken));
         let table = report(rows, Detail::Full).table();
         assert!(table.contains("cannot refresh") && !table.contains("cannot_refres"), "{table}");
     }
 
     #[test]
     fn a_summary_lists_no_integrations() {
-        let rows = (0..9000).map(|id| (row(id, TimeDelta::days(90)), StoredTokens::Both)).collect();
+        let rows = (0..9000).map(|id| (row(id, TimeDelta::days(90)), StoredTokens::Both));
         let report = report(rows, Detail::Summary);
         assert!(report.integrations.is_empty() && report.truncated.is_none());
         assert_eq!((report.counts.total, report.warnings.len()), (9000, MAX_WARNINGS + 1));
