@@ -5,7 +5,7 @@ use axum::{
     Router,
     body::Bytes,
     extract::State,
-    http::HeaderMap,
+    http::{HeaderMap, Uri},
     response::{IntoResponse, Response},
     serve::ListenerExt,
 };
@@ -26,6 +26,7 @@ const PAGE: usize = 250;
 const SEGMENTS: usize = 4;
 const SECRET: &str =
     r#"{"ARN": "a", "Name": "apps", "SecretString": "{\"app_key\": \"29a39d\", \"app_secret\": \"bench\"}"}"#;
+const SHOPS: &str = r#"{"code": 0, "message": "Success", "request_id": "r", "data": {"shops": []}}"#;
 const DAY: i64 = 24 * 3600;
 /// tokio's timer counts milliseconds and rounds up. Without this, each answer would be late by a millisecond.
 const ROUNDED_UP: Duration = Duration::from_millis(1);
@@ -84,6 +85,12 @@ impl StandIns {
         }
     }
 
+    /// The row with the key that was sent: the function reads witnesses before it fans out.
+    fn read(&self, request: &[u8]) -> Bytes {
+        let request: Value = serde_json::from_slice(request).unwrap();
+        format!(r#"{{"Item":{{{},{}}}}}"#, inside(&request["Key"].to_string()), self.row).into()
+    }
+
     fn page(&self, request: &[u8]) -> Bytes {
         let request: Value = serde_json::from_slice(request).unwrap();
         assert_eq!((&request["TotalSegments"], &request["Limit"]), (&json!(SEGMENTS), &json!(PAGE)));
@@ -107,7 +114,15 @@ impl StandIns {
     }
 }
 
-async fn answer(State(stand_ins): State<Arc<StandIns>>, headers: HeaderMap, body: Bytes) -> Response {
+async fn answer(
+    State(stand_ins): State<Arc<StandIns>>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    if uri.path() == "/authorization/202309/shops" {
+        return ([("content-type", "application/json")], SHOPS).into_response();
+    }
     let Some(target) = headers.get("x-amz-target") else {
         stand_ins.calls.fetch_add(1, Ordering::Relaxed);
         if !stand_ins.latency.is_zero() {
@@ -118,6 +133,7 @@ async fn answer(State(stand_ins): State<Arc<StandIns>>, headers: HeaderMap, body
     let answer = match target.to_str().unwrap() {
         "DynamoDB_20120810.UpdateItem" => stand_ins.write(&body),
         "DynamoDB_20120810.Scan" => stand_ins.page(&body),
+        "DynamoDB_20120810.GetItem" => stand_ins.read(&body),
         "secretsmanager.GetSecretValue" => SECRET.into(),
         "AmazonSQS.SendMessageBatch" => stand_ins.queue(&body),
         unexpected => panic!("{unexpected}"),
