@@ -191,7 +191,7 @@ impl Function {
                 Response::Refresh(Box::new(Box::pin(run::run(services, &request, deadline)).await?))
             }
             Request::Describe => Response::Text(status_report::HELP.into()),
-            Request::Status(request) => match status::run(services, &request).await? {
+            Request::Status(request) => match status::run(services, &request, deadline).await? {
                 Status::Json(report) => Response::Status(report),
                 Status::Text(text) => Response::Text(text),
             },
@@ -201,7 +201,9 @@ impl Function {
             Request::Connect(request) => {
                 Response::Connect(Box::new(Box::pin(connect::run(services, &request, deadline)).await?))
             }
-            Request::Cleanup(request) => Response::Cleanup(Box::new(cleanup::run(services, &request).await?)),
+            Request::Cleanup(request) => {
+                Response::Cleanup(Box::new(Box::pin(cleanup::run(services, &request, deadline)).await?))
+            }
             Request::Queue(records) => {
                 Response::Queue(Box::pin(queue::run(services, records, deadline)).await)
             }

@@ -7,7 +7,16 @@ use crate::{
     tiktok::{RateLimiter, TikTok},
 };
 use aws_config::SdkConfig;
+use chrono::{DateTime, TimeDelta, Utc};
 use std::{fmt, sync::Arc};
+
+/// The time at the end of an invocation that is reserved for its response, and for handing over what is left.
+const RESPONSE_RESERVE: TimeDelta = TimeDelta::seconds(3);
+
+/// When an invocation with this deadline must stop reading, so that it still responds in time.
+pub(crate) fn last_read(deadline: DateTime<Utc>) -> DateTime<Utc> {
+    deadline - RESPONSE_RESERVE
+}
 
 /// Writes a line of metrics: to standard output in production.
 pub type EmitMetrics = Arc<dyn Fn(&str) + Send + Sync>;
@@ -51,6 +60,22 @@ impl Services {
             clock,
             retry_policy,
             emit_metrics,
+        }
+    }
+}
+
+impl Services {
+    /// The output of `work`, or `None` if that is not there by `time`. Only for work that may be dropped half done.
+    pub(crate) fn by<T>(
+        &self,
+        time: DateTime<Utc>,
+        work: impl Future<Output = T>,
+    ) -> impl Future<Output = Option<T>> {
+        // Boxed, as the futures of the callers would be too large otherwise.
+        let work = Box::pin(work);
+        async move {
+            let left = (time - self.clock.now()).to_std().ok().filter(|left| !left.is_zero())?;
+            tokio::time::timeout(left, work).await.ok()
         }
     }
 }

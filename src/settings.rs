@@ -1,6 +1,7 @@
 //! Parses the environment variables into [`Settings`]. One error reports every problem.
 
 use crate::domain::{
+    blanks::without_blanks,
     loopback::is_loopback,
     secret::{AppCredentials, CredentialsFrom},
 };
@@ -56,6 +57,9 @@ impl fmt::Display for SettingsError {
 
 impl std::error::Error for SettingsError {}
 
+/// A Lambda environment has 1,024 file descriptors, and a refresh holds two connections: to TikTok and to DynamoDB.
+/// <https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html>
+const CONCURRENCY_LIMIT: u32 = 400;
 const MAX_REFRESH_AHEAD: Duration = Duration::from_hours(30 * 24);
 
 impl Settings {
@@ -78,7 +82,7 @@ impl Settings {
             table_name: reader.required("TABLE_NAME"),
             credentials: reader.credentials(),
             refresh_ahead: reader.refresh_ahead(),
-            max_concurrency: reader.number("MAX_CONCURRENCY", 32, 1000) as usize,
+            max_concurrency: reader.number("MAX_CONCURRENCY", 32, CONCURRENCY_LIMIT) as usize,
             max_requests_per_second: NonZeroU32::new(reader.number("MAX_REQUESTS_PER_SECOND", 50, 10_000))
                 .unwrap_or(NonZeroU32::MIN),
             tiktok_timeout: reader.duration(
@@ -117,6 +121,11 @@ impl<F: Fn(&str) -> Option<String>> Reader<F> {
         (self.lookup)(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
     }
 
+    /// A variable's value as it is, blanks included: whoever uses it removes them, and says so in the log.
+    fn untrimmed_text(&self, name: &str) -> Option<String> {
+        (self.lookup)(name).filter(|value| !without_blanks(value).is_empty())
+    }
+
     fn required(&mut self, name: &str) -> String {
         self.text(name).unwrap_or_else(|| {
             self.problems.push(format!("{name} is not set"));
@@ -129,8 +138,8 @@ impl<F: Fn(&str) -> Option<String>> Reader<F> {
     }
 
     fn credentials(&mut self) -> CredentialsFrom {
-        let key = self.text("TIKTOK_SHOP_APP_KEY");
-        let secret = self.text("TIKTOK_SHOP_APP_SECRET");
+        let key = self.untrimmed_text("TIKTOK_SHOP_APP_KEY");
+        let secret = self.untrimmed_text("TIKTOK_SHOP_APP_SECRET");
         match (self.text("APP_CREDENTIALS_SECRET_ID"), key, secret) {
             (Some(secret_id), _, _) => return CredentialsFrom::Secret(secret_id),
             (None, Some(app_key), Some(secret)) => {
@@ -281,7 +290,7 @@ mod tests {
              \n  TABLE_NAME is not set\
              \n  TIKTOK_SHOP_APP_KEY is set, but TIKTOK_SHOP_APP_SECRET is not\
              \n  REFRESH_AHEAD=\"2 nights\": expected a duration such as 90s, 5m, 48h or 7d\
-             \n  MAX_CONCURRENCY=0: expected a whole number from 1 to 1000\
+             \n  MAX_CONCURRENCY=0: expected a whole number from 1 to 400\
              \n  TIKTOK_TIMEOUT=\"2h\": expected a duration from 100ms to 1m\
              \n  TIKTOK_AUTH_URL=\"http://auth.example\": expected an https URL (http is allowed only for localhost)\
              \n  LOG_LEVEL=\"loud\": expected error, warn, info, debug or trace"

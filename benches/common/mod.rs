@@ -94,6 +94,7 @@ pub async fn measure(
             .env("AWS_LAMBDA_RUNTIME_API", api.address.to_string())
             .env("AWS_ENDPOINT_URL", &stand_ins.url)
             .env("TIKTOK_AUTH_URL", &stand_ins.url)
+            .env("TIKTOK_API_URL", &stand_ins.url)
             .envs(settings.iter().map(|(name, value)| (name, value))),
     );
     // The program has started when it answers an event that needs no request.

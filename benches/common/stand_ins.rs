@@ -5,7 +5,7 @@ use axum::{
     Router,
     body::Bytes,
     extract::State,
-    http::HeaderMap,
+    http::{HeaderMap, Uri},
     response::{IntoResponse, Response},
     serve::ListenerExt,
 };
@@ -26,6 +26,7 @@ const PAGE: usize = 250;
 const SEGMENTS: usize = 4;
 const SECRET: &str =
     r#"{"ARN": "a", "Name": "apps", "SecretString": "{\"app_key\": \"29a39d\", \"app_secret\": \"bench\"}"}"#;
+const SHOPS: &str = r#"{"code": 0, "message": "Success", "request_id": "r", "data": {"shops": []}}"#;
 const DAY: i64 = 24 * 3600;
 /// tokio's timer counts milliseconds and rounds up. Without this, each answer would be late by a millisecond.
 const ROUNDED_UP: Duration = Duration::from_millis(1);
@@ -84,9 +85,19 @@ impl StandIns {
         }
     }
 
+    /// The row with the key that was sent: the function reads witnesses before it fans out.
+    fn read(&self, request: &[u8]) -> Bytes {
+        let request: Value = serde_json::from_slice(request).unwrap();
+        format!(r#"{{"Item":{{{},{}}}}}"#, inside(&request["Key"].to_string()), self.row).into()
+    }
+
     fn page(&self, request: &[u8]) -> Bytes {
         let request: Value = serde_json::from_slice(request).unwrap();
         assert_eq!((&request["TotalSegments"], &request["Limit"]), (&json!(SEGMENTS), &json!(PAGE)));
+        // The rows have both tokens, so a filter for missing ones leaves none.
+        if request["FilterExpression"].as_str().is_some_and(|filter| filter.starts_with("NOT")) {
+            return Bytes::from_static(br#"{"Items":[],"Count":0,"ScannedCount":250}"#);
+        }
         let segment = usize::try_from(request["Segment"].as_u64().unwrap()).unwrap();
         let page = request["ExclusiveStartKey"]["integration_id"]["S"].as_str();
         self.pages[segment][page.map_or(0, |page| page.parse().unwrap())].clone()
@@ -103,7 +114,15 @@ impl StandIns {
     }
 }
 
-async fn answer(State(stand_ins): State<Arc<StandIns>>, headers: HeaderMap, body: Bytes) -> Response {
+async fn answer(
+    State(stand_ins): State<Arc<StandIns>>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    if uri.path() == "/authorization/202309/shops" {
+        return ([("content-type", "application/json")], SHOPS).into_response();
+    }
     let Some(target) = headers.get("x-amz-target") else {
         stand_ins.calls.fetch_add(1, Ordering::Relaxed);
         if !stand_ins.latency.is_zero() {
@@ -114,6 +133,7 @@ async fn answer(State(stand_ins): State<Arc<StandIns>>, headers: HeaderMap, body
     let answer = match target.to_str().unwrap() {
         "DynamoDB_20120810.UpdateItem" => stand_ins.write(&body),
         "DynamoDB_20120810.Scan" => stand_ins.page(&body),
+        "DynamoDB_20120810.GetItem" => stand_ins.read(&body),
         "secretsmanager.GetSecretValue" => SECRET.into(),
         "AmazonSQS.SendMessageBatch" => stand_ins.queue(&body),
         unexpected => panic!("{unexpected}"),
@@ -137,11 +157,13 @@ fn pages(segment: usize, rows: usize, due: usize, now: i64) -> Vec<Bytes> {
             "status": {"S": "active"},
             "access_token_expires_at": {"N": (now + if is_due { 3600 } else { 5 * DAY }).to_string()},
             "refresh_token_expires_at": {"N": (now + 300 * DAY).to_string()},
+            "open_id": {"S": format!("seller-{n}")}, "seller_name": {"S": format!("Bánh Mì {n}")},
         })
     };
-    let rows: Vec<Value> = (segment..rows).step_by(SEGMENTS).map(row).collect();
-    let count = rows.len().div_ceil(PAGE);
-    let page = |(page, rows): (usize, &[Value])| {
+    let numbers: Vec<usize> = (segment..rows).step_by(SEGMENTS).collect();
+    let count = numbers.len().div_ceil(PAGE);
+    let page = |(page, numbers): (usize, &[usize])| {
+        let rows: Vec<Value> = numbers.iter().copied().map(row).collect();
         let mut answer = json!({"Items": rows, "Count": rows.len(), "ScannedCount": rows.len()});
         if page + 1 < count {
             // The next page's number stands where DynamoDB has the last row's key.
@@ -150,7 +172,7 @@ fn pages(segment: usize, rows: usize, due: usize, now: i64) -> Vec<Bytes> {
         }
         answer.to_string().into()
     };
-    rows.chunks(PAGE).enumerate().map(page).collect()
+    numbers.chunks(PAGE).enumerate().map(page).collect()
 }
 
 fn row(now: i64) -> String {

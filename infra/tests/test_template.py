@@ -462,6 +462,8 @@ def test_the_defaults_of_the_settings_are_the_codes_own():
     settings = code("settings.rs")
     for name in ("MAX_CONCURRENCY", "FAN_OUT_ABOVE"):
         assert str(given[name]) == re.search(rf'"{name}", (\d+)', settings)[1]
+    limit = source()["Parameters"]["MaxConcurrency"]["MaxValue"]
+    assert str(limit) == re.search(r"CONCURRENCY_LIMIT: u32 = (\d+)", settings)[1]
     for name in ("TIKTOK_AUTH_URL", "TIKTOK_API_URL"):
         assert given[name] == re.search(rf'"{name}", "([^"]+)"', settings)[1]
     assert given["REFRESH_AHEAD"] == "48h"

@@ -8,38 +8,53 @@ use crate::{
         selection::CleanupRequest,
     },
     response::{CleanupResponse, CleanupResults},
-    services::Services,
+    services::{Services, last_read},
 };
+use chrono::{DateTime, Utc};
 use futures_util::{StreamExt, stream};
-use tracing::{Instrument, error, error_span, info};
+use tracing::{Instrument, error, error_span, info, warn};
 
 /// The result for one row.
 enum Cleaned {
     Marked(IntegrationKey),
     WouldMark(IntegrationKey),
     Skipped,
+    /// There was no time for it, or none to learn whether the mark was written.
+    Deferred,
     Failed(IntegrationKey, String),
 }
 
-/// Answers a `cleanup` request.
+/// Answers a `cleanup` request, by `deadline`.
 ///
 /// # Errors
 /// [`TableError`] if the table cannot be read.
 pub(crate) async fn run(
     services: &Services,
     request: &CleanupRequest,
+    deadline: DateTime<Utc>,
 ) -> Result<CleanupResponse, TableError> {
     let run_id = uuid::Uuid::new_v4().to_string();
     let span = error_span!("cleanup", run_id);
     let clean_up_all = async {
         let mut results = CleanupResults::default();
         let mut pages = services.table.candidates(&request.selection);
-        while let Some(page) = pages.next().await {
-            let rows = stream::iter(page?).map(|row| clean_up(services, request.dry_run, row));
+        results.was_read_to_the_end = loop {
+            let page = match services.by(last_read(deadline), pages.next()).await {
+                Some(Some(page)) => page?,
+                Some(None) => break true,
+                None => break false,
+            };
+            let rows = stream::iter(page).map(|row| async {
+                let cleaned = clean_up(services, request.dry_run, row);
+                services.by(last_read(deadline), cleaned).await.unwrap_or(Cleaned::Deferred)
+            });
             let mut cleaned = rows.buffer_unordered(services.settings.max_concurrency);
             while let Some(cleaned) = cleaned.next().await {
                 record(&mut results, cleaned);
             }
+        };
+        if !results.is_complete() {
+            warn!(deferred = results.counts.deferred, "the time ran out before every row was read and done");
         }
         Ok(results)
     };
@@ -71,6 +86,7 @@ fn record(results: &mut CleanupResults, cleaned: Cleaned) {
     results.counts.examined += 1;
     match cleaned {
         Cleaned::Skipped => results.counts.skipped += 1,
+        Cleaned::Deferred => results.counts.deferred += 1,
         Cleaned::Marked(key) => {
             key.span().in_scope(|| info!("marked the integration as expired: its refresh token has expired"));
             results.counts.marked += 1;

@@ -4,9 +4,10 @@ use crate::{
     aws::dynamodb::TableError,
     domain::{integration::DuePolicy, report_row::StoredTokens},
     event::{Format, StatusRequest},
-    services::Services,
+    services::{Services, last_read},
     status_report::{Detail, ReportBuilder, StatusReport},
 };
+use chrono::{DateTime, Utc};
 use futures_util::StreamExt;
 
 /// A status report as it was asked for.
@@ -16,11 +17,15 @@ pub(crate) enum Status {
     Text(String),
 }
 
-/// Answers a `status` request.
+/// Answers a `status` request, by `deadline`.
 ///
 /// # Errors
 /// [`TableError`] if the table cannot be read.
-pub(crate) async fn run(services: &Services, request: &StatusRequest) -> Result<Status, TableError> {
+pub(crate) async fn run(
+    services: &Services,
+    request: &StatusRequest,
+    deadline: DateTime<Utc>,
+) -> Result<Status, TableError> {
     let policy = DuePolicy {
         now: services.clock.now(),
         refresh_ahead: services.settings.refresh_ahead,
@@ -29,13 +34,28 @@ pub(crate) async fn run(services: &Services, request: &StatusRequest) -> Result<
     };
     let detail = if request.format == Format::Summary { Detail::Summary } else { Detail::Full };
     let mut report = ReportBuilder::new(policy, detail);
-    for tokens in [StoredTokens::Both, StoredTokens::NoAccessToken, StoredTokens::NoRefreshToken] {
+    // The last reading, of all rows, names those that share an authorization.
+    let readings = [StoredTokens::Both, StoredTokens::NoAccessToken, StoredTokens::NoRefreshToken].map(Some);
+    for tokens in readings.into_iter().chain([None]) {
+        if tokens.is_none() && !report.has_shared_authorizations() {
+            break;
+        }
         let mut pages = services.table.report_rows(&request.selection, tokens);
-        while let Some(page) = pages.next().await {
-            for row in page? {
-                match row {
-                    Ok(row) => report.row(row, tokens),
-                    Err(malformed) => report.malformed(&malformed.key, &malformed.to_string()),
+        loop {
+            let page = match services.by(last_read(deadline), pages.next()).await {
+                Some(Some(page)) => page?,
+                Some(None) => break,
+                None => {
+                    report.cut_off();
+                    break;
+                }
+            };
+            for row in page {
+                match (row, tokens) {
+                    (Ok(row), Some(tokens)) => report.row(row, tokens),
+                    (Err(malformed), Some(_)) => report.malformed(&malformed.key, &malformed.to_string()),
+                    (Ok(row), None) => report.name_shared(&row),
+                    (Err(_), None) => {}
                 }
             }
         }

@@ -14,13 +14,13 @@ use crate::{
     },
     refresh::{Attempt, Refresher, RunContext},
     response::{VerifyReport, VerifyResponse, VerifyResults},
-    services::Services,
+    services::{Services, last_read},
     tiktok::{ApiError, CallError},
 };
 use chrono::{DateTime, Utc};
 use futures_util::{StreamExt, TryFutureExt, stream};
 use std::{future::Future, sync::Arc};
-use tracing::{Instrument, error, error_span, info};
+use tracing::{Instrument, debug, error, error_span, info, warn};
 
 /// Why a verification failed as a whole.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +46,9 @@ pub enum TokenError {
         /// TikTok's code, where it gave one.
         code: Option<i64>,
     },
+    /// The invocation's time ran out before there was a token.
+    #[error("the invocation's time ran out")]
+    OutOfTime,
     /// The call failed.
     #[error(transparent)]
     Call(#[from] ApiError),
@@ -65,6 +68,8 @@ pub struct Fresh<T> {
 struct TokenSource {
     services: Arc<Services>,
     refresher: Arc<Refresher>,
+    /// When to stop waiting for anything but a refresh.
+    last_read: DateTime<Utc>,
 }
 
 /// Verifies each active integration of a selection, by `deadline`.
@@ -82,9 +87,14 @@ pub(crate) async fn run(
         let source = TokenSource::new(services, run_id.clone(), deadline).await?;
         let mut results = VerifyResults::default();
         let mut pages = services.table.candidates(selection);
-        while let Some(page) = pages.next().await {
+        results.was_read_to_the_end = loop {
+            let page = match services.by(source.last_read, pages.next()).await {
+                Some(Some(page)) => page?,
+                Some(None) => break true,
+                None => break false,
+            };
             // A task for each row: a panic must not take another row's save with it.
-            let rows = stream::iter(page?).map(|row| {
+            let rows = stream::iter(page).map(|row| {
                 let key = row.as_ref().map_or_else(|malformed| &malformed.key, |row| &row.key).clone();
                 let task = tokio::spawn(verify(source.clone(), row).in_current_span());
                 task.unwrap_or_else(|_| {
@@ -97,6 +107,9 @@ pub(crate) async fn run(
                 log(&report);
                 results.record(report);
             }
+        };
+        if !results.is_complete() {
+            warn!(deferred = results.counts.deferred, "the time ran out before every row was read and done");
         }
         Ok::<_, VerifyError>(results)
     };
@@ -115,15 +128,18 @@ async fn verify(source: TokenSource, row: Result<Candidate, MalformedRow>) -> Ve
         return VerifyReport::skipped(row.key, row.status.as_str());
     }
     let key = row.key.clone();
-    let services = source.services.clone();
     let shops = source.call(row, |app, token| {
-        let services = services.clone();
-        async move { services.tiktok.get_authorized_shops(&app, &token, services.clock.now()).await }
+        let TokenSource { services, refresher, last_read } = source.clone();
+        async move {
+            let shops = refresher.get_authorized_shops(&app, &token);
+            services.by(last_read, shops).await.transpose()
+        }
     });
     match shops.instrument(key.span()).await {
-        Ok(shops) => {
-            VerifyReport::valid(key, shops.was_refreshed, shops.value.into_iter().map(|shop| shop.id))
+        Ok(Fresh { value: Some(shops), was_refreshed }) => {
+            VerifyReport::valid(key, was_refreshed, shops.into_iter().map(|shop| shop.id))
         }
+        Ok(Fresh { value: None, .. }) | Err(TokenError::OutOfTime) => VerifyReport::deferred(key),
         Err(TokenError::NoToken { reason, message, code }) => {
             VerifyReport::failed(key, reason, message, code)
         }
@@ -139,6 +155,7 @@ fn log(report: &VerifyReport) {
     let why = report.message.as_deref().unwrap_or_default();
     match outcome {
         "failed" => error!(outcome, reason, "TikTok access token verification failed: {why}"),
+        "deferred" => debug!(outcome, reason, "TikTok access token verification deferred: {why}"),
         "skipped" => info!(outcome, reason, "TikTok access token verification skipped: {why}"),
         _ => info!(outcome, "TikTok access token verified"),
     }
@@ -204,7 +221,7 @@ impl TokenSource {
         // Forced: a token that TikTok does not accept is due, whatever its row says.
         let run = RunContext { run_id, deadline, force: true, unless_refreshed_since: None, apps };
         let refresher = Arc::new(Refresher::new(services.clone(), run));
-        Ok(Self { services: services.clone(), refresher })
+        Ok(Self { services: services.clone(), refresher, last_read: last_read(deadline) })
     }
 
     async fn for_integration(
@@ -269,7 +286,8 @@ impl TokenSource {
         let app = self.refresher.app(row).ok_or_else(|| {
             no_token("unknown_app_key", "the secret does not hold the app that the row names")
         })?;
-        self.services.rate_limiter.until_ready(&app.app_key).await;
+        let is_ready = self.services.rate_limiter.until_ready(&app.app_key);
+        self.services.by(self.last_read, is_ready).await.ok_or(TokenError::OutOfTime)?;
         Ok((*app).clone())
     }
 
@@ -283,7 +301,8 @@ impl TokenSource {
 
     /// The stored token and the row that it was read with: only that row names the app which the token belongs to.
     async fn stored(&self, row: &Candidate) -> Result<Option<(Candidate, AccessToken)>, TokenError> {
-        let stored = self.services.table.read(&row.key).await;
+        let stored = self.services.by(self.last_read, self.services.table.read(&row.key)).await;
+        let stored = stored.ok_or(TokenError::OutOfTime)?;
         let stored = stored.map_err(|error| no_token("store_error", error.to_string()))?;
         Ok(stored.and_then(|row| Some((row.candidate, row.access_token?))))
     }
@@ -291,6 +310,9 @@ impl TokenSource {
     /// Refreshes the token and returns the new one. In a task of its own: the caller may stop waiting, and a refresh must not
     /// end with that.
     async fn refreshed(&self, row: Candidate) -> Result<(Candidate, AccessToken), TokenError> {
+        if !self.refresher.has_time_for_a_call() {
+            return Err(TokenError::OutOfTime);
+        }
         let (refresher, candidate) = (self.refresher.clone(), row.clone());
         let refresh = async move {
             match refresher.refresh(&candidate).await {
@@ -302,6 +324,9 @@ impl TokenSource {
         let report = tokio::spawn(refresh.in_current_span())
             .await
             .map_err(|panic| no_token("internal_error", panic.to_string()))?;
+        if report.outcome == Outcome::Deferred {
+            return Err(TokenError::OutOfTime);
+        }
         if report.outcome != Outcome::Refreshed {
             return Err(TokenError::NoToken {
                 reason: report.reason.unwrap_or(report.outcome.as_str()),

@@ -4,6 +4,7 @@
 use crate::{
     aws::AwsError,
     domain::{
+        blanks::without_blanks,
         clock::Clock,
         secret::{AppCredentials, AppSecret, Apps, CredentialsFrom},
     },
@@ -13,7 +14,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::Deserialize;
 use std::sync::Arc;
 use tokio::sync::Mutex;
-use tracing::debug;
+use tracing::{debug, warn};
 
 /// How long the secret stays cached.
 const SECRET_TTL: TimeDelta = TimeDelta::minutes(5);
@@ -90,7 +91,9 @@ impl Credentials {
         let source = match from {
             CredentialsFrom::Secret(id) => Source::Secret { client, id: id.clone() },
             CredentialsFrom::Environment(app) => {
-                Source::Environment(Arc::new(Apps(vec![Arc::new(app.clone())])))
+                let (app, had_blanks) = app.trimmed();
+                warn_of_blanks("TIKTOK_SHOP_APP_KEY and TIKTOK_SHOP_APP_SECRET", &had_blanks);
+                Source::Environment(Arc::new(Apps(vec![Arc::new(app)])))
             }
         };
         Self { source, clock, cache: Mutex::new(None) }
@@ -171,11 +174,25 @@ async fn read(client: &Client, id: &str, stage: &str) -> Result<Apps, Credential
     let output = get.send().await.map_err(|error| read_error(AwsError::of(&error), id))?;
     let malformed = |problem| CredentialsError::Malformed { id: id.to_owned(), problem };
     let text = output.secret_string().ok_or_else(|| malformed("holds binary data"))?;
-    parse(text).map_err(malformed)
+    let (apps, had_blanks) = parse(text).map_err(malformed)?;
+    warn_of_blanks(id, &had_blanks);
+    Ok(apps)
 }
 
-/// Parses the secret. A JSON parser's error could quote it, so the errors here are fixed texts.
-fn parse(text: &str) -> Result<Apps, &'static str> {
+/// Says which parts of the credentials had blanks around them. TikTok would refuse them with these.
+fn warn_of_blanks(source: &str, had_blanks: &[&str]) {
+    if !had_blanks.is_empty() {
+        let parts = had_blanks.join(", ");
+        warn!(
+            source,
+            "ignored blanks, line breaks or a byte order mark around app credentials: around {parts}"
+        );
+    }
+}
+
+/// Parses the secret, and returns which parts of it had blanks around them. A JSON parser's error could quote the secret, so the
+/// errors here are fixed texts.
+fn parse(text: &str) -> Result<(Apps, Vec<&'static str>), &'static str> {
     #[derive(Deserialize)]
     struct App {
         app_key: String,
@@ -185,7 +202,12 @@ fn parse(text: &str) -> Result<Apps, &'static str> {
     struct AppList {
         apps: Vec<App>,
     }
-    let Ok(json) = serde_json::from_str::<serde_json::Value>(text) else { return Err("is not JSON") };
+    let trimmed = without_blanks(text);
+    let mut had_blanks = Vec::new();
+    if trimmed.len() < text.len() {
+        had_blanks.push("the JSON");
+    }
+    let Ok(json) = serde_json::from_str::<serde_json::Value>(trimmed) else { return Err("is not JSON") };
     let apps = if json.get("apps").is_some() {
         AppList::deserialize(json)
             .map(|list| list.apps)
@@ -203,12 +225,17 @@ fn parse(text: &str) -> Result<Apps, &'static str> {
     if apps.is_empty() {
         return Err("has an empty list of apps");
     }
-    if apps.iter().any(|app| app.app_key.is_empty() || app.app_secret.expose().is_empty()) {
-        return Err("has an empty app_key or app_secret");
+    let mut credentials = Vec::new();
+    for App { app_key, app_secret } in apps {
+        let (app, parts) = AppCredentials { app_key, app_secret }.trimmed();
+        if app.app_key.is_empty() || app.app_secret.expose().is_empty() {
+            return Err("has an empty app_key or app_secret");
+        }
+        credentials.push(Arc::new(app));
+        had_blanks.extend(parts);
     }
-    let credentials =
-        |app: App| Arc::new(AppCredentials { app_key: app.app_key, app_secret: app.app_secret });
-    Ok(Apps(apps.into_iter().map(credentials).collect()))
+    had_blanks.dedup();
+    Ok((Apps(credentials), had_blanks))
 }
 
 fn read_error(error: AwsError, id: &str) -> CredentialsError {
@@ -219,7 +246,9 @@ fn read_error(error: AwsError, id: &str) -> CredentialsError {
             "AccessDeniedException" | "DecryptionFailure" => CredentialsError::Denied { id },
             _ => CredentialsError::Unreadable { id, cause: code },
         },
-        AwsError::NoResponse(_) => CredentialsError::Unreadable { id, cause: error.to_string() },
+        AwsError::NoResponse(_) | AwsError::NoCredentials(_) => {
+            CredentialsError::Unreadable { id, cause: error.to_string() }
+        }
     }
 }
 
@@ -227,12 +256,25 @@ fn read_error(error: AwsError, id: &str) -> CredentialsError {
 mod tests {
     use super::*;
 
+    fn apps(text: &str) -> Apps {
+        parse(text).unwrap().0
+    }
+
+    #[test]
+    fn blanks_and_a_byte_order_mark_are_removed_and_told() {
+        let (apps, had_blanks) =
+            parse("\u{feff} {\"app_key\":\"a\\r\\n\",\"app_secret\":\"\\ufeffs \"}\n").unwrap();
+        let app = apps.get(Some("a")).unwrap();
+        assert_eq!(app.app_secret.expose(), "s");
+        assert_eq!(had_blanks, ["the JSON", "the app key", "the app secret"]);
+        assert!(parse(r#"{"app_key":"a", "app_secret":"s"}"#).unwrap().1.is_empty());
+    }
+
     #[test]
     fn the_secret_holds_one_app_or_a_list_of_apps() {
-        let one = parse(r#"{"app_key":"a","app_secret":"s"}"#).unwrap();
+        let one = apps(r#"{"app_key":"a","app_secret":"s"}"#);
         assert_eq!(one.get(None).unwrap().app_key, "a");
-        let two =
-            parse(r#"{"apps":[{"app_key":"a","app_secret":"s"},{"app_key":"b","app_secret":"t"}]}"#).unwrap();
+        let two = apps(r#"{"apps":[{"app_key":"a","app_secret":"s"},{"app_key":"b","app_secret":"t"}]}"#);
         assert_eq!(two.get(None).unwrap().app_key, "a");
         assert_eq!(two.get(Some("b")).unwrap().app_secret.expose(), "t");
         assert!(two.get(Some("c")).is_none());
@@ -247,6 +289,7 @@ mod tests {
             (r#"{"app_secret":"s3cr3t"}"#, "has no app_key"),
             (r#"{"app_key":"a","app_secret":7}"#, "has no app_secret"),
             (r#"{"app_key":"a","app_secret":""}"#, "has an empty app_key or app_secret"),
+            (r#"{"app_key":"a","app_secret":" \n"}"#, "has an empty app_key or app_secret"),
             (r#"{"apps":[]}"#, "has an empty list of apps"),
             (r#"{"apps":[{"app_key":"a"}]}"#, "has an app without app_key or app_secret"),
             ("[]", "has neither app_key nor app_secret"),

@@ -120,7 +120,7 @@ impl Aws {
                 | "InvalidSignatureException" => InvokeError::Denied(code),
                 _ => InvokeError::Rejected(code),
             },
-            AwsError::NoResponse(cause) => InvokeError::Unreachable(cause),
+            AwsError::NoResponse(cause) | AwsError::NoCredentials(cause) => InvokeError::Unreachable(cause),
         }
     }
 }

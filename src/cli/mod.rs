@@ -312,7 +312,8 @@ fn is_success(response: &Value) -> bool {
         Some("status") => &["cannot_refresh", "expired"][..],
         _ => &["failed", "cannot_refresh", "outcome_unknown", "deferred"][..],
     };
-    failures.iter().all(|name| response["counts"][*name].as_u64().unwrap_or(0) == 0)
+    response["complete"] != false
+        && failures.iter().all(|name| response["counts"][*name].as_u64().unwrap_or(0) == 0)
 }
 
 #[cfg(test)]
@@ -343,6 +344,7 @@ mod tests {
         assert!(with_one("refreshed") && with_one("expired"));
         assert!(!with_one("failed") && !with_one("cannot_refresh"));
         assert!(!with_one("outcome_unknown") && !with_one("deferred"));
+        assert!(!is_success(&json!({"action": "verify", "complete": false, "counts": {"valid": 3}})));
         assert!(!is_success(&json!({"action": "status", "counts": {"expired": 1}})));
         assert!(is_success(&json!("a summary")));
     }

@@ -140,7 +140,9 @@ fn outcomes(response: &Value) -> String {
             plain(&row["message"]),
         ]);
     }
-    format!("{}{}{}", non_empty(&table, &rows), counts(response), omitted(response))
+    let incomplete =
+        if response["complete"] == false { "\nThe run is not complete: the time ran out." } else { "" };
+    format!("{}{}{}{incomplete}", non_empty(&table, &rows), counts(response), omitted(response))
 }
 
 /// A table as wide as the terminal, or else as `COLUMNS`, or else 100 characters wide.

@@ -4,6 +4,7 @@
 //! The conditional write that acquires a lease states the same rule as a DynamoDB expression (`aws::dynamodb`). A property
 //! test checks that both agree.
 
+use crate::domain::blanks::without_blanks;
 use crate::domain::secret::{AccessToken, Fingerprint, RefreshToken};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
@@ -98,6 +99,11 @@ impl Status {
             "expired" => Self::Expired,
             other => Self::Other(other.into()),
         }
+    }
+
+    /// Whether the text is probably meant to be `active`: it differs only by case or blanks.
+    pub fn is_nearly_active(&self) -> bool {
+        matches!(self, Self::Other(text) if without_blanks(text).eq_ignore_ascii_case(Self::Active.as_str()))
     }
 
     /// The stored text.

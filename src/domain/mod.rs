@@ -2,6 +2,7 @@
 //! other folder. Only [`clock::Clock::system`] reads the clock.
 
 pub mod adaptive_rate;
+pub mod blanks;
 pub mod bounded_list;
 pub mod circuit_breaker;
 pub mod clock;

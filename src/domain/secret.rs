@@ -1,6 +1,7 @@
 //! Types for tokens and secrets, which nobody can print, log, compare or serialize by accident. The only access to the text
 //! is [`expose`](RefreshToken::expose), which stands out in review.
 
+use crate::domain::blanks::without_blanks;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Deserializer, Serialize};
 use sha2::{Digest, Sha256};
@@ -66,6 +67,19 @@ pub struct AppCredentials {
 }
 
 impl AppCredentials {
+    /// The credentials without blanks, line breaks and BOMs around key and secret, which get there when somebody pastes them
+    /// or stores a file; and which of the two had any.
+    #[must_use]
+    pub fn trimmed(&self) -> (Self, Vec<&'static str>) {
+        let (key, secret) = (without_blanks(&self.app_key), without_blanks(self.app_secret.expose()));
+        let had_blanks = [
+            ("the app key", key.len() < self.app_key.len()),
+            ("the app secret", secret.len() < self.app_secret.expose().len()),
+        ];
+        let had_blanks = had_blanks.into_iter().filter_map(|(what, had)| had.then_some(what)).collect();
+        (Self { app_key: key.to_owned(), app_secret: secret.to_owned().into() }, had_blanks)
+    }
+
     /// Identifies these very credentials without revealing the secret.
     pub fn fingerprint(&self) -> Fingerprint {
         let digest = Sha256::new().chain_update(&self.app_key).chain_update("\n");
@@ -141,6 +155,20 @@ impl AuthCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn blanks_around_key_and_secret_are_removed_and_told() {
+        let trimmed = |key: &str, secret: &str| {
+            let app = AppCredentials { app_key: key.into(), app_secret: secret.to_owned().into() };
+            let (app, had_blanks) = app.trimmed();
+            assert_eq!((app.app_key.as_str(), app.app_secret.expose()), ("29a39d", "e59 af819cc"));
+            had_blanks
+        };
+        assert!(trimmed("29a39d", "e59 af819cc").is_empty(), "a blank inside stays");
+        assert_eq!(trimmed("29a39d\r\n", "e59 af819cc"), ["the app key"]);
+        assert_eq!(trimmed("29a39d", "\u{feff}e59 af819cc"), ["the app secret"]);
+        assert_eq!(trimmed("\t29a39d", " \u{a0}e59 af819cc\n\n"), ["the app key", "the app secret"]);
+    }
 
     #[test]
     fn a_fingerprint_names_key_and_secret_together() {

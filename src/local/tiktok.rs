@@ -92,6 +92,7 @@ struct Inner {
     posts: u64,
     /// The HTTP status, code and message of the Open API's error, if it fails.
     open_api: Option<(u16, i64, &'static str)>,
+    open_api_scripted: VecDeque<Behaviour>,
     open_api_calls: u64,
 }
 
@@ -229,6 +230,12 @@ impl TikTokStandIn {
         self.lock().open_api = error;
     }
 
+    /// Scripts the behaviour of the next Open API calls, in this order: a code, a status, no response, or a connection that
+    /// is closed in the middle of the response.
+    pub fn next_open_api(&self, behaviours: impl IntoIterator<Item = Behaviour>) {
+        self.lock().open_api_scripted.extend(behaviours);
+    }
+
     /// The number of Open API calls.
     pub fn open_api_calls(&self) -> u64 {
         self.lock().open_api_calls
@@ -318,7 +325,7 @@ async fn route(
     match uri.path() {
         "/api/v2/token/refresh" => tiktok.refresh(&query).await,
         "/api/v2/token/get" => tiktok.exchange(&query),
-        "/authorization/202309/shops" => tiktok.shops(&query, &headers),
+        "/authorization/202309/shops" => tiktok.shops(&query, &headers).await,
         _ => not_found(),
     }
 }
@@ -329,6 +336,21 @@ fn not_found() -> Response {
 
 fn error(code: i64, message: &str) -> Response {
     axum::Json(json!({ "code": code, "message": message, "request_id": "local" })).into_response()
+}
+
+fn with_status(status: u16, body: &'static str, retry_after: Option<u64>) -> Response {
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = (status, body).into_response();
+    if let Some(seconds) = retry_after {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
+
+/// A response whose connection is closed in the middle of the body.
+fn cut(body: &Value) -> Response {
+    let half = body.to_string().into_bytes()[..20].to_vec();
+    Body::from_stream(stream::iter([Ok(half), Err(io::Error::other("cut"))])).into_response()
 }
 
 impl TikTokStandIn {
@@ -355,14 +377,7 @@ impl TikTokStandIn {
         }
         match &behaviour {
             Behaviour::Code(code, message) => return error(*code, message),
-            Behaviour::Status(status, body, retry_after) => {
-                let status = StatusCode::from_u16(*status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-                let mut response = (status, *body).into_response();
-                if let Some(seconds) = retry_after {
-                    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(*seconds));
-                }
-                return response;
-            }
+            Behaviour::Status(status, body, retry_after) => return with_status(*status, body, *retry_after),
             Behaviour::Redirect(url) => {
                 return (StatusCode::TEMPORARY_REDIRECT, [(header::LOCATION, url.clone())]).into_response();
             }
@@ -381,11 +396,7 @@ impl TikTokStandIn {
         let pair = self.lock().redeem(&open_id, refresh_token);
         let body = self.grant(&open_id, &pair, &behaviour);
         match behaviour {
-            Behaviour::CutAfterRedeeming => {
-                let half = body.to_string().into_bytes()[..20].to_vec();
-                let cut = stream::iter([Ok(half), Err(io::Error::other("cut"))]);
-                Body::from_stream(cut).into_response()
-            }
+            Behaviour::CutAfterRedeeming => cut(&body),
             Behaviour::Garbled(bytes) => bytes.into_response(),
             Behaviour::StatusAfterRedeeming(status) => {
                 let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
@@ -460,14 +471,27 @@ impl TikTokStandIn {
         json!({ "code": 0, "message": "success", "data": data, "request_id": "local" })
     }
 
-    fn shops(&self, query: &HashMap<String, String>, headers: &HeaderMap) -> Response {
+    async fn shops(&self, query: &HashMap<String, String>, headers: &HeaderMap) -> Response {
         let error = |status: u16, code: i64, message: &str| {
             let body = json!({ "code": code, "message": message, "data": null, "request_id": "local" });
             let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
             (status, axum::Json(body)).into_response()
         };
-        let mut inner = self.lock();
-        inner.open_api_calls += 1;
+        let scripted = {
+            let mut inner = self.lock();
+            inner.open_api_calls += 1;
+            inner.open_api_scripted.pop_front()
+        };
+        match scripted {
+            Some(Behaviour::Hang) => std::future::pending().await,
+            Some(Behaviour::Code(code, message)) => return error(200, code, message),
+            Some(Behaviour::Status(status, body, retry_after)) => {
+                return with_status(status, body, retry_after);
+            }
+            Some(Behaviour::CutAfterRedeeming) => return cut(&json!({ "code": 0, "message": "Success" })),
+            _ => {}
+        }
+        let inner = self.lock();
         if let Some((status, code, message)) = inner.open_api {
             return error(status, code, message);
         }

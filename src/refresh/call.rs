@@ -6,9 +6,10 @@ use crate::{
         grant::Grant,
         integration::Candidate,
         latency::millis,
-        secret::{AppCredentials, RefreshToken},
+        secret::{AccessToken, AppCredentials, RefreshToken},
     },
-    tiktok::CallError,
+    services::Services,
+    tiktok::{ApiError, CallError, Shop},
 };
 use backon::{ExponentialBuilder, Retryable};
 use std::{
@@ -158,18 +159,15 @@ impl Refresher {
         sent: &RefreshToken,
         mut has_waited: bool,
     ) -> Result<Grant, CallError> {
-        let backoff = ExponentialBuilder::new()
-            .with_min_delay(self.services.retry_policy.call_backoff)
-            .with_max_times(2);
         (|| self.call_once(&app, sent, std::mem::take(&mut has_waited)))
-            .retry(backoff)
+            .retry(self.call_backoff())
             .when(|error| {
                 // The app's adaptive rate bounds the retries of a busy TikTok.
                 let is_affordable = || matches!(error, CallError::Busy { .. }) || self.retry_budget.take();
                 error.may_be_retried() && self.has_time_for_a_call() && is_affordable()
             })
             .adjust(|error, delay| {
-                let wait = wait_before_retry(error, delay?);
+                let wait = wait_before_retry(error.retry_after(), delay?);
                 (wait <= MAX_WAIT_IN_PLACE && self.has_time_for_a_call_in(wait)).then_some(wait)
             })
             .notify(|error, wait| {
@@ -182,7 +180,8 @@ impl Refresher {
     /// How long a row waits for its next round, if TikTok was busy in every try of this one. `None` if it was not, or if
     /// there is no other round.
     pub(super) fn wait_for_next_round(&self, error: &CallError, round: u32) -> Option<Duration> {
-        let wait = wait_before_retry(error, self.services.retry_policy.call_backoff * 2_u32.pow(round));
+        let backoff = self.services.retry_policy.call_backoff * 2_u32.pow(round);
+        let wait = wait_before_retry(error.retry_after(), backoff);
         let may_come_back = matches!(error, CallError::Busy { .. }) && round < MAX_BUSY_ROUNDS;
         (may_come_back && self.has_time_for_a_call_in(wait)).then_some(wait)
     }
@@ -210,6 +209,56 @@ impl Refresher {
         result
     }
 
+    /// Calls Get Authorized Shops, and repeats it after any failure that may pass, since it changes nothing. The caller has
+    /// already waited for the rate limiter, and may drop the call.
+    pub(crate) async fn get_authorized_shops(
+        &self,
+        app: &AppCredentials,
+        token: &AccessToken,
+    ) -> Result<Vec<Shop>, ApiError> {
+        let mut has_waited = true;
+        let call = || {
+            let has_waited = std::mem::take(&mut has_waited);
+            async move {
+                if !has_waited {
+                    self.services.rate_limiter.until_ready(&app.app_key).await;
+                }
+                self.retry_budget.record_call();
+                self.get_authorized_shops_once(app, token).await
+            }
+        };
+        call.retry(self.call_backoff())
+            .when(|error| error.may_pass() && self.retry_budget.take())
+            .adjust(|error, delay| {
+                let wait = wait_before_retry(error.retry_after(), delay?);
+                let left = (self.run.deadline - self.services.clock.now()).to_std().unwrap_or_default();
+                (left > wait).then_some(wait)
+            })
+            .notify(|error, wait| {
+                let wait_ms = millis(wait);
+                warn!(reason = error.reason(), wait_ms, "retrying the call to TikTok: {error}");
+            })
+            .await
+    }
+
+    /// Calls Get Authorized Shops once.
+    pub(super) async fn get_authorized_shops_once(
+        &self,
+        app: &AppCredentials,
+        token: &AccessToken,
+    ) -> Result<Vec<Shop>, ApiError> {
+        let Services { tiktok, rate_limiter, clock, .. } = &*self.services;
+        let shops = tiktok.get_authorized_shops(app, token, clock.now()).await;
+        if let Err(ApiError::Call(CallError::Busy { .. })) = shops {
+            rate_limiter.slow_down(&app.app_key);
+        }
+        shops
+    }
+
+    fn call_backoff(&self) -> ExponentialBuilder {
+        ExponentialBuilder::new().with_min_delay(self.services.retry_policy.call_backoff).with_max_times(2)
+    }
+
     /// Whether the response to a call that starts now can still be saved.
     pub(crate) fn has_time_for_a_call(&self) -> bool {
         self.has_time_for_a_call_in(Duration::ZERO)
@@ -228,6 +277,6 @@ impl Refresher {
 }
 
 /// As long as TikTok says; otherwise the backoff, with full jitter.
-fn wait_before_retry(error: &CallError, backoff: Duration) -> Duration {
-    error.retry_after().unwrap_or_else(|| backoff.mul_f64(fastrand::f64()))
+fn wait_before_retry(retry_after: Option<Duration>, backoff: Duration) -> Duration {
+    retry_after.unwrap_or_else(|| backoff.mul_f64(fastrand::f64()))
 }

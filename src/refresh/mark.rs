@@ -178,11 +178,7 @@ impl Refresher {
         if !self.has_time_for_a_call() {
             return Evidence::OutOfTime;
         }
-        let answer = self.services.tiktok.get_authorized_shops(app, token, self.services.clock.now()).await;
-        if let Err(ApiError::Call(CallError::Busy { .. })) = answer {
-            self.services.rate_limiter.slow_down(&app.app_key);
-        }
-        match answer {
+        match self.get_authorized_shops_once(app, token).await {
             Ok(_) | Err(ApiError::Scope { .. }) => Evidence::Proves(app.fingerprint()),
             Err(ApiError::Token { .. }) => Evidence::DeadToken,
             // The token may be another app's.

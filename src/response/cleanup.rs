@@ -13,6 +13,8 @@ pub struct CleanupResponse {
     pub dry_run: bool,
     /// The team that the request names.
     pub team_id: Option<String>,
+    /// Whether every row of the selection was read, and none was deferred.
+    pub complete: bool,
     /// The number of integrations by outcome.
     pub counts: CleanupCounts,
     /// The integrations that were marked, would be marked or could not be marked; failures first.
@@ -27,6 +29,8 @@ pub struct CleanupResponse {
 pub struct CleanupResults {
     /// The number of integrations by outcome.
     pub counts: CleanupCounts,
+    /// Whether every row of the selection was read.
+    pub was_read_to_the_end: bool,
     /// Ranked with failures first.
     reports: BoundedList<(bool, IntegrationKey), CleanupReport>,
 }
@@ -44,6 +48,8 @@ pub struct CleanupCounts {
     pub skipped: u64,
     /// Could not be marked.
     pub failed: u64,
+    /// There was no time left: the next clean-up finds them.
+    pub deferred: u64,
 }
 
 /// The result of a cleanup for one integration.
@@ -59,6 +65,11 @@ pub struct CleanupReport {
 }
 
 impl CleanupResults {
+    /// Whether every row was read, and none was deferred.
+    pub fn is_complete(&self) -> bool {
+        self.was_read_to_the_end && self.counts.deferred == 0
+    }
+
     /// Adds an integration to the list.
     pub fn list(&mut self, key: IntegrationKey, outcome: &'static str, message: Option<String>) {
         self.reports.push((outcome != "failed", key.clone()), CleanupReport { key, outcome, message });
@@ -68,12 +79,14 @@ impl CleanupResults {
 impl CleanupResponse {
     /// Creates the response of a run.
     pub fn new(run_id: String, request: &CleanupRequest, results: CleanupResults) -> Self {
+        let complete = results.is_complete();
         let (integrations, truncated) = results.reports.finish();
         Self {
             action: "cleanup",
             run_id,
             dry_run: request.dry_run,
             team_id: request.selection.team_id().map(ToOwned::to_owned),
+            complete,
             counts: results.counts,
             integrations,
             truncated,

@@ -16,6 +16,8 @@ use std::time::Duration;
 #[derive(Debug, Default)]
 pub struct RefreshResults {
     counts: Counts,
+    /// Whether the time ran out before every row was read.
+    is_cut_off: bool,
     reports: BoundedList<(Outcome, IntegrationKey), Report>,
 }
 
@@ -31,6 +33,16 @@ impl RefreshResults {
         *self.counts.of(report.outcome) += 1;
         self.counts.newly_marked += u64::from(report.is_newly_marked);
         self.reports.push((report.outcome, report.key.clone()), report);
+    }
+
+    /// Notes that the time ran out before every row was read.
+    pub fn cut_off(&mut self) {
+        self.is_cut_off = true;
+    }
+
+    /// Whether every row was read, and none was deferred to the next run.
+    pub fn is_complete(&self) -> bool {
+        !self.is_cut_off && self.counts.deferred == 0
     }
 
     /// The counts so far.
@@ -58,7 +70,7 @@ pub struct RefreshResponse {
     pub started_at: DateTime<Utc>,
     /// The duration of the run, in milliseconds.
     pub duration_ms: u64,
-    /// Whether no integration was deferred to the next run.
+    /// Whether every row was read, and none was deferred to the next run.
     pub complete: bool,
     /// The number of integrations by outcome.
     pub counts: Counts,
@@ -78,7 +90,7 @@ impl RefreshResponse {
         duration: Duration,
         results: RefreshResults,
     ) -> Self {
-        let counts = results.counts();
+        let (complete, counts) = (results.is_complete(), results.counts());
         let (integrations, truncated) = results.reports.finish();
         Self {
             action: "refresh",
@@ -89,7 +101,7 @@ impl RefreshResponse {
             team_id: request.selection.team_id().map(ToOwned::to_owned),
             started_at,
             duration_ms: millis(duration),
-            complete: counts.deferred == 0,
+            complete,
             counts,
             integrations,
             truncated,

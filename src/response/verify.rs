@@ -11,6 +11,8 @@ pub struct VerifyResponse {
     pub run_id: String,
     /// The team that the request names.
     pub team_id: Option<String>,
+    /// Whether every row of the selection was read, and none was deferred.
+    pub complete: bool,
     /// The number of integrations by outcome.
     pub counts: VerifyCounts,
     /// The integrations, failures first.
@@ -23,7 +25,10 @@ pub struct VerifyResponse {
 /// Collects the results of a verification, in memory that does not grow with the table.
 #[derive(Debug, Default)]
 pub struct VerifyResults {
-    counts: VerifyCounts,
+    /// The number of integrations by outcome.
+    pub counts: VerifyCounts,
+    /// Whether every row of the selection was read.
+    pub was_read_to_the_end: bool,
     /// Ranked with failures first.
     reports: BoundedList<(bool, IntegrationKey), VerifyReport>,
 }
@@ -41,6 +46,8 @@ pub struct VerifyCounts {
     pub skipped: u64,
     /// TikTok rejected the token, or the call failed.
     pub failed: u64,
+    /// There was no time left.
+    pub deferred: u64,
 }
 
 /// The result of a verification for one integration.
@@ -49,7 +56,7 @@ pub struct VerifyReport {
     /// The integration.
     #[serde(flatten)]
     pub key: IntegrationKey,
-    /// `valid`, `valid_after_refresh`, `skipped` or `failed`.
+    /// `valid`, `valid_after_refresh`, `skipped`, `failed` or `deferred`.
     pub outcome: &'static str,
     /// The reason, as an identifier for programs.
     pub reason: Option<String>,
@@ -78,6 +85,12 @@ impl VerifyReport {
         Self { reason: Some("status".into()), message, ..Self::new(key, "skipped") }
     }
 
+    /// Reports a row for which there was no time.
+    pub fn deferred(key: IntegrationKey) -> Self {
+        let message = Some("there was no time left to check it".into());
+        Self { reason: Some("out_of_time".into()), message, ..Self::new(key, "deferred") }
+    }
+
     /// Reports a token that TikTok rejected or that could not be checked.
     pub fn failed(key: IntegrationKey, reason: &str, message: String, code: Option<i64>) -> Self {
         let (reason, message) = (Some(reason.into()), Some(message));
@@ -86,6 +99,11 @@ impl VerifyReport {
 }
 
 impl VerifyResults {
+    /// Whether every row was read, and none was deferred.
+    pub fn is_complete(&self) -> bool {
+        self.was_read_to_the_end && self.counts.deferred == 0
+    }
+
     /// Counts an integration and adds it to the list.
     pub fn record(&mut self, report: VerifyReport) {
         self.counts.examined += 1;
@@ -93,6 +111,7 @@ impl VerifyResults {
             "valid" => &mut self.counts.valid,
             "valid_after_refresh" => &mut self.counts.valid_after_refresh,
             "skipped" => &mut self.counts.skipped,
+            "deferred" => &mut self.counts.deferred,
             _ => &mut self.counts.failed,
         } += 1;
         self.reports.push((report.outcome != "failed", report.key.clone()), report);
@@ -102,9 +121,10 @@ impl VerifyResults {
 impl VerifyResponse {
     /// Creates the response of a run.
     pub fn new(run_id: String, selection: &Selection, results: VerifyResults) -> Self {
+        let complete = results.is_complete();
         let (integrations, truncated) = results.reports.finish();
         let team_id = selection.team_id().map(ToOwned::to_owned);
-        Self { action: "verify", run_id, team_id, counts: results.counts, integrations, truncated }
+        Self { action: "verify", run_id, team_id, complete, counts: results.counts, integrations, truncated }
     }
 }
 

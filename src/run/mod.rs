@@ -310,7 +310,7 @@ impl<'a> Run<'a> {
             trigger: self.request.trigger,
             counts,
             took,
-            completed: succeeded && counts.deferred == 0,
+            completed: succeeded && self.results.is_complete(),
             apps_under_suspicion: self.apps_under_suspicion(),
             latency: &statistics.latency,
             gauges: (succeeded && is_nightly).then_some(self.gauges.gauges),
@@ -345,7 +345,7 @@ impl<'a> Run<'a> {
         match error {
             None => line!(
                 info,
-                complete = c.deferred == 0,
+                complete = self.results.is_complete(),
                 interrupted_attempts = statistics.interrupted,
                 unpublished = statistics.unpublished,
                 "TikTok token refresh run finished"

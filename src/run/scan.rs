@@ -9,6 +9,7 @@ use crate::{
         outcome::{Outcome, Report, skipped},
         selection::Selection,
     },
+    services::last_read,
 };
 use futures_util::StreamExt;
 use std::{cmp::Reverse, time::Duration};
@@ -26,8 +27,13 @@ impl Run<'_> {
         let mut backlog = Backlog::default();
         let (mut is_found, mut is_fanned_out) = (false, false);
         let mut pages = services.table.candidates(&self.request.selection);
-        while let Some(page) = pages.next().await {
-            for row in page? {
+        let was_read_to_the_end = loop {
+            let page = match services.by(last_read(self.context.deadline), pages.next()).await {
+                Some(Some(page)) => page?,
+                Some(None) => break true,
+                None => break false,
+            };
+            for row in page {
                 is_found = true;
                 match row {
                     Ok(candidate) => self.examine(candidate, &mut backlog),
@@ -44,9 +50,12 @@ impl Run<'_> {
                 let due = std::mem::take(&mut backlog.due);
                 backlog.due = self.fan_out(due, false).await;
             }
-        }
-        self.is_full_scan = self.request.selection == Selection::All;
-        if !is_found {
+        };
+        self.is_full_scan = was_read_to_the_end && self.request.selection == Selection::All;
+        if !was_read_to_the_end {
+            warn!("the time ran out before every row was read");
+            self.results.cut_off();
+        } else if !is_found {
             self.report_nothing_found();
         }
         if is_fanned_out {

@@ -16,12 +16,21 @@ use crate::domain::{
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     hash::{BuildHasher, RandomState},
 };
 
 /// The maximum number of warnings in a report.
 const MAX_WARNINGS: usize = 200;
+
+/// The warning of a report that does not cover the whole selection.
+const INCOMPLETE: &str = "this report is incomplete: the time ran out before every row was read; ask for one team at a time, \
+                          or give the function more time or memory";
+
+/// How many rows with a status that is nearly `active` a warning names.
+const MAX_NEARLY_ACTIVE: usize = 5;
+/// How much of such a status the warning shows, in characters.
+const MAX_STATUS: usize = 20;
 
 /// The number of integrations by state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -139,12 +148,18 @@ pub struct ReportBuilder {
     counts: StateCounts,
     refresh_tokens: RefreshTokenCounts,
     soonest_expiry: Option<UnixTime>,
+    /// Whether the time ran out before every row was read.
+    is_cut_off: bool,
     warnings: Vec<String>,
     omitted_warnings: u64,
     integrations: BoundedList<Urgency, IntegrationStatus>,
-    /// The first row of each authorization, by a hash of its app and seller.
-    authorizations: HashMap<u64, IntegrationKey>,
+    /// The authorizations seen, by a hash of app and seller: of a million rows, their keys would not fit into the memory.
+    authorizations: HashSet<u64>,
+    /// The authorizations of more than one row, and the first of these rows.
+    shared: HashMap<u64, Option<IntegrationKey>>,
     hasher: RandomState,
+    /// How many rows have a status that is nearly `active`, and some of them.
+    nearly_active: (u64, Vec<String>),
 }
 
 impl ReportBuilder {
@@ -156,12 +171,20 @@ impl ReportBuilder {
             counts: StateCounts::default(),
             refresh_tokens: RefreshTokenCounts::default(),
             soonest_expiry: None,
+            is_cut_off: false,
             warnings: Vec::new(),
             omitted_warnings: 0,
             integrations: BoundedList::default(),
-            authorizations: HashMap::new(),
+            authorizations: HashSet::new(),
+            shared: HashMap::new(),
             hasher: RandomState::new(),
+            nearly_active: (0, Vec::new()),
         }
+    }
+
+    /// Notes that the time ran out before every row was read.
+    pub fn cut_off(&mut self) {
+        self.is_cut_off = true;
     }
 
     /// Adds a malformed row, with a warning that says what is wrong with it.
@@ -241,15 +264,44 @@ impl ReportBuilder {
         if candidate.lease.is_some() && candidate.live_lease(self.policy.now).is_none() {
             self.warn(format!("{key}: its lease expired unreleased, so an attempt was interrupted"));
         }
-        let (Detail::Full, Some(open_id)) = (self.detail, &row.open_id) else { return };
-        let authorization = self.hasher.hash_one((&candidate.app_key, open_id));
-        match self.authorizations.get(&authorization).cloned() {
-            None => drop(self.authorizations.insert(authorization, key.clone())),
-            Some(first) => {
-                self.warn(format!(
-                    "{key} and {first} share one authorization: a refresh of one may invalidate the tokens of the other"
-                ));
+        if candidate.status.is_nearly_active() {
+            let (count, rows) = &mut self.nearly_active;
+            *count += 1;
+            if rows.len() < MAX_NEARLY_ACTIVE {
+                let status: String = candidate.status.as_str().chars().take(MAX_STATUS).collect();
+                rows.push(format!("{status:?} ({key})"));
             }
+        }
+        if self.detail == Detail::Full
+            && let Some(authorization) = self.authorization(row)
+            && !self.authorizations.insert(authorization)
+        {
+            if self.shared.len() < MAX_WARNINGS {
+                self.shared.entry(authorization).or_default();
+            } else {
+                self.omitted_warnings += 1;
+            }
+        }
+    }
+
+    fn authorization(&self, row: &ReportRow) -> Option<u64> {
+        Some(self.hasher.hash_one((&row.candidate.app_key, row.open_id.as_ref()?)))
+    }
+
+    /// Whether rows share an authorization. To name them, all rows must be read once more, for [`Self::name_shared`].
+    pub fn has_shared_authorizations(&self) -> bool {
+        !self.shared.is_empty()
+    }
+
+    /// Adds a warning if a row shares its authorization with an earlier one. Every row has been added before.
+    pub fn name_shared(&mut self, row: &ReportRow) {
+        let Some(first) = self.authorization(row).and_then(|id| self.shared.get_mut(&id)) else { return };
+        let key = &row.candidate.key;
+        match first.clone() {
+            None => *first = Some(key.clone()),
+            Some(first) => self.warn(format!(
+                "{key} and {first} share one authorization: a refresh of one may invalidate the tokens of the other"
+            )),
         }
     }
 
@@ -265,6 +317,19 @@ impl ReportBuilder {
     pub fn finish(mut self) -> StatusReport {
         if self.omitted_warnings > 0 {
             self.warnings.push(format!("and {} more", self.omitted_warnings));
+        }
+        let (count, rows) = &self.nearly_active;
+        if *count > 0 {
+            let more = if *count > rows.len() as u64 { ", among others" } else { "" };
+            let warning = format!(
+                "a status that differs from \"active\" only by case or blanks is left alone; correct it if it is a slip: \
+                 {}{more}, {count} in all",
+                rows.join(", ")
+            );
+            self.warnings.insert(0, warning);
+        }
+        if self.is_cut_off {
+            self.warnings.insert(0, INCOMPLETE.into());
         }
         let (integrations, truncated) = self.integrations.finish();
         StatusReport {
@@ -325,10 +390,16 @@ mod tests {
         LastFailure { message: Some(message), ..LastFailure::default() }
     }
 
-    fn report(rows: Vec<(ReportRow, StoredTokens)>, detail: Detail) -> StatusReport {
+    fn report(rows: impl IntoIterator<Item = (ReportRow, StoredTokens)>, detail: Detail) -> StatusReport {
+        let rows: Vec<_> = rows.into_iter().collect();
         let mut builder = ReportBuilder::new(policy(), detail);
-        for (row, tokens) in rows {
-            builder.row(row, tokens);
+        for (row, tokens) in &rows {
+            builder.row(row.clone(), *tokens);
+        }
+        if builder.has_shared_authorizations() {
+            for (row, _) in &rows {
+                builder.name_shared(row);
+            }
         }
         builder.finish()
     }
@@ -381,6 +452,30 @@ mod tests {
     }
 
     #[test]
+    fn a_status_that_is_nearly_active_is_named_with_some_of_its_rows() {
+        let with_status = |id: usize, status: &str| {
+            let mut row = row(id, TimeDelta::days(6));
+            row.candidate.status = Status::parse(status);
+            (row, StoredTokens::Both)
+        };
+        let statuses = ["Active", " active", "ACTIVE\n", "active", "inactive", "paused", ""];
+        let rows = statuses.iter().enumerate().map(|(id, status)| with_status(id, status));
+        let warnings = report(rows, Detail::Summary).warnings;
+        assert_eq!(
+            warnings,
+            [
+                "a status that differs from \"active\" only by case or blanks is left alone; correct it if it is a slip: \
+                 \"Active\" (integration 0 of team 1), \" active\" (integration 1 of team 1), \
+                 \"ACTIVE\\n\" (integration 2 of team 1), 3 in all"
+            ]
+        );
+        let many = (0..1_000).map(|id| with_status(id, &format!("Active{}", " ".repeat(100_000))));
+        let warnings = report(many, Detail::Summary).warnings;
+        assert!(warnings[0].ends_with(", among others, 1000 in all"));
+        assert!(warnings[0].len() < 500, "{}", warnings[0].len());
+    }
+
+    #[test]
     fn warnings_name_the_integration() {
         let mut interrupted = row(1, TimeDelta::days(6));
         let expired = UnixTime::of(policy().now - TimeDelta::minutes(1));
@@ -389,7 +484,7 @@ mod tests {
         let mut twin = row(2, TimeDelta::days(6));
         twin.open_id = Some("1".into());
         let implausible = row(3, TimeDelta::days(90));
-        let rows = [interrupted, twin, implausible].map(|row| (row, StoredTokens::Both)).into();
+        let rows = [interrupted, twin, implausible].map(|row| (row, StoredTokens::Both));
         let mut warnings = report(rows, Detail::Full).warnings;
         warnings.sort();
         assert_eq!(warnings.len(), 3);
@@ -420,7 +515,7 @@ mod tests {
                 Some(failed_with("Cửa hàng này phải được kết nối lại với ứng dụng. ".repeat(6)));
             (row, StoredTokens::Both)
         };
-        let report = report((0..MAX_ENTRIES).map(failing).collect(), Detail::Full);
+        let report = report((0..MAX_ENTRIES).map(failing), Detail::Full);
         let table = report.table();
         assert!(serde_json::to_string(&table).unwrap().len() < 5_000_000);
         assert!(table.contains(" less urgent integrations are not listed"), "the table counts what it omits");
@@ -436,7 +531,7 @@ mod tests {
         let expired = UnixTime::of(policy().now - TimeDelta::minutes(1));
         interrupted.candidate.lease =
             Some(crate::domain::integration::Lease { owner: "x".into(), expires_at: expired });
-        let rows = [failing, interrupted].map(|row| (row, StoredTokens::Both)).into();
+        let rows = [failing, interrupted].map(|row| (row, StoredTokens::Both));
         let report = report(rows, Detail::Full);
         let table = report.table();
         assert!(!table.contains(|c: char| c.is_control() && c != '\n'), "{table:?}");
@@ -446,14 +541,14 @@ mod tests {
 
     #[test]
     fn a_table_wraps_states_between_words() {
-        let rows = (0..3).map(|id| (row(id, TimeDelta::days(6)), StoredTokens::NoRefreshToken)).collect();
+        let rows = (0..3).map(|id| (row(id, TimeDelta::days(6)), StoredTokens::NoRefreshToken));
         let table = report(rows, Detail::Full).table();
         assert!(table.contains("cannot refresh") && !table.contains("cannot_refres"), "{table}");
     }
 
     #[test]
     fn a_summary_lists_no_integrations() {
-        let rows = (0..9000).map(|id| (row(id, TimeDelta::days(90)), StoredTokens::Both)).collect();
+        let rows = (0..9000).map(|id| (row(id, TimeDelta::days(90)), StoredTokens::Both));
         let report = report(rows, Detail::Summary);
         assert!(report.integrations.is_empty() && report.truncated.is_none());
         assert_eq!((report.counts.total, report.warnings.len()), (9000, MAX_WARNINGS + 1));

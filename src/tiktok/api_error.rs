@@ -1,6 +1,7 @@
 //! Classifies the errors of TikTok's open API by code and message. A bare HTTP 401 does not mean that a token has expired.
 
 use super::CallError;
+use std::time::Duration;
 
 /// A failed call to the open API. No variant holds a URL, a token or a secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -62,6 +63,22 @@ impl ApiError {
             | Self::Signature { code, .. }
             | Self::Shop { code, .. } => Some(*code),
             Self::Call(error) => error.code(),
+        }
+    }
+
+    /// Whether a call that changes nothing is worth repeating: the cause may pass.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Token { .. } | Self::Scope { .. } | Self::Signature { .. } | Self::Shop { .. } => false,
+            Self::Call(error) => error.may_pass(),
+        }
+    }
+
+    /// The response's `Retry-After`, if TikTok is busy.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Token { .. } | Self::Scope { .. } | Self::Signature { .. } | Self::Shop { .. } => None,
+            Self::Call(error) => error.retry_after(),
         }
     }
 

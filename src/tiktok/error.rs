@@ -107,6 +107,17 @@ impl CallError {
         }
     }
 
+    /// Whether the cause may pass by itself, whatever TikTok has done meanwhile.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::NotConnected { .. }
+            | Self::Busy { .. }
+            | Self::ServerError { .. }
+            | Self::Ambiguous { .. } => true,
+            Self::Reauthorize { .. } | Self::Misconfigured { .. } | Self::Refused { .. } => false,
+        }
+    }
+
     /// What the error says about the app, for its circuit breaker.
     pub fn call_outcome(&self) -> CallOutcome {
         match self {

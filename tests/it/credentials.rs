@@ -85,6 +85,47 @@ async fn each_integration_is_refreshed_with_its_own_apps_credentials() {
 }
 
 #[tokio::test]
+async fn blanks_around_the_credentials_are_ignored_and_told_once_per_read() {
+    let world = World::new().await;
+    // As PowerShell and text editors store files, and as people paste.
+    let pasted = json!({"app_key": format!("{}\n", world::APP_KEY), "app_secret": format!(" {}\r\n", world::APP_SECRET)});
+    world.aws.set_secret(Some(&format!("\u{feff}{pasted}\n")));
+    for _ in 0..3 {
+        world.integration().expiring_in(hours(1)).insert().await;
+    }
+    let answer = world.refresh_all().await;
+    assert_eq!(answer["counts"]["refreshed"], 3, "{answer}");
+    let lines = super::support::logs::lines_with("run_id", answer["run_id"].as_str().unwrap());
+    let warnings: Vec<_> = lines.iter().filter(|line| line["source"] == "apps").collect();
+    assert_eq!(warnings.len(), 1);
+    assert_eq!(
+        (&warnings[0]["level"], &warnings[0]["message"]),
+        (
+            &json!("WARN"),
+            &json!(
+                "ignored blanks, line breaks or a byte order mark around app credentials: \
+                 around the JSON, the app key, the app secret"
+            )
+        )
+    );
+}
+
+#[tokio::test]
+async fn blanks_around_the_two_variables_are_ignored_and_told() {
+    let pasted_key = format!("\u{feff}{}\n", world::APP_KEY);
+    let world = World::with(&[
+        ("APP_CREDENTIALS_SECRET_ID", ""),
+        ("TIKTOK_SHOP_APP_KEY", &pasted_key),
+        ("TIKTOK_SHOP_APP_SECRET", world::APP_SECRET),
+    ])
+    .await;
+    world.integration().expiring_in(hours(1)).insert().await;
+    assert_eq!(world.refresh_all().await["counts"]["refreshed"], 1);
+    let told = super::support::logs::lines_with("source", "TIKTOK_SHOP_APP_KEY and TIKTOK_SHOP_APP_SECRET");
+    assert!(told[0]["message"].as_str().unwrap().ends_with(": around the app key"), "{told:?}");
+}
+
+#[tokio::test]
 async fn two_variables_serve_instead_of_a_secret() {
     let world = World::with(&[
         ("APP_CREDENTIALS_SECRET_ID", ""),

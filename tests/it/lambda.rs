@@ -106,6 +106,6 @@ async fn wrong_settings_stop_the_start_with_one_error() {
         line["message"],
         "3 problems in the settings:\n  TABLE_NAME is not set\n  APP_CREDENTIALS_SECRET_ID is not set (local runs \
          can set TIKTOK_SHOP_APP_KEY and TIKTOK_SHOP_APP_SECRET instead)\n  MAX_CONCURRENCY=\"many\": expected a whole \
-         number from 1 to 1000"
+         number from 1 to 400"
     );
 }

@@ -19,6 +19,7 @@ mod events;
 mod faults;
 mod kills;
 mod lambda;
+mod limits;
 mod many;
 mod marking_model;
 mod marks;

@@ -599,7 +599,7 @@ fn what_is_said_of_bad_settings() {
         ("REFRESH_AHEAD", "0s"),
         ("REFRESH_AHEAD", "31d"),
         ("MAX_CONCURRENCY", "0"),
-        ("MAX_CONCURRENCY", "1001"),
+        ("MAX_CONCURRENCY", "401"),
         ("MAX_CONCURRENCY", "-1"),
         ("MAX_CONCURRENCY", "1.5"),
         ("MAX_CONCURRENCY", "many"),

@@ -122,6 +122,23 @@ async fn a_widget_is_a_fragment_without_script_in_which_nothing_of_a_sellers_is_
 }
 
 #[tokio::test]
+async fn a_status_that_differs_from_active_only_by_case_or_blanks_is_warned_of_and_left_alone() {
+    let world = World::new().await;
+    world.integration().team("1").id("7").status("Active").expiring_in(hours(1)).insert().await;
+    world.integration().team("1").id("8").status("paused").expiring_in(hours(1)).insert().await;
+    let warnings = world.refresh(json!({"action": "status"})).await["warnings"].clone();
+    assert_eq!(
+        warnings,
+        json!([
+            "a status that differs from \"active\" only by case or blanks is left alone; correct it if it is a slip: \
+             \"Active\" (integration 7 of team 1), 1 in all"
+        ])
+    );
+    assert_eq!(world.refresh_all().await["counts"]["skipped_not_due"], 2);
+    assert_eq!(world.tiktok.all_calls(), 0);
+}
+
+#[tokio::test]
 async fn two_rows_with_one_authorization_are_warned_of() {
     let world = World::new().await;
     world.integration().id("1").text("open_id", "one-seller").insert().await;
@@ -165,7 +182,7 @@ async fn a_clean_up_marks_what_has_expired_and_nothing_else() {
     let answer = world.refresh(json!({"action": "cleanup"})).await;
     assert_eq!(
         answer["counts"],
-        json!({"examined": 5, "marked": 2, "would_mark": 0, "skipped": 3, "failed": 0})
+        json!({"examined": 5, "marked": 2, "would_mark": 0, "skipped": 3, "failed": 0, "deferred": 0})
     );
     for (shop, status) in
         [(&old, "expired"), (&failed, "expired"), (&users, "paused"), (&held, "active"), (&alive, "active")]

@@ -1,6 +1,6 @@
 //! Does a token work? TikTok is asked, and a refresh is made only for a token that it does not take.
 
-use super::support::{Step, World, days, hours, minutes, world};
+use super::support::{Behaviour, Step, World, days, hours, logs, minutes, world};
 use serde_json::{Value, json};
 
 async fn verify(world: &World) -> Value {
@@ -14,7 +14,7 @@ async fn a_valid_token_is_used_as_it_is() {
     let answer = verify(&world).await;
     assert_eq!(
         answer["counts"],
-        json!({"examined": 1, "valid": 1, "valid_after_refresh": 0, "skipped": 0, "failed": 0})
+        json!({"examined": 1, "valid": 1, "valid_after_refresh": 0, "skipped": 0, "failed": 0, "deferred": 0})
     );
     assert_eq!(answer["integrations"][0]["shops"], json!(["7495"]));
     assert_eq!((world.tiktok.calls(&shop.open_id), world.aws.writes()), (0, 0), "not even though it is due");
@@ -86,6 +86,42 @@ async fn any_other_error_is_named_as_what_it_is_and_refreshes_nothing() {
 }
 
 #[tokio::test]
+async fn a_failure_that_may_pass_is_tried_again() {
+    for (failure, wait_ms) in [
+        (Behaviour::Status(429, "slow down", Some(1)), Some(1_000)),
+        (Behaviour::Status(502, "bad gateway", None), None),
+        (Behaviour::Code(36_009_003, "internal error"), None),
+        (Behaviour::CutAfterRedeeming, None),
+    ] {
+        let world = World::new().await;
+        let shop = world.integration().insert().await;
+        world.tiktok.next_open_api([failure.clone()]);
+        let answer = verify(&world).await;
+        assert_eq!(answer["integrations"][0]["outcome"], "valid", "{failure:?}: {answer}");
+        assert_eq!((world.tiktok.calls(&shop.open_id), world.tiktok.open_api_calls()), (0, 2));
+        let lines = logs::lines_with("run_id", answer["run_id"].as_str().unwrap());
+        let retry = |line: &&Value| line["message"].as_str().unwrap().starts_with("retrying the call");
+        let retry = lines.iter().find(retry).unwrap();
+        assert!(wait_ms.is_none_or(|wait_ms| retry["wait_ms"] == wait_ms), "{retry}");
+    }
+}
+
+#[tokio::test]
+async fn a_failure_that_stays_is_tried_three_times_and_within_the_retry_budget() {
+    let world = World::new().await;
+    world.integration().insert().await;
+    world.tiktok.open_api_answers(Some((429, 36_009_002, "rate limit")));
+    assert_eq!(verify(&world).await["integrations"][0]["reason"], "provider_busy");
+    assert_eq!(world.tiktok.open_api_calls(), 3);
+    for _ in 1..20 {
+        world.integration().insert().await;
+    }
+    assert_eq!(verify(&world).await["counts"]["failed"], 20);
+    // Ten retries, and one for each five calls.
+    assert_eq!(world.tiktok.open_api_calls() - 3, 20 + 17);
+}
+
+#[tokio::test]
 async fn a_seller_who_is_gone_is_noted_and_never_marked_wherever_an_operator_looks() {
     for event in [
         json!({"action": "verify", "team_id": "t"}),
@@ -117,7 +153,7 @@ async fn rows_that_are_not_active_are_skipped_and_garbled_ones_named() {
     let answer = verify(&world).await;
     assert_eq!(
         answer["counts"],
-        json!({"examined": 4, "valid": 0, "valid_after_refresh": 0, "skipped": 2, "failed": 2})
+        json!({"examined": 4, "valid": 0, "valid_after_refresh": 0, "skipped": 2, "failed": 2, "deferred": 0})
     );
     let reasons: Vec<_> =
         answer["integrations"].as_array().unwrap().iter().map(|row| row["reason"].clone()).collect();

@@ -28,7 +28,15 @@ pub enum TableError {
         /// DynamoDB's error code.
         code: String,
     },
-    /// No response: no network, no credentials, a time-out.
+    /// The SDK finds no AWS credentials.
+    #[error("there are no AWS credentials for the table {table}: {cause}")]
+    NoCredentials {
+        /// `TABLE_NAME`.
+        table: String,
+        /// The root cause.
+        cause: String,
+    },
+    /// No response: no network, a time-out.
     #[error("no response from DynamoDB: {cause}")]
     NoResponse {
         /// The root cause.
@@ -50,6 +58,7 @@ impl TableError {
         let code = match error {
             AwsError::Code(code) => code,
             AwsError::NoResponse(cause) => return Self::NoResponse { cause },
+            AwsError::NoCredentials(cause) => return Self::NoCredentials { table, cause },
         };
         match code.as_str() {
             "ResourceNotFoundException" => Self::TableMissing { table },
@@ -69,7 +78,10 @@ impl TableError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Throttled { .. } | Self::NoResponse { .. } => true,
-            Self::TableMissing { .. } | Self::AccessDenied { .. } | Self::Refused { .. } => false,
+            Self::TableMissing { .. }
+            | Self::AccessDenied { .. }
+            | Self::NoCredentials { .. }
+            | Self::Refused { .. } => false,
         }
     }
 }

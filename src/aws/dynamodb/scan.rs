@@ -55,21 +55,21 @@ impl Table {
             .map(|page| Ok(page?.into_iter().map(|item| row::candidate(&item)).collect()))
     }
 
-    /// Reads the rows of a selection that have just these tokens, with what the status report shows of them. A filter
-    /// expression finds out which tokens there are, so that none is read.
+    /// Reads the rows of a selection that have just these tokens, or all rows, with what the status report shows of them. A
+    /// filter expression finds out which tokens there are, so that none is read.
     pub fn report_rows(
         &self,
         selection: &Selection,
-        tokens: StoredTokens,
+        tokens: Option<StoredTokens>,
     ) -> impl Stream<Item = Result<Page<ReportRow>, TableError>> + Send + Unpin {
         let has_access = "(attribute_type(access_token, :text) AND access_token <> :empty)";
         let has_refresh = "(attribute_type(refresh_token, :text) AND refresh_token <> :empty)";
-        let filter = match tokens {
+        let filter = tokens.map(|tokens| match tokens {
             StoredTokens::Both => format!("{has_access} AND {has_refresh}"),
             StoredTokens::NoAccessToken => format!("NOT {has_access} AND {has_refresh}"),
             StoredTokens::NoRefreshToken => format!("NOT {has_refresh}"),
-        };
-        let view = View { projection: format!("{PROJECTION}, {REPORTED}"), filter: Some(filter) };
+        });
+        let view = View { projection: format!("{PROJECTION}, {REPORTED}"), filter };
         self.items(selection, &view)
             .map(|page| Ok(page?.into_iter().map(|item| row::report_row(&item)).collect()))
     }

@@ -2,6 +2,7 @@
 
 pub mod aws;
 pub mod logs;
+pub mod silent;
 pub mod world;
 
 pub use aws::{Fault, Step};

@@ -142,6 +142,11 @@ impl World {
         function(&self.settings, &self.aws, &self.clock, &self.emitted).await
     }
 
+    /// Another warm environment, with this configuration of the AWS SDK.
+    pub fn function_with(&self, sdk: &aws_config::SdkConfig) -> Arc<Function> {
+        function_with(&self.settings, sdk, &self.clock, &self.emitted)
+    }
+
     /// Another warm environment, with another time-out of TikTok's.
     pub async fn function_with_call_timeout(&self, timeout: &str) -> Arc<Function> {
         let mut settings = self.settings.clone();
@@ -425,6 +430,15 @@ async fn function(
     clock: &Clock,
     emitted: &Arc<Mutex<Vec<String>>>,
 ) -> Arc<Function> {
+    function_with(settings, &sdk(&format!("http://{}", aws.address)).await, clock, emitted)
+}
+
+fn function_with(
+    settings: &HashMap<&'static str, String>,
+    sdk: &aws_config::SdkConfig,
+    clock: &Clock,
+    emitted: &Arc<Mutex<Vec<String>>>,
+) -> Arc<Function> {
     let settings = Settings::parse(|name| settings.get(name).cloned()).unwrap();
     let pace = RetryPolicy {
         call_timeout: settings.tiktok_timeout,
@@ -437,8 +451,7 @@ async fn function(
     };
     let ear = emitted.clone();
     let emit = Arc::new(move |line: &str| ear.lock().unwrap().push(line.to_owned()));
-    let sdk = sdk(&format!("http://{}", aws.address)).await;
-    Arc::new(Function::with_retry_policy(settings, &sdk, clock.clone(), emit, pace))
+    Arc::new(Function::with_retry_policy(settings, sdk, clock.clone(), emit, pace))
 }
 
 /// Invokes a function, and sees to it that neither its answer nor its error holds a secret.
@@ -457,7 +470,8 @@ pub async fn invoke(
     result.map(|answer| serde_json::to_value(answer).unwrap())
 }
 
-async fn sdk(url: &str) -> aws_config::SdkConfig {
+/// The SDK's configuration for AWS at a URL.
+pub async fn sdk(url: &str) -> aws_config::SdkConfig {
     tiktok_token_refresh::aws::config()
         .endpoint_url(url)
         .region(Region::new("us-east-1"))
