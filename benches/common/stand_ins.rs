@@ -5,13 +5,15 @@ use axum::{
     Router,
     body::Bytes,
     extract::State,
-    http::{HeaderMap, Uri},
+    http::{HeaderMap, StatusCode, Uri},
     response::{IntoResponse, Response},
     serve::ListenerExt,
 };
+use governor::{DefaultDirectRateLimiter, Quota};
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
 use std::{
+    num::NonZeroU32,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -31,6 +33,14 @@ const DAY: i64 = 24 * 3600;
 /// tokio's timer counts milliseconds and rounds up. Without this, each answer would be late by a millisecond.
 const ROUNDED_UP: Duration = Duration::from_millis(1);
 
+/// When the refresh tokens of the table expire, in days.
+#[derive(Clone, Copy)]
+pub enum Expiry {
+    Far = 300,
+    /// So soon that the function warns of it.
+    Soon = 20,
+}
+
 #[derive(Default)]
 pub struct StandIns {
     pub url: String,
@@ -40,6 +50,8 @@ pub struct StandIns {
     /// The attributes of a leased row, except its key.
     row: String,
     tokens: Bytes,
+    /// TikTok's limit, in refreshes per second; beyond, it answers HTTP 429.
+    limit: Option<DefaultDirectRateLimiter>,
     writes: AtomicUsize,
     bytes_written: AtomicUsize,
     calls: AtomicUsize,
@@ -50,20 +62,37 @@ pub struct StandIns {
 impl StandIns {
     /// Serves a table of `rows`, `due` of which are due, and a TikTok Shop that answers after `latency`.
     pub async fn start(rows: usize, due: usize, latency: Duration) -> Arc<Self> {
+        Self::start_with(rows, due, latency, Expiry::Far, None).await
+    }
+
+    /// As [`start`](Self::start), with refresh tokens that expire then, and with a limit on TikTok's refreshes per second.
+    pub async fn start_with(
+        rows: usize,
+        due: usize,
+        latency: Duration,
+        refresh_expiry: Expiry,
+        limit: Option<NonZeroU32>,
+    ) -> Arc<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let now = Clock::system().now().timestamp();
         let stand_ins = Arc::new(Self {
             url: format!("http://{}", listener.local_addr().unwrap()),
             latency,
-            pages: (0..SEGMENTS).map(|segment| pages(segment, rows, due, now)).collect(),
+            pages: (0..SEGMENTS).map(|segment| pages(segment, rows, due, refresh_expiry, now)).collect(),
             row: row(now),
             tokens: tokens(now).into(),
+            limit: limit.map(|limit| DefaultDirectRateLimiter::direct(Quota::per_second(limit))),
             ..Self::default()
         });
         let listener = listener.tap_io(|connection| connection.set_nodelay(true).unwrap());
         let router = Router::new().fallback(answer).with_state(stand_ins.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
         stand_ins
+    }
+
+    /// How many calls TikTok got.
+    pub fn calls(&self) -> usize {
+        self.calls.load(Ordering::Relaxed)
     }
 
     /// Checks that each of `due` refreshes made two writes and one call. Returns the bytes that each wrote.
@@ -125,6 +154,10 @@ async fn answer(
     }
     let Some(target) = headers.get("x-amz-target") else {
         stand_ins.calls.fetch_add(1, Ordering::Relaxed);
+        if stand_ins.limit.as_ref().is_some_and(|limit| limit.check().is_err()) {
+            return (StatusCode::TOO_MANY_REQUESTS, [("retry-after", "1")], "too many requests")
+                .into_response();
+        }
         if !stand_ins.latency.is_zero() {
             tokio::time::sleep(stand_ins.latency - ROUNDED_UP).await;
         }
@@ -136,6 +169,7 @@ async fn answer(
         "DynamoDB_20120810.GetItem" => stand_ins.read(&body),
         "secretsmanager.GetSecretValue" => SECRET.into(),
         "AmazonSQS.SendMessageBatch" => stand_ins.queue(&body),
+        "AWSEvents.PutEvents" => Bytes::from_static(br#"{"FailedEntryCount":0,"Entries":[{"EventId":"e"}]}"#),
         unexpected => panic!("{unexpected}"),
     };
     ([("content-type", "application/x-amz-json-1.0")], answer).into_response()
@@ -149,14 +183,14 @@ struct Update<'a> {
     return_values: Option<&'a str>,
 }
 
-fn pages(segment: usize, rows: usize, due: usize, now: i64) -> Vec<Bytes> {
+fn pages(segment: usize, rows: usize, due: usize, refresh_expiry: Expiry, now: i64) -> Vec<Bytes> {
     let row = |n: usize| {
         let is_due = n * due % rows < due;
         json!({
             "team_id": {"S": format!("team-{}", n / 10)}, "integration_id": {"S": n.to_string()},
             "status": {"S": "active"},
             "access_token_expires_at": {"N": (now + if is_due { 3600 } else { 5 * DAY }).to_string()},
-            "refresh_token_expires_at": {"N": (now + 300 * DAY).to_string()},
+            "refresh_token_expires_at": {"N": (now + refresh_expiry as i64 * DAY).to_string()},
             "open_id": {"S": format!("seller-{n}")}, "seller_name": {"S": format!("Bánh Mì {n}")},
         })
     };

@@ -17,7 +17,7 @@ use crate::{
 };
 use backon::{BackoffBuilder, ExponentialBuilder};
 use futures_util::future::{Either, pending, select};
-use std::{future::Future, pin::pin, time::Duration};
+use std::{future::Future, time::Duration};
 use tokio::time::timeout;
 use tracing::{error, warn};
 
@@ -78,7 +78,7 @@ impl Refresher {
             was_interrupted: false,
         };
         let app_key = rescue.app_key.as_deref();
-        let saved = self.save_in_queue(self.write_pair(&leased, app_key, &rescue.grant)).await;
+        let saved = self.save_in_queue(Box::pin(self.write_pair(&leased, app_key, &rescue.grant))).await;
         let is_saved = !matches!(saved, Saved::Rescued | Saved::Failed(_));
         let (report, _) = self.report_save(leased, &rescue.grant, saved).await;
         if is_saved { Ok(report) } else { Err(report) }
@@ -88,15 +88,15 @@ impl Refresher {
     /// rescue queue. The two run side by side: a DynamoDB that hangs must cost no more than one that refuses.
     async fn save_pair(&self, leased: &Leased, app_key: Option<&str>, grant: &Grant) -> Saved {
         let policy = &self.services.retry_policy;
-        let write = pin!(self.write_pair(leased, app_key, grant));
-        let rescue = pin!(async {
+        let write = Box::pin(self.write_pair(leased, app_key, grant));
+        let rescue = Box::pin(async {
             tokio::time::sleep(policy.rescue_after).await;
             self.send_to_rescue_queue(leased, app_key, grant).await;
         });
         match select(write, rescue).await {
             Either::Left((Saved::Failed(why), _)) => {
                 // The last second, or a row that never settles.
-                let send = self.send_to_rescue_queue(leased, app_key, grant);
+                let send = Box::pin(self.send_to_rescue_queue(leased, app_key, grant));
                 match timeout(LAST_SECOND, send).await {
                     Ok(()) => Saved::Rescued,
                     Err(_) => Saved::Failed(why),

@@ -134,17 +134,17 @@ mod tests {
         backlog.warn(row(20), notice(2));
         backlog.warn(row(21), notice(1));
         backlog.sort_warnings();
-        backlog.come_back(row(11), 2, now);
-        backlog.come_back(row(12), 2, now);
-        backlog.come_back(row(10), 2, now - Duration::from_secs(1));
-        assert_eq!(ids(&mut backlog, now), [1, 2, 10, 11, 12, 21, 20]);
+        backlog.come_back(row(11), 2, now + Duration::from_secs(1));
+        backlog.come_back(row(12), 2, now + Duration::from_secs(1));
+        backlog.come_back(row(10), 2, now);
+        assert_eq!(ids(&mut backlog, now + Duration::from_secs(1)), [1, 2, 10, 11, 12, 21, 20]);
     }
 
     #[test]
     fn a_busy_row_waits_for_its_time_and_stops_nobody() {
         let now = Instant::now();
         let mut backlog = Backlog::of(vec![row(1)]);
-        backlog.come_back(row(10), 2, now + Duration::from_secs(60));
+        backlog.come_back(row(10), 2, now + Duration::from_mins(1));
         backlog.come_back(row(11), 3, now + Duration::from_secs(1));
         assert_eq!(ids(&mut backlog, now), [1]);
         assert_eq!(backlog.next_round_at(), Some(now + Duration::from_secs(1)));
@@ -176,7 +176,7 @@ mod tests {
         }
         backlog.sort_warnings();
         let urgent = &backlog.warnings[backlog.warnings.len() - MAX_WARNINGS..];
-        assert!(urgent.iter().rev().enumerate().all(|(n, (_, notice))| notice.expires_at.0 == n as i64));
+        assert!(urgent.iter().rev().zip(0..).all(|((_, notice), n)| notice.expires_at.0 == n));
         assert_eq!(backlog.left_out + backlog.warnings.len(), all);
     }
 }
