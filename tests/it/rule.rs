@@ -89,6 +89,7 @@ fn row() -> impl Strategy<Value = (Integration, HashMap<String, AttributeValue>)
                 consecutive_failures: 0,
                 last_refreshed_at: None,
                 error_at: None,
+                authorized_shops: Vec::new(),
             };
             (row, item)
         },
@@ -115,7 +116,7 @@ async fn the_leases_condition_and_the_pure_rule_agree_for_every_row() {
         let row_app = row.candidate.app_key.as_deref();
         let app_key = if n % 4 > 0 { row_app } else { [None, Some("app")][n / 4 % 2] };
         let in_use = (n % 5 > 0).then_some(InUse { app_key, fingerprint: &fingerprint });
-        let claim = LeaseRequest { attempt_id: "me", expires_at: UnixTime(NIGHT + 960), in_use };
+        let claim = LeaseRequest { attempt_id: "me", expires_at: UnixTime(NIGHT + 960), in_use, seen: None };
         let same_app = in_use.filter(|in_use| in_use.app_key == row.candidate.app_key.as_deref());
         let acquired = store.acquire(&row.candidate.key, &rule, claim).await.unwrap();
         match (row.may_acquire(&rule, same_app.map(|in_use| in_use.fingerprint)), acquired) {
