@@ -118,18 +118,14 @@ pub(crate) async fn run(
     let span = error_span!("ensure", run_id);
     let ensure = async {
         let ensured = TokenSource::new(services, run_id.clone(), deadline).ensure(&request).await;
-        match ensured {
-            Ok(Ensured { answer, is_own, .. }) => {
-                log(&answer, is_own);
-                Ok(answer)
-            }
-            Err(error) => {
-                error!("could not ensure a valid access token: {error}");
-                Err(error)
-            }
+        match &ensured {
+            Ok(Ensured { answer, is_own, .. }) => log(answer, *is_own),
+            Err(error) => error!("could not ensure a valid TikTok access token: {error}"),
         }
+        ensured
     };
-    let answer = ensure.instrument(request.key.span()).instrument(span).await?;
+    // The inner span is made within the outer one, so that a line has the fields of both.
+    let answer = async { ensure.instrument(request.key.span()).await }.instrument(span).await?.answer;
     Ok(EnsureResponse::new(request.key, answer))
 }
 

@@ -345,3 +345,259 @@ impl RefusedCredentials {
         (0..REPEAT_MISCONFIGURED).contains(&ago).then(|| answer.retry_after(REPEAT_MISCONFIGURED - ago))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{
+        integration::{Candidate, PROBABLY_LOST_ANSWER},
+        secret::AccessToken,
+    };
+    use proptest::prelude::*;
+
+    const NOW: i64 = 1_795_000_000;
+
+    fn now() -> DateTime<Utc> {
+        DateTime::from_timestamp(NOW, 0).unwrap()
+    }
+
+    fn key() -> IntegrationKey {
+        IntegrationKey { team_id: "1".into(), integration_id: "7".into() }
+    }
+
+    fn token(text: &str) -> AccessToken {
+        text.to_owned().into()
+    }
+
+    /// An active row whose access token expires in so many seconds.
+    fn row(expires_in: i64) -> Integration {
+        let access_expires_at = Some(UnixTime(NOW + expires_in));
+        Integration {
+            candidate: Candidate { access_expires_at, ..Candidate::of_key(key(), None) },
+            access_token: Some(token("a")),
+            refresh_token: Some("r".to_owned().into()),
+            open_id: None,
+            authorization_id: None,
+            consecutive_failures: 0,
+            last_refreshed_at: None,
+            error_at: None,
+            authorized_shops: Vec::new(),
+        }
+    }
+
+    fn leased_by(owner: &str, until: i64, row: Integration) -> Integration {
+        let lease = Some(Lease { owner: owner.into(), expires_at: UnixTime(NOW + until) });
+        Integration { candidate: Candidate { lease, ..row.candidate }, ..row }
+    }
+
+    fn failed(reason: &str, code: &str, ago: i64, row: Integration) -> Integration {
+        let last_failure = Some(LastFailure {
+            reason: Some(reason.into()),
+            code: Some(code.into()),
+            message: Some("why".into()),
+            rejected_by: Some(in_use()),
+        });
+        let candidate = Candidate { last_failure, ..row.candidate };
+        Integration { candidate, error_at: Some(UnixTime(NOW - ago)), ..row }
+    }
+
+    fn rejected(ago: i64, row: Integration) -> Integration {
+        failed(REAUTHORIZE, "36004005", ago, row)
+    }
+
+    fn in_use() -> Fingerprint {
+        Fingerprint("in use".into())
+    }
+
+    fn request() -> EnsureRequest {
+        EnsureRequest::new(key())
+    }
+
+    fn step(row: &Integration) -> Step {
+        step_after(row, row)
+    }
+
+    fn step_after(first: &Integration, row: &Integration) -> Step {
+        assert_eq!(request().answer(Some(first), Some(row), now()), None, "the token is not usable");
+        request().next_step(first, row, Some(&in_use()), now())
+    }
+
+    /// The outcome and when to ask again.
+    fn brief(step: &Step) -> (&'static str, Option<i64>) {
+        match step {
+            Step::Answer(answer) => (answer.outcome.as_str(), answer.retry_after_seconds),
+            Step::Refresh => ("refresh", None),
+            Step::Wait(answer) => ("wait", answer.retry_after_seconds),
+        }
+    }
+
+    #[test]
+    fn a_token_lives_longer_than_asked_or_is_not_usable() {
+        let outcome = |expires_in, valid_for| {
+            let request = EnsureRequest { valid_for: TimeDelta::seconds(valid_for), ..request() };
+            let row = row(expires_in);
+            request.answer(Some(&row), Some(&row), now()).map(|answer| answer.outcome)
+        };
+        let month = 30 * 86_400;
+        for (expires_in, valid_for, is_valid) in [
+            (301, 300, true),
+            (300, 300, false),
+            (1, 0, true),
+            (0, 0, false),
+            (month, 300, true),
+            (month + 1, 300, false),
+        ] {
+            let expected = is_valid.then_some(EnsureOutcome::Valid);
+            assert_eq!(outcome(expires_in, valid_for), expected, "{expires_in} {valid_for}");
+        }
+    }
+
+    #[test]
+    fn a_token_that_differs_from_the_first_was_refreshed_by_another() {
+        let first = row(0);
+        let newer = Integration { access_token: Some(token("b")), ..row(3_600) };
+        let answer = request().answer(Some(&first), Some(&newer), now()).unwrap();
+        assert_eq!(answer.outcome, EnsureOutcome::RefreshedByAnother);
+        let none = Integration { access_token: None, ..row(3_600) };
+        assert_eq!(request().answer(Some(&none), Some(&none), now()), None);
+        let answer = request().answer(Some(&none), Some(&newer), now()).unwrap();
+        assert_eq!(answer.outcome, EnsureOutcome::RefreshedByAnother);
+    }
+
+    #[test]
+    fn a_noted_rejection_is_repeated_for_a_minute_under_the_same_credentials() {
+        assert_eq!(brief(&step(&rejected(59, row(0)))), ("cannot_refresh", None));
+        assert_eq!(brief(&step(&rejected(60, row(0)))), ("refresh", None));
+        let noted = rejected(1, row(0));
+        let others = Fingerprint("others".into());
+        assert_eq!(request().next_step(&noted, &noted, Some(&others), now()), Step::Refresh);
+        let Step::Answer(answer) = step(&failed(PROBABLY_LOST_ANSWER, "36004001", 1, row(0))) else {
+            panic!("expected an answer")
+        };
+        assert_eq!(
+            (answer.reason.as_deref(), answer.tiktok_code),
+            (Some(PROBABLY_LOST_ANSWER), Some(36_004_001))
+        );
+        // The clock of whoever noted it is fast, or wrong.
+        assert_eq!(brief(&step(&rejected(-60, row(0)))), ("cannot_refresh", None));
+        assert_eq!(brief(&step(&rejected(-61, row(0)))), ("refresh", None));
+        // A later failure of another kind leaves `rejected_by` in the row.
+        assert_eq!(brief(&step(&failed("refused", "36009999", 6, row(0)))), ("refresh", None));
+    }
+
+    #[test]
+    fn another_noted_failure_is_repeated_for_five_seconds() {
+        assert_eq!(brief(&step(&failed("provider_busy", "429", 0, row(0)))), ("failed", Some(5)));
+        assert_eq!(brief(&step(&failed("provider_busy", "429", 4, row(0)))), ("failed", Some(1)));
+        assert_eq!(brief(&step(&failed("provider_busy", "429", 5, row(0)))), ("refresh", None));
+    }
+
+    #[test]
+    fn what_the_holder_notes_while_a_caller_waits_is_the_callers_answer() {
+        let first = leased_by("holder", 900, row(0));
+        assert_eq!(brief(&step(&first)), ("wait", Some(30)));
+        assert_eq!(brief(&step_after(&first, &rejected(120, row(0)))), ("cannot_refresh", None));
+        assert_eq!(brief(&step_after(&first, &failed("refused", "1", 120, row(0)))), ("failed", Some(1)));
+        // An older note says nothing of this holder.
+        let first = failed("refused", "1", 120, first);
+        assert_eq!(brief(&step_after(&first, &first)), ("wait", Some(30)));
+    }
+
+    #[test]
+    fn an_unknown_outcome_is_told_while_its_lease_lives() {
+        let unknown = |ago, row| failed(NO_READABLE_ANSWER, NO_READABLE_ANSWER, ago, row);
+        // Of an attempt for a caller, and of a run.
+        assert_eq!(brief(&step(&unknown(20, leased_by("a", 80, row(0))))), ("outcome_unknown", Some(80)));
+        assert_eq!(brief(&step(&unknown(300, leased_by("a", 600, row(0))))), ("outcome_unknown", Some(600)));
+        assert_eq!(brief(&step(&unknown(80, leased_by("a", 0, row(0))))), ("refresh", None));
+        // The lease is younger than the note: an attempt is under way again.
+        assert_eq!(brief(&step(&unknown(90, leased_by("b", 99, row(0))))), ("wait", Some(30)));
+        let first = unknown(90, leased_by("a", -1, row(0)));
+        let taken = unknown(90, leased_by("b", 600, row(0)));
+        assert_eq!(brief(&step_after(&first, &taken)), ("wait", Some(30)));
+        // And it ends as the one before.
+        let again = unknown(0, leased_by("b", 600, row(0)));
+        assert_eq!(brief(&step_after(&first, &again)), ("outcome_unknown", Some(600)));
+    }
+
+    #[test]
+    fn a_row_without_a_refresh_token_needs_its_seller() {
+        let lost = Integration { refresh_token: None, ..row(0) };
+        assert_eq!(brief(&step(&lost)), ("cannot_refresh", None));
+    }
+
+    #[test]
+    fn an_attempt_that_did_not_take_the_row_is_no_answer() {
+        let report = |outcome| Report::new(key(), outcome);
+        for outcome in [Outcome::Refreshed, Outcome::Locked, Outcome::NotDue, Outcome::WouldRefresh] {
+            assert_eq!(Answer::of_attempt(&report(outcome), false, 90), None);
+        }
+        let of = |report: Report, is_rejected| {
+            let answer = Answer::of_attempt(&report, is_rejected, 90).unwrap();
+            (answer.outcome.as_str(), answer.retry_after_seconds)
+        };
+        let failed = |reason| report(Outcome::Failed).because(reason, "why");
+        assert_eq!(of(failed(REAUTHORIZE), true), ("cannot_refresh", None));
+        assert_eq!(of(failed("misconfigured"), false), ("failed", Some(30)));
+        assert_eq!(of(failed("not_saved"), false), ("failed", Some(90)));
+        assert_eq!(of(failed("store_error"), false), ("failed", Some(5)));
+        assert_eq!(of(report(Outcome::Deferred).because("out_of_time", ""), false), ("failed", Some(1)));
+        assert_eq!(of(report(Outcome::OutcomeUnknown), false), ("outcome_unknown", Some(90)));
+    }
+
+    proptest! {
+        #[test]
+        fn every_row_gets_a_safe_answer(
+            expiry in proptest::option::of(prop_oneof![any::<i64>(), NOW - 400..NOW + 90_000]),
+            refreshed in proptest::option::of(prop_oneof![any::<i64>(), NOW - 400..NOW + 400]),
+            error_at in proptest::option::of(prop_oneof![any::<i64>(), NOW - 200..NOW + 200]),
+            lease in proptest::option::of(prop_oneof![any::<i64>(), NOW - 200..NOW + 1_000]),
+            status in "active|active|active|error|expired|paused",
+            reason in "reauthorize|no_readable_answer|refused",
+            code in "36004005|no_readable_answer|36009999",
+            has_token: bool,
+            has_refresh_token: bool,
+            is_rejected: bool,
+            valid_for in 0..86_400_i64,
+        ) {
+            let mut row = failed(&reason, &code, 0, row(0));
+            row.error_at = error_at.map(UnixTime);
+            row.last_refreshed_at = refreshed.map(UnixTime);
+            row.access_token = has_token.then(|| token("a"));
+            row.refresh_token = row.refresh_token.filter(|_| has_refresh_token);
+            row.candidate.access_expires_at = expiry.map(UnixTime);
+            row.candidate.status = Status::parse(&status);
+            row.candidate.lease = lease.map(|at| Lease { owner: "a".into(), expires_at: UnixTime(at) });
+            let request = EnsureRequest {
+                valid_for: TimeDelta::seconds(valid_for),
+                rejected: is_rejected.then(|| token("a").sha256()),
+                ..request()
+            };
+            let answer = match request.answer(Some(&row), Some(&row), now()) {
+                Some(answer) => answer,
+                None => match request.next_step(&row, &row, Some(&in_use()), now()) {
+                    Step::Answer(answer) => answer,
+                    Step::Wait(answer) => {
+                        prop_assert!(row.candidate.live_lease(now()).is_some());
+                        answer
+                    }
+                    Step::Refresh => {
+                        prop_assert!(row.candidate.live_lease(now()).is_none() && has_refresh_token);
+                        prop_assert!(row.candidate.status == Status::Active);
+                        let is_noted = error_at.is_some_and(|at| (NOW - 59..=NOW + 60).contains(&at));
+                        prop_assert!(!is_noted || code != "36004005", "a rejection is not asked for again");
+                        return Ok(());
+                    }
+                },
+            };
+            prop_assert!(!answer.outcome.is_valid() || (has_token && !is_rejected));
+            let needs_a_person = answer.outcome == EnsureOutcome::CannotRefresh
+                || answer.reason.as_deref() == Some("status");
+            prop_assert_eq!(
+                answer.retry_after_seconds.is_none(),
+                answer.outcome.is_valid() || needs_a_person
+            );
+            prop_assert!(answer.retry_after_seconds.is_none_or(|seconds| seconds > 0));
+        }
+    }
+}

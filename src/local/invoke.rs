@@ -17,7 +17,7 @@ use std::{collections::HashMap, sync::Arc};
 /// The function's name, as in the SAM template.
 pub const FUNCTION_NAME: &str = "tiktok-token-refresh";
 /// The function's ARN, without a version or alias.
-const FUNCTION_ARN: &str = "arn:aws:lambda:us-east-1:123456789012:function:tiktok-token-refresh";
+pub const FUNCTION_ARN: &str = "arn:aws:lambda:us-east-1:123456789012:function:tiktok-token-refresh";
 /// The function's timeout.
 pub const TIMEOUT: TimeDelta = TimeDelta::minutes(15);
 /// Lambda's limit on a synchronous event, in bytes.
