@@ -5,9 +5,10 @@ use crate::{
     actions::{
         cleanup, connect,
         connect::ConnectError,
+        ensure::{self, EnsureError, Fresh, TokenError},
         queue,
         status::{self, Status},
-        verify::{self, Fresh, TokenError, VerifyError},
+        verify::{self, VerifyError},
     },
     aws::dynamodb::TableError,
     domain::{
@@ -17,7 +18,7 @@ use crate::{
         secret::{AccessToken, AppCredentials},
     },
     event::{self, BadEvent, Request},
-    response::{CleanupResponse, ConnectResponse, RefreshResponse, VerifyResponse},
+    response::{CleanupResponse, ConnectResponse, EnsureResponse, RefreshResponse, VerifyResponse},
     run::{self, RunError},
     services::Services,
     settings::Settings,
@@ -30,6 +31,9 @@ use chrono::{DateTime, Utc};
 use lambda_runtime::Diagnostic;
 use serde::Serialize;
 use std::{future::Future, sync::Arc};
+
+/// The alias through which only `ensure` is accepted: the last part of the ARN that is invoked.
+const ENSURE_ALIAS: &str = "ensure";
 
 /// The function, with the clients that a warm environment keeps.
 #[derive(Debug)]
@@ -56,6 +60,8 @@ pub enum Response {
     Connect(Box<ConnectResponse>),
     /// To `verify`.
     Verify(Box<VerifyResponse>),
+    /// To `ensure`.
+    Ensure(Box<EnsureResponse>),
 }
 
 /// Why an invocation failed: the type and the message that Lambda shows.
@@ -73,6 +79,9 @@ pub enum InvocationError {
     /// The tokens could not be verified.
     #[error(transparent)]
     Verify(#[from] VerifyError),
+    /// There is no answer to `ensure`.
+    #[error(transparent)]
+    Ensure(#[from] EnsureError),
     /// The integration could not be connected.
     #[error(transparent)]
     Connect(#[from] ConnectError),
@@ -90,12 +99,13 @@ impl InvocationError {
         match self {
             Self::Event(_) => "BadEvent",
             Self::Connect(error) => error.error_type(),
-            Self::Table(_) | Self::Run(RunError::Table(_)) | Self::Verify(VerifyError::Table(_)) => {
-                "TableUnavailable"
-            }
-            Self::Run(RunError::Credentials(_)) | Self::Verify(VerifyError::Credentials(_)) => {
-                "CredentialsUnavailable"
-            }
+            Self::Table(_)
+            | Self::Run(RunError::Table(_))
+            | Self::Verify(VerifyError::Table(_))
+            | Self::Ensure(EnsureError::Table(_) | EnsureError::OutOfTime) => "TableUnavailable",
+            Self::Run(RunError::Credentials(_))
+            | Self::Verify(VerifyError::Credentials(_))
+            | Self::Ensure(EnsureError::Credentials(_)) => "CredentialsUnavailable",
             Self::Run(RunError::Apps(..)) => "AppRefused",
         }
     }
@@ -119,11 +129,11 @@ impl Function {
         Self { services: Arc::new(Services::new(settings, sdk, clock, emit_metrics, retry_policy)) }
     }
 
-    /// An integration's access token that lives for more than 5 minutes: the stored one, or a new one from the same protocol
-    /// as the nightly run's.
+    /// An integration's access token that lives for more than 5 minutes: the stored one, or a new one, by the rules of the
+    /// action `ensure`. If another attempt is refreshing it, this waits for that.
     ///
     /// ```no_run
-    /// # use tiktok_token_refresh::{actions::verify::TokenError, domain::integration::IntegrationKey, handler::Function};
+    /// # use tiktok_token_refresh::{actions::ensure::TokenError, domain::integration::IntegrationKey, handler::Function};
     /// # async fn example(function: &Function) -> Result<(), TokenError> {
     /// let key = IntegrationKey { team_id: "1".into(), integration_id: "7".into() };
     /// let deadline = chrono::Utc::now() + chrono::TimeDelta::minutes(5);
@@ -140,15 +150,15 @@ impl Function {
         key: &IntegrationKey,
         deadline: DateTime<Utc>,
     ) -> Result<AccessToken, TokenError> {
-        Box::pin(verify::ensure_valid_access_token(&self.services, key, deadline)).await
+        Box::pin(ensure::ensure_valid_access_token(&self.services, key, deadline)).await
     }
 
-    /// Makes a call with an integration's access token. If TikTok does not accept the token, refreshes it once and calls again;
-    /// no other error refreshes anything.
+    /// Makes a call with an integration's access token. If TikTok does not accept the token, gets another one by the rules of the
+    /// action `ensure` and calls again; no other error refreshes anything.
     ///
     /// ```no_run
     /// # use tiktok_token_refresh::{
-    /// #     actions::verify::TokenError, domain::integration::IntegrationKey, handler::Function, tiktok::TikTok,
+    /// #     actions::ensure::TokenError, domain::integration::IntegrationKey, handler::Function, tiktok::TikTok,
     /// # };
     /// # async fn example(function: &Function, tiktok: &TikTok) -> Result<(), TokenError> {
     /// let key = IntegrationKey { team_id: "1".into(), integration_id: "7".into() };
@@ -175,7 +185,25 @@ impl Function {
         F: Fn(AppCredentials, AccessToken) -> Fut,
         Fut: Future<Output = Result<T, ApiError>>,
     {
-        Box::pin(verify::call_with_valid_token(&self.services, key, deadline, call)).await
+        Box::pin(ensure::call_with_valid_token(&self.services, key, deadline, call)).await
+    }
+
+    /// Responds to one event that was sent to `function_arn`, by `deadline`. Through the alias `ensure` only that action is
+    /// accepted: permission to invoke a function is permission for every action, so the alias is what applications get.
+    ///
+    /// # Errors
+    /// As [`Function::handle`].
+    pub async fn handle_invoked(
+        &self,
+        event: &str,
+        function_arn: &str,
+        deadline: DateTime<Utc>,
+    ) -> Result<Response, InvocationError> {
+        if function_arn.rsplit(':').next() != Some(ENSURE_ALIAS) {
+            return self.handle(event, deadline).await;
+        }
+        let request = event::parse_ensure(event).inspect_err(|error| tracing::error!("{error}"))?;
+        self.respond(Request::Ensure(request), deadline).await
     }
 
     /// Responds to one event, by `deadline`. Poll the future to its end: dropping it drops the refreshes in mid-flight.
@@ -184,6 +212,10 @@ impl Function {
     /// [`InvocationError`] if the event is not understood or the run as a whole failed.
     pub async fn handle(&self, event: &str, deadline: DateTime<Utc>) -> Result<Response, InvocationError> {
         let request = event::parse(event).inspect_err(|error| tracing::error!("{error}"))?;
+        self.respond(request, deadline).await
+    }
+
+    async fn respond(&self, request: Request, deadline: DateTime<Utc>) -> Result<Response, InvocationError> {
         let services = &self.services;
         // The long futures are boxed: inlined, their depth is more than the compiler accepts.
         Ok(match request {
@@ -197,6 +229,9 @@ impl Function {
             },
             Request::Verify(selection) => {
                 Response::Verify(Box::new(Box::pin(verify::run(services, &selection, deadline)).await?))
+            }
+            Request::Ensure(request) => {
+                Response::Ensure(Box::new(Box::pin(ensure::run(services, request, deadline)).await?))
             }
             Request::Connect(request) => {
                 Response::Connect(Box::new(Box::pin(connect::run(services, &request, deadline)).await?))

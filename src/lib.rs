@@ -30,7 +30,7 @@
 //! | `services` | The settings and clients that a warm environment shares among its invocations |
 //! | `refresh` | One integration: acquire the lease, call TikTok, save the pair |
 //! | `run` | Many integrations: scan, work loop, marking, fan-out over the queue |
-//! | [`actions`] | The other actions: `status`, `verify`, `connect`, `cleanup` and the queue's messages |
+//! | [`actions`] | The other actions: `ensure`, `status`, `verify`, `connect`, `cleanup` and the queue's messages |
 //! | [`handler`] | One event to one response |
 //! | `main.rs`, `cli`, `local` | The Lambda function, the operator's command and the local stack |
 //!

@@ -25,7 +25,8 @@ async fn main() -> Result<(), Error> {
         let deadline = DateTime::<Utc>::from(event.context.deadline());
         // At level `ERROR`, so that no log level drops the id.
         let span = error_span!("invocation", request_id = event.context.request_id);
-        Box::pin(function.handle(event.payload.get(), deadline)).instrument(span).await
+        let arn = &event.context.invoked_function_arn;
+        Box::pin(function.handle_invoked(event.payload.get(), arn, deadline)).instrument(span).await
     }))
     .await
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     aws::{dynamodb::Table, eventbridge::EventBus, secrets_manager::Credentials, sqs::Queue},
-    domain::{clock::Clock, retry_policy::RetryPolicy},
+    domain::{clock::Clock, ensure::RefusedCredentials, retry_policy::RetryPolicy},
     settings::Settings,
     tiktok::{RateLimiter, TikTok},
 };
@@ -32,6 +32,8 @@ pub(crate) struct Services {
     /// Where state changes are published, if anywhere.
     pub(crate) event_bus: Option<EventBus>,
     pub(crate) rate_limiter: RateLimiter,
+    /// What `ensure` remembers of credentials that TikTok refuses.
+    pub(crate) refused_credentials: RefusedCredentials,
     pub(crate) clock: Clock,
     pub(crate) retry_policy: RetryPolicy,
     pub(crate) emit_metrics: EmitMetrics,
@@ -53,6 +55,7 @@ impl Services {
             table: Table::new(aws_sdk_dynamodb::Client::new(sdk), &settings.table_name),
             tiktok: TikTok::new(&settings.tiktok_auth_url, &settings.tiktok_api_url, settings.tiktok_timeout),
             credentials: Credentials::new(&settings.credentials, secrets, clock.clone()),
+            refused_credentials: RefusedCredentials::default(),
             rate_limiter: RateLimiter::new(settings.max_requests_per_second),
             queue: settings.work_queue_url.as_ref().map(queue),
             event_bus: settings.event_bus_name.as_ref().map(bus),

@@ -1,6 +1,7 @@
 //! `connect`: exchanges a seller's auth code for a token pair and stores the integration, new or connected again. Another
 //! seller's row is taken over only if the request says so.
 
+use super::shops;
 use crate::{
     aws::{
         dynamodb::{
@@ -119,6 +120,10 @@ async fn connect(
     let outcome = store(services, request, row, new, deadline).await?;
     let new_expires_at = grant.access_expires_at.map(|at| at.0);
     info!(outcome, new_expires_at, "TikTok Shop integration connected");
+    // The integration is connected, whatever becomes of this.
+    if in_time(services, deadline, store_shops(services, request, &app, new)).await.is_none() {
+        warn!("could not fetch the integration's shops: {OUT_OF_TIME}");
+    }
     Ok(ConnectResponse::new(request.key.clone(), outcome, &grant))
 }
 
@@ -303,6 +308,21 @@ async fn write_with_retries(
     .notify(|error, _| warn!("could not save the new token pair yet, retrying: {error}"));
     let out_of_time = || TableError::NoResponse { cause: OUT_OF_TIME.into() };
     in_time(services, deadline, write).await.ok_or_else(out_of_time)?
+}
+
+/// Stores the shops of a new authorization.
+async fn store_shops(
+    services: &Services,
+    request: &ConnectRequest,
+    app: &AppCredentials,
+    new: Authorization<'_>,
+) {
+    let token = &new.grant.access_token;
+    services.rate_limiter.until_ready(&app.app_key).await;
+    match services.tiktok.get_authorized_shops(app, token, services.clock.now()).await {
+        Ok(shops) => shops::store(services, &request.key, token, Some(new.id), &shops).await,
+        Err(error) => warn!("could not fetch the integration's shops: {error}"),
+    }
 }
 
 async fn publish_recovery(

@@ -2,6 +2,8 @@
 
 pub mod cleanup;
 pub mod connect;
+pub mod ensure;
 pub mod queue;
+mod shops;
 pub mod status;
 pub mod verify;

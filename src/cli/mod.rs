@@ -45,6 +45,8 @@ enum Output {
 enum Command {
     /// Refresh the tokens that are due
     Refresh(Refresh),
+    /// Make sure that one integration's access token is usable
+    Ensure(Ensure),
     /// Show the health of the tokens
     Status(Status),
     /// Check each active integration's token with a call to TikTok
@@ -93,6 +95,19 @@ struct Refresh {
     /// Skip the confirmation of a forced refresh of all integrations
     #[arg(long, short)]
     yes: bool,
+}
+
+#[derive(Debug, Args)]
+struct Ensure {
+    /// Team that the integration belongs to
+    #[arg(long)]
+    team_id: String,
+    /// Integration whose token is needed
+    #[arg(long)]
+    integration_id: String,
+    /// How long the token must still live, such as 1h; at most 24h [default: 5m]
+    #[arg(long)]
+    valid_for: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -187,6 +202,12 @@ async fn execute(Arguments { command, aws, output }: Arguments) -> Result<bool, 
     let session = Session { aws, output };
     match command {
         Command::Refresh(refresh) => session.refresh(&refresh).await,
+        Command::Ensure(Ensure { team_id, integration_id, valid_for }) => {
+            let event = json!({
+                "action": "ensure", "team_id": team_id, "integration_id": integration_id, "valid_for": valid_for,
+            });
+            session.send(event).await
+        }
         Command::Status(status) => session.status(&status).await,
         Command::Verify(integrations) => session.send(integrations.event("verify")).await,
         Command::Connect(connect) => session.connect(&connect).await,
@@ -308,6 +329,9 @@ fn confirm(question: &str) -> io::Result<bool> {
 
 /// Whether no integration failed and none needs to be reconnected.
 fn is_success(response: &Value) -> bool {
+    if response["action"] == "ensure" {
+        return response["valid"] == true;
+    }
     let failures = match response["action"].as_str() {
         Some("status") => &["cannot_refresh", "expired"][..],
         _ => &["failed", "cannot_refresh", "outcome_unknown", "deferred"][..],
@@ -346,6 +370,8 @@ mod tests {
         assert!(!with_one("outcome_unknown") && !with_one("deferred"));
         assert!(!is_success(&json!({"action": "verify", "complete": false, "counts": {"valid": 3}})));
         assert!(!is_success(&json!({"action": "status", "counts": {"expired": 1}})));
+        assert!(is_success(&json!({"action": "ensure", "valid": true})));
+        assert!(!is_success(&json!({"action": "ensure", "valid": false})));
         assert!(is_success(&json!("a summary")));
     }
 }

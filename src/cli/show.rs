@@ -20,6 +20,7 @@ pub(super) fn response(response: &Value) -> String {
         Some("refresh") => refresh(response),
         Some("status") => status(response),
         Some("connect") => connect(response),
+        Some("ensure") => ensure(response),
         Some(_) => outcomes(response),
         // A response without an action is text.
         None => text(response),
@@ -124,6 +125,27 @@ fn connect(response: &Value) -> String {
         part("seller_name"),
         part("open_id")
     )
+}
+
+fn ensure(response: &Value) -> String {
+    let part = |name: &str| printable(&response[name]);
+    let mut line = format!(
+        "{}: integration {} of team {}",
+        in_words(&part("outcome")),
+        part("integration_id"),
+        part("team_id")
+    );
+    if let Some(at) = response["access_token_expires_at"].as_i64().filter(|_| response["valid"] == true) {
+        let at = DateTime::from_timestamp(at, 0).map(|at| at.format("%Y-%m-%d %H:%M UTC").to_string());
+        line.push_str(&at.map(|at| format!(", whose access token expires at {at}")).unwrap_or_default());
+    }
+    if !response["message"].is_null() {
+        line.push_str(&format!("\n{}: {}", in_words(&part("reason")), part("message")));
+    }
+    if let Some(seconds) = response["retry_after_seconds"].as_i64() {
+        line.push_str(&format!("\nAsk again in {seconds} s."));
+    }
+    line
 }
 
 /// Renders a response that lists the outcome of each integration.

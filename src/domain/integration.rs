@@ -4,8 +4,11 @@
 //! The conditional write that acquires a lease states the same rule as a DynamoDB expression (`aws::dynamodb`). A property
 //! test checks that both agree.
 
-use crate::domain::blanks::without_blanks;
-use crate::domain::secret::{AccessToken, Fingerprint, RefreshToken};
+use crate::domain::{
+    blanks::without_blanks,
+    secret::{AccessToken, Fingerprint, RefreshToken},
+    shop::Shop,
+};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -21,6 +24,9 @@ const LAST_IMPLAUSIBLE_REFRESH_EXPIRY: i64 = 1_500_000_000;
 /// An access-token expiry further ahead than this is implausible. TikTok grants 7 days; clients that add TikTok's absolute
 /// expiry to the current time store dates decades ahead.
 pub const PLAUSIBLE_AHEAD: TimeDelta = TimeDelta::days(30);
+
+/// How far the clocks of two workers may be apart: a lease outlives its attempt by this.
+pub const CLOCK_SKEW: TimeDelta = TimeDelta::seconds(60);
 
 /// The table's primary key, which identifies an integration.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -173,6 +179,10 @@ pub struct LastFailure {
 pub const REAUTHORIZE: &str = "reauthorize";
 /// The reason of a rejection that a lost response may have caused.
 pub const PROBABLY_LOST_ANSWER: &str = "probably_lost_answer";
+/// The reason of an unknown outcome: TikTok's answer was lost or unreadable, twice.
+pub const NO_READABLE_ANSWER: &str = "no_readable_answer";
+/// The `error_code` of a rejected refresh token.
+pub const REJECTION_CODES: [&str; 2] = ["36004001", "36004005"];
 /// The `error_code` of rows that version 0.1 marked for a rejection, or for a stored expiry that had passed.
 pub const REJECTIONS_OF_0_1: [&str; 3] = ["36004001", "36004005", "refresh_token_expired"];
 
@@ -229,6 +239,18 @@ pub struct Integration {
     pub consecutive_failures: i64,
     /// When the tokens were last refreshed.
     pub last_refreshed_at: Option<UnixTime>,
+    /// When the last failure was recorded.
+    pub error_at: Option<UnixTime>,
+    /// The shops that the authorization covers, as TikTok last listed them.
+    pub authorized_shops: Vec<Shop>,
+}
+
+/// What an on-demand caller has read of an active row. Its attempt begins only if the row still holds this, so nobody redeems
+/// a token again that somebody else has just replaced, or just failed to.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen<'a> {
+    /// The stored access token.
+    pub access_token: Option<&'a AccessToken>,
     /// When the last failure was recorded.
     pub error_at: Option<UnixTime>,
 }
@@ -301,6 +323,8 @@ pub enum SkipReason {
     RefreshTokenMissing,
     /// Another attempt holds the lease.
     Locked(Lease),
+    /// The row no longer holds what the caller has read.
+    Changed,
 }
 
 /// The state of an access token, by its stored expiry.
@@ -458,6 +482,19 @@ impl Integration {
     /// Whether the stored refresh token is `token`.
     pub fn still_holds(&self, token: &RefreshToken) -> bool {
         self.refresh_token.as_ref().is_some_and(|stored| stored.is_same_as(token))
+    }
+
+    /// What an on-demand caller reads here.
+    pub fn seen(&self) -> Seen<'_> {
+        Seen { access_token: self.access_token.as_ref(), error_at: self.error_at }
+    }
+
+    /// Whether the row is active and still holds what an on-demand caller has read.
+    pub fn is_as(&self, seen: Seen<'_>) -> bool {
+        self.candidate.status == Status::Active
+            && self.error_at == seen.error_at
+            && self.access_token.as_ref().map(AccessToken::expose)
+                == seen.access_token.map(AccessToken::expose)
     }
 
     /// Decides whether an attempt may acquire the lease now: a refresh is due, the row has a refresh token, and no other

@@ -147,7 +147,7 @@ impl Report {
     #[must_use]
     pub fn because(mut self, reason: &'static str, message: impl Into<String>) -> Self {
         self.reason = Some(reason);
-        self.message = Some(message.into().chars().take(MAX_MESSAGE).collect());
+        self.message = Some(truncated(&message.into()));
         self
     }
 
@@ -164,6 +164,16 @@ impl Report {
         self.access_token_expires_at = at;
         self
     }
+}
+
+/// A message of at most 300 characters.
+pub(crate) fn truncated(message: &str) -> String {
+    message.chars().take(MAX_MESSAGE).collect()
+}
+
+/// The message for a row whose lease another attempt holds for so many seconds.
+pub(crate) fn leased(seconds: i64) -> String {
+    format!("another attempt holds the lease, which expires in {seconds} s")
 }
 
 /// The reason and message for a row without a refresh token.
@@ -193,9 +203,9 @@ pub fn skipped(row: &Candidate, skip: &SkipReason, now: DateTime<Utc>) -> Report
         SkipReason::RefreshTokenMissing => report(Outcome::CannotRefresh).because(MISSING.0, MISSING.1),
         SkipReason::Locked(lease) => {
             let seconds = lease.expires_at.seconds_from(now);
-            let message = format!("another attempt holds the lease, which expires in {seconds} s");
-            report(Outcome::Locked).because("leased", message)
+            report(Outcome::Locked).because("leased", leased(seconds))
         }
+        SkipReason::Changed => report(Outcome::NotDue).because(CHANGED.0, CHANGED.1),
     }
 }
 

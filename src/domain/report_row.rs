@@ -1,6 +1,9 @@
 //! A row as the status report reads it: without tokens, only whether they exist.
 
-use crate::domain::integration::{Candidate, UnixTime};
+use crate::domain::{
+    integration::{Candidate, UnixTime},
+    shop::Shop,
+};
 
 /// Which tokens a row has. A filter expression finds missing tokens, so that the report reads none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,4 +29,6 @@ pub struct ReportRow {
     pub error_at: Option<UnixTime>,
     /// How many attempts have failed since the last success.
     pub consecutive_failures: i64,
+    /// The shops that the authorization covers, as TikTok last listed them.
+    pub authorized_shops: Vec<Shop>,
 }

@@ -152,6 +152,26 @@ impl AuthCode {
     }
 }
 
+impl AccessToken {
+    /// The token's SHA-256: recognizes the same token again without revealing it.
+    pub fn sha256(&self) -> TokenDigest {
+        TokenDigest(Sha256::digest(self.expose()).into())
+    }
+}
+
+/// The SHA-256 of an access token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TokenDigest([u8; 32]);
+
+impl TokenDigest {
+    /// Reads 64 hex digits of either case.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut digest = [0; 32];
+        hex::decode_to_slice(text, &mut digest).ok()?;
+        Some(Self(digest))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

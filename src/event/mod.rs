@@ -1,6 +1,7 @@
 //! Parses an invocation's JSON event into a [`Request`]. An unknown field or a wrong type is an error that names the
 //! field: a typo in `team_id` must never select all teams.
 
+mod ensure;
 mod read;
 mod status;
 
@@ -8,6 +9,7 @@ pub use read::BadEvent;
 pub use status::{Format, StatusRequest};
 
 use crate::domain::{
+    ensure::EnsureRequest,
     integration::IntegrationKey,
     secret::AuthCode,
     selection::{CleanupRequest, RefreshRequest, Selection, Trigger},
@@ -32,6 +34,8 @@ pub enum Request {
     Verify(Selection),
     /// Exchange an auth code and store the integration.
     Connect(ConnectRequest),
+    /// Make sure that one integration's access token is usable.
+    Ensure(EnsureRequest),
     /// Process messages of the function's own queue.
     Queue(Vec<QueueRecord>),
 }
@@ -97,10 +101,24 @@ pub fn parse(event: &str) -> Result<Request, BadEvent> {
         Some("cleanup") => Ok(cleanup(read(event)?)),
         Some("connect") => connect(read(event)?),
         Some("verify") => verify(read(event)?),
+        Some("ensure") => ensure::request(read(event)?),
         Some(other) => Err(BadEvent(format!(
-            "action: got {}, expected \"refresh\", \"status\", \"verify\", \"connect\" or \"cleanup\"",
+            "action: got {}, expected \"refresh\", \"ensure\", \"status\", \"verify\", \"connect\" or \"cleanup\"",
             quoted(other)
         ))),
+    }
+}
+
+/// Parses an event that came through the alias `ensure`, which is what applications may invoke: it accepts no other action.
+///
+/// # Errors
+/// [`BadEvent`], as [`parse`], or if the event requests anything but `ensure`.
+pub fn parse_ensure(event: &str) -> Result<EnsureRequest, BadEvent> {
+    match parse(event)? {
+        Request::Ensure(request) => Ok(request),
+        _ => Err(BadEvent(
+            "action: the alias \"ensure\" accepts only \"ensure\"; invoke the function itself".into(),
+        )),
     }
 }
 

@@ -14,12 +14,19 @@ use tokio::net::TcpListener;
 /// # Errors
 /// An I/O error if `file` cannot be opened as a database, or no port is free.
 pub async fn serve(file: Option<&Path>) -> io::Result<SocketAddr> {
+    serve_on(TcpListener::bind("127.0.0.1:0").await?, file)
+}
+
+/// As [`serve`], at the listener's address.
+///
+/// # Errors
+/// An I/O error if `file` cannot be opened as a database.
+pub fn serve_on(listener: TcpListener, file: Option<&Path>) -> io::Result<SocketAddr> {
     let database = match file {
         None => Database::memory(),
         Some(file) => Database::new(&file.to_string_lossy()),
     };
     let database = database.map_err(|error| io::Error::other(error.to_string()))?;
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     tokio::spawn(dynoxide::server::serve_on(listener, database));
     Ok(address)

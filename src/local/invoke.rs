@@ -4,7 +4,7 @@
 use crate::{domain::clock::Clock, handler::Function};
 use axum::{
     Json, Router,
-    extract::{DefaultBodyLimit, Path, State},
+    extract::{DefaultBodyLimit, Path, Query, State},
     http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
     routing::post,
@@ -12,10 +12,12 @@ use axum::{
 use chrono::TimeDelta;
 use lambda_runtime::Diagnostic;
 use serde_json::json;
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 /// The function's name, as in the SAM template.
 pub const FUNCTION_NAME: &str = "tiktok-token-refresh";
+/// The function's ARN, without a version or alias.
+pub const FUNCTION_ARN: &str = "arn:aws:lambda:us-east-1:123456789012:function:tiktok-token-refresh";
 /// The function's timeout.
 pub const TIMEOUT: TimeDelta = TimeDelta::minutes(15);
 /// Lambda's limit on a synchronous event, in bytes.
@@ -39,13 +41,20 @@ pub fn router(function: Arc<Function>, clock: Clock) -> Router {
 async fn invoke(
     State(endpoint): State<Endpoint>,
     Path(name): Path<String>,
+    Query(query): Query<HashMap<String, String>>,
     headers: HeaderMap,
     event: String,
 ) -> Response {
-    if !names_the_function(&name) {
+    let Some(qualifier) = qualifier(&name) else {
         let message = format!("Function not found: {name}; the local stack has only {FUNCTION_NAME}");
         return service_error(StatusCode::NOT_FOUND, "ResourceNotFoundException", &message);
-    }
+    };
+    let qualifier = qualifier.or(query.get("Qualifier").map(String::as_str));
+    let arn = format!(
+        "{FUNCTION_ARN}{}{}",
+        if qualifier.is_some() { ":" } else { "" },
+        qualifier.unwrap_or_default()
+    );
     let kind =
         headers.get("x-amz-invocation-type").and_then(|kind| kind.to_str().ok()).unwrap_or("RequestResponse");
     if kind == "DryRun" {
@@ -59,7 +68,7 @@ async fn invoke(
     }
     let deadline = endpoint.clock.now() + TIMEOUT;
     // A separate task, because a client that disconnects must not cancel a refresh.
-    let task = tokio::spawn(async move { endpoint.function.handle(&event, deadline).await });
+    let task = tokio::spawn(async move { endpoint.function.handle_invoked(&event, &arn, deadline).await });
     if kind == "Event" {
         return StatusCode::ACCEPTED.into_response();
     }
@@ -82,10 +91,13 @@ fn service_error(status: StatusCode, kind: &'static str, message: &str) -> Respo
     (status, [("x-amzn-errortype", kind)], Json(body)).into_response()
 }
 
-/// Whether `name` is the function's name, partial ARN or ARN, with or without a qualifier.
-fn names_the_function(name: &str) -> bool {
+/// The version or alias in the function's name, partial ARN or ARN, if there is one; `None` for another function.
+fn qualifier(name: &str) -> Option<Option<&str>> {
     let name = name.rsplit_once("function:").map_or(name, |(_, name)| name);
-    name.split(':').next() == Some(FUNCTION_NAME)
+    match name.split_once(':') {
+        None => (name == FUNCTION_NAME).then_some(None),
+        Some((name, qualifier)) => (name == FUNCTION_NAME).then_some(Some(qualifier)),
+    }
 }
 
 #[cfg(test)]
@@ -94,14 +106,14 @@ mod tests {
 
     #[test]
     fn the_function_has_a_name_and_arns() {
-        for name in [
-            "tiktok-token-refresh",
-            "tiktok-token-refresh:$LATEST",
-            "123456789012:function:tiktok-token-refresh",
-            "arn:aws:lambda:eu-central-1:123456789012:function:tiktok-token-refresh:live",
+        for (name, expected) in [
+            ("tiktok-token-refresh", None),
+            ("tiktok-token-refresh:$LATEST", Some("$LATEST")),
+            ("123456789012:function:tiktok-token-refresh", None),
+            ("arn:aws:lambda:eu-central-1:123456789012:function:tiktok-token-refresh:ensure", Some("ensure")),
         ] {
-            assert!(names_the_function(name), "{name}");
+            assert_eq!(qualifier(name), Some(expected), "{name}");
         }
-        assert!(!names_the_function("tiktok-token") && !names_the_function(""));
+        assert_eq!((qualifier("tiktok-token"), qualifier("")), (None, None));
     }
 }

@@ -26,12 +26,14 @@ use std::{
 };
 use tiktok::TikTokStandIn;
 use tokio::net::TcpListener;
-use uuid::Uuid;
 
 /// The folder of the stack's data, relative to the working directory.
 const FOLDER: &str = ".local";
 const LOG_FILE: &str = "function.log";
 const TABLE: &str = "tiktok-shop-integrations";
+/// The credentials of the stand-in's app. They open nothing else, so they may be known.
+const APP_KEY: &str = "local-app";
+const APP_SECRET: &str = "local-secret";
 const SCHEDULED_EVENT: &str = include_str!("../../events/scheduled.json");
 
 /// The options of the local stack.
@@ -40,6 +42,9 @@ pub struct Options {
     /// Port of Lambda's Invoke endpoint; 0 picks a free one
     #[arg(long, default_value_t = 9000)]
     pub port: u16,
+    /// Port of the embedded DynamoDB; 0 picks a free one
+    #[arg(long, default_value_t = 0)]
+    pub dynamodb_port: u16,
     /// Exit after the scheduled run
     #[arg(long)]
     pub once: bool,
@@ -53,10 +58,15 @@ pub struct Options {
 pub enum LocalError {
     /// Another process listens on the port.
     #[error(
-        "port {0} is taken, perhaps by another local stack: stop it, or choose another port with --port (--port 0 \
+        "port {port} is taken, perhaps by another local stack: stop it, or choose another port with {option} ({option} 0 \
          picks a free one)"
     )]
-    PortTaken(u16),
+    PortTaken {
+        /// The port.
+        port: u16,
+        /// The option that chooses another one.
+        option: &'static str,
+    },
     /// A file or a socket failed.
     #[error("{0}: {1}")]
     Io(&'static str, #[source] io::Error),
@@ -81,10 +91,11 @@ fn io(source: &'static str) -> impl FnOnce(io::Error) -> LocalError {
 /// # Errors
 /// [`LocalError`] if a part of the stack cannot start, or the scheduled run fails.
 pub async fn run(options: &Options) -> Result<(), LocalError> {
-    // The port comes first: a second stack must fail before it touches the data of the first.
-    let listener = listen(options.port).await?;
+    // The ports come first: a second stack must fail before it touches the data of the first.
+    let listener = listen(options.port, "--port").await?;
     let address = listener.local_addr().map_err(io("the Invoke endpoint"))?;
-    let stack = Stack::start(options.reset).await?;
+    let dynamodb = listen(options.dynamodb_port, "--dynamodb-port").await?;
+    let stack = Stack::start(options.reset, dynamodb).await?;
     print(format_args!("The integrations before the run:\n{}", stack.rows().await?))?;
     let deadline = stack.clock.now() + invoke::TIMEOUT;
     let Response::Refresh(response) = stack.function.handle(SCHEDULED_EVENT, deadline).await? else {
@@ -113,7 +124,7 @@ pub async fn run(options: &Options) -> Result<(), LocalError> {
     if options.once {
         return Ok(());
     }
-    print(format_args!("{}", next_steps(address, stack.dynamodb)))?;
+    print(format_args!("{}", next_steps(address, &stack)))?;
     let router = invoke::router(stack.function, stack.clock);
     axum::serve(listener, router)
         .with_graceful_shutdown(shutdown_signal())
@@ -124,13 +135,14 @@ pub async fn run(options: &Options) -> Result<(), LocalError> {
 struct Stack {
     clock: Clock,
     dynamodb: SocketAddr,
+    tiktok_url: String,
     table: Client,
     function: Arc<Function>,
     policy: DuePolicy,
 }
 
 impl Stack {
-    async fn start(reset: bool) -> Result<Self, LocalError> {
+    async fn start(reset: bool, dynamodb: TcpListener) -> Result<Self, LocalError> {
         let folder = Path::new(FOLDER);
         if reset && folder.exists() {
             fs::remove_dir_all(folder).map_err(io("the old data"))?;
@@ -141,15 +153,14 @@ impl Stack {
         let metrics = log.try_clone().map_err(io("the log"))?;
 
         let clock = Clock::system();
-        let app =
-            AppCredentials { app_key: "local-app".into(), app_secret: Uuid::new_v4().to_string().into() };
+        let app = AppCredentials { app_key: APP_KEY.into(), app_secret: APP_SECRET.to_owned().into() };
         let tiktok = TikTokStandIn::new(vec![app.clone()], clock.clone());
         let tiktok_listener = TcpListener::bind("127.0.0.1:0").await.map_err(io("the TikTok stand-in"))?;
         let tiktok_url =
             format!("http://{}", tiktok_listener.local_addr().map_err(io("the TikTok stand-in"))?);
         tokio::spawn(tiktok.clone().serve(tiktok_listener));
         let dynamodb =
-            dynamodb::serve(Some(&folder.join("dynamodb.sqlite"))).await.map_err(io("DynamoDB"))?;
+            dynamodb::serve_on(dynamodb, Some(&folder.join("dynamodb.sqlite"))).map_err(io("DynamoDB"))?;
 
         let settings = settings(&app, &tiktok_url)?;
         let log_level = settings.log_level;
@@ -168,7 +179,7 @@ impl Stack {
             }
         });
         let function = Arc::new(Function::new(settings, &sdk, clock.clone(), emit));
-        let stack = Self { clock, dynamodb, table, function, policy };
+        let stack = Self { clock, dynamodb, tiktok_url, table, function, policy };
         if dynamodb::create_table(&stack.table, TABLE).await.map_err(io("the table"))? {
             for item in samples::items(stack.clock.now(), &tiktok) {
                 let put = stack.table.put_item().table_name(TABLE).set_item(Some(item)).send().await;
@@ -193,10 +204,10 @@ impl Stack {
     }
 }
 
-async fn listen(port: u16) -> Result<TcpListener, LocalError> {
+async fn listen(port: u16, option: &'static str) -> Result<TcpListener, LocalError> {
     TcpListener::bind(("127.0.0.1", port)).await.map_err(|error| match error.kind() {
-        io::ErrorKind::AddrInUse => LocalError::PortTaken(port),
-        _ => LocalError::Io("the Invoke endpoint", error),
+        io::ErrorKind::AddrInUse => LocalError::PortTaken { port, option },
+        _ => LocalError::Io(option, error),
     })
 }
 
@@ -231,20 +242,29 @@ fn print(text: std::fmt::Arguments<'_>) -> Result<(), LocalError> {
     writeln!(io::stdout().lock(), "{text}").map_err(io("standard output"))
 }
 
-fn next_steps(invoke: SocketAddr, dynamodb: SocketAddr) -> String {
+fn next_steps(invoke: SocketAddr, stack: &Stack) -> String {
+    let Stack { dynamodb, tiktok_url, .. } = stack;
     let call = format!(
         "aws lambda invoke --endpoint-url http://{invoke} --function-name {} \\\n      \
          --cli-binary-format raw-in-base64-out --payload file://events/",
         invoke::FUNCTION_NAME
     );
     format!(
-        "\nThe stack runs until Ctrl-C. Next steps, from another terminal in this folder:\n\n  \
+        "\nThe stack runs until Ctrl-C.\n\n  \
+         DynamoDB     http://{dynamodb}, table {TABLE}\n  \
+         Lambda       http://{invoke}, function {}, alias ensure\n  \
+         TikTok Shop  {tiktok_url}, app key {APP_KEY}, app secret {APP_SECRET}\n\n\
+         Next steps, from another terminal in this folder:\n\n  \
          export AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local AWS_DEFAULT_REGION=us-east-1\n\n\
          1. Refresh one team:\n    {call}manual-team.json out.json && cat out.json\n\n\
          2. Preview a forced refresh of all integrations:\n    \
             {call}manual-force-dry-run.json out.json && cat out.json\n\n\
          3. Read the table:\n    \
-            aws dynamodb scan --endpoint-url http://{dynamodb} --table-name {TABLE}\n"
+            aws dynamodb scan --endpoint-url http://{dynamodb} --table-name {TABLE}\n\n\
+         4. Make TikTok Shop reject the access token of integration 101 of team 1:\n    \
+            curl -X POST '{tiktok_url}{}?open_id=seller-101'\n",
+        invoke::FUNCTION_NAME,
+        tiktok::REJECT_PATH
     )
 }
 

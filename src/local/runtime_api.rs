@@ -1,7 +1,7 @@
 //! Lambda's Runtime API for one function process, so that the function's binary runs on this machine as on AWS.
 //! <https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html>
 
-use super::invoke::TIMEOUT;
+use super::invoke::{FUNCTION_ARN, TIMEOUT};
 use crate::domain::clock::Clock;
 use axum::{
     Router,
@@ -28,8 +28,15 @@ const MAX_RESPONSE: usize = 6 * 1024 * 1024;
 pub struct RuntimeApi {
     /// The value for the function's `AWS_LAMBDA_RUNTIME_API`.
     pub address: SocketAddr,
-    events: mpsc::Sender<String>,
+    events: mpsc::Sender<Invocation>,
     results: mpsc::Receiver<InvocationResult>,
+}
+
+/// An event, and the ARN that it is sent to.
+#[derive(Debug)]
+struct Invocation {
+    event: String,
+    function_arn: String,
 }
 
 /// The result of an invocation: the function's response, or its error.
@@ -37,7 +44,7 @@ pub type InvocationResult = Result<Value, Value>;
 
 #[derive(Clone)]
 struct RuntimeSide {
-    events: Arc<Mutex<mpsc::Receiver<String>>>,
+    events: Arc<Mutex<mpsc::Receiver<Invocation>>>,
     results: mpsc::Sender<InvocationResult>,
     clock: Clock,
 }
@@ -66,23 +73,29 @@ impl RuntimeApi {
 
     /// Sends an event to the function and waits for the result. Returns `None` if the API has stopped.
     pub async fn invoke(&mut self, event: &str) -> Option<InvocationResult> {
-        self.events.send(event.to_owned()).await.ok()?;
+        self.send(event, FUNCTION_ARN.into()).await
+    }
+
+    /// As [`invoke`](Self::invoke), through an alias of the function.
+    pub async fn invoke_through(&mut self, alias: &str, event: &str) -> Option<InvocationResult> {
+        self.send(event, format!("{FUNCTION_ARN}:{alias}")).await
+    }
+
+    async fn send(&mut self, event: &str, function_arn: String) -> Option<InvocationResult> {
+        self.events.send(Invocation { event: event.to_owned(), function_arn }).await.ok()?;
         self.results.recv().await
     }
 }
 
 async fn next(State(runtime): State<RuntimeSide>) -> Response {
-    let Some(event) = runtime.events.lock().await.recv().await else {
+    let Some(Invocation { event, function_arn }) = runtime.events.lock().await.recv().await else {
         return StatusCode::GONE.into_response();
     };
     let deadline = runtime.clock.now() + TIMEOUT;
     let headers = [
         ("lambda-runtime-aws-request-id", Uuid::new_v4().to_string()),
         ("lambda-runtime-deadline-ms", deadline.timestamp_millis().to_string()),
-        (
-            "lambda-runtime-invoked-function-arn",
-            "arn:aws:lambda:us-east-1:123456789012:function:local".into(),
-        ),
+        ("lambda-runtime-invoked-function-arn", function_arn),
     ];
     (headers, event).into_response()
 }

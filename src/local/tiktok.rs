@@ -25,6 +25,10 @@ use std::{
 };
 use tokio::net::TcpListener;
 
+/// Where a POST with `open_id` tells the stand-in to reject a seller's present access tokens. Not a path of TikTok Shop's.
+pub const REJECT_PATH: &str = "/local/reject-access-tokens";
+/// Where a GET tells how many refresh calls there were so far. Not a path of TikTok Shop's.
+pub const CALLS_PATH: &str = "/local/refresh-calls";
 /// The lifetime of an access token.
 pub const ACCESS_TOKEN_LIFE: TimeDelta = TimeDelta::days(7);
 /// The lifetime of a refresh token.
@@ -318,6 +322,13 @@ async fn route(
     headers: HeaderMap,
     Query(query): Query<HashMap<String, String>>,
 ) -> Response {
+    match (&method, uri.path(), query.get("open_id")) {
+        (&Method::POST, REJECT_PATH, Some(open_id)) => return tiktok.reject_access_tokens(open_id),
+        (&Method::GET, CALLS_PATH, _) => {
+            return axum::Json(json!({ "refresh_calls": tiktok.all_calls() })).into_response();
+        }
+        _ => {}
+    }
     if method != Method::GET {
         tiktok.lock().posts += 1;
         return not_found();
@@ -432,6 +443,14 @@ impl TikTokStandIn {
                 axum::Json(self.grant(&open_id, &pair, &behaviour)).into_response()
             }
         }
+    }
+
+    fn reject_access_tokens(&self, open_id: &str) -> Response {
+        if !self.lock().sellers.contains_key(open_id) {
+            return (StatusCode::NOT_FOUND, format!("there is no seller {open_id}")).into_response();
+        }
+        self.end_access(open_id);
+        StatusCode::NO_CONTENT.into_response()
     }
 
     /// The error for an unknown app or a wrong app secret.

@@ -12,7 +12,8 @@ use crate::{
     domain::{
         circuit_breaker::CallOutcome,
         integration::{
-            Candidate, DuePolicy, Integration, IntegrationKey, PROBABLY_LOST_ANSWER, Status, UnixTime,
+            CLOCK_SKEW, Candidate, DuePolicy, Integration, IntegrationKey, PROBABLY_LOST_ANSWER, Seen,
+            Status, UnixTime,
         },
         latency::Latency,
         message::Generation,
@@ -23,7 +24,7 @@ use crate::{
     tiktok::CallError,
 };
 use call::RetryBudget;
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 pub(crate) use mark::Rejected;
 use std::{
     collections::HashSet,
@@ -34,9 +35,6 @@ use std::{
     time::Duration,
 };
 use tracing::{error, warn};
-
-/// How far the clocks of two workers may be apart: a lease outlives its invocation by this.
-const CLOCK_SKEW: TimeDelta = TimeDelta::seconds(60);
 
 /// What one run's refreshes have in common.
 #[derive(Clone, Debug)]
@@ -60,17 +58,17 @@ impl RunContext {
     }
 }
 
-/// Refreshes integrations, one call of [`refresh`](Self::refresh) for each.
+/// Refreshes integrations, one call for each.
 #[derive(Debug)]
 pub(crate) struct Refresher {
     services: Arc<Services>,
     run: RunContext,
     /// The app credentials that the run started with, or has replaced since.
-    apps: RwLock<Arc<Apps>>,
+    apps: Arc<RwLock<Arc<Apps>>>,
     /// The apps whose other secrets were tried in this run.
-    tried_other_secrets: tokio::sync::Mutex<HashSet<String>>,
+    tried_other_secrets: Arc<tokio::sync::Mutex<HashSet<String>>>,
     retry_budget: RetryBudget,
-    attempts: AtomicU64,
+    attempts: Arc<AtomicU64>,
     statistics: Mutex<Statistics>,
 }
 
@@ -168,27 +166,41 @@ impl Refresher {
     pub(crate) fn new(services: Arc<Services>, run: RunContext) -> Self {
         Self {
             services,
-            apps: RwLock::new(run.apps.clone()),
+            apps: Arc::new(RwLock::new(run.apps.clone())),
             run,
-            tried_other_secrets: tokio::sync::Mutex::default(),
+            tried_other_secrets: Arc::default(),
             retry_budget: RetryBudget::default(),
-            attempts: AtomicU64::new(0),
+            attempts: Arc::default(),
             statistics: Mutex::default(),
         }
     }
 
-    /// Refreshes one integration. Never cancel this future once it has started: between TikTok's response and the save it
-    /// holds the only live token.
-    pub(crate) async fn refresh(&self, candidate: &Candidate) -> Attempt {
-        match self.acquire_and_call(candidate).await {
+    /// The same run's refresher for one attempt with a deadline of its own.
+    pub(crate) fn for_attempt(&self, deadline: DateTime<Utc>) -> Self {
+        Self {
+            services: self.services.clone(),
+            apps: self.apps.clone(),
+            run: RunContext { deadline, ..self.run.clone() },
+            tried_other_secrets: self.tried_other_secrets.clone(),
+            retry_budget: RetryBudget::default(),
+            attempts: self.attempts.clone(),
+            statistics: Mutex::default(),
+        }
+    }
+
+    /// Refreshes one active integration for an on-demand caller, if the row is still as the caller has read it. Never cancel
+    /// this future once it has started: between TikTok's response and the save it holds the only live token.
+    pub(crate) async fn refresh_if_unchanged(&self, row: &Integration) -> Attempt {
+        match self.acquire_and_call(&row.candidate, Some(row.seen())).await {
             Ok(attempt) => attempt,
             Err((leased, error)) => self.settle(*leased, error).await,
         }
     }
 
-    /// As [`refresh`](Self::refresh), in a run that can come back to the row while TikTok is busy. `round` counts from 1.
+    /// Refreshes one integration in a run, which can come back to the row while TikTok is busy. `round` counts from 1. Never
+    /// cancel this future, as above.
     pub(crate) async fn refresh_in_round(&self, candidate: &Candidate, round: u32) -> Round {
-        let (leased, error) = match self.acquire_and_call(candidate).await {
+        let (leased, error) = match self.acquire_and_call(candidate, None).await {
             Ok(attempt) => return Round::Ended(attempt),
             Err(failed) => failed,
         };
@@ -202,7 +214,11 @@ impl Refresher {
     }
 
     /// Returns the row and the error if TikTok was called without a grant: what then becomes of the lease is the caller's.
-    async fn acquire_and_call(&self, candidate: &Candidate) -> Result<Attempt, (Box<Leased>, CallError)> {
+    async fn acquire_and_call(
+        &self,
+        candidate: &Candidate,
+        seen: Option<Seen<'_>>,
+    ) -> Result<Attempt, (Box<Leased>, CallError)> {
         let Some(app) = self.app(candidate) else {
             return Ok(Attempt::without_call(unknown_app(candidate)));
         };
@@ -210,7 +226,7 @@ impl Refresher {
         if !self.has_time_for_a_call() {
             return Ok(Attempt::without_call(out_of_time(candidate)));
         }
-        let leased = match self.acquire(candidate).await {
+        let leased = match self.acquire(candidate, seen).await {
             Ok(leased) => leased,
             Err(report) => return Ok(Attempt::without_call(*report)),
         };
@@ -244,6 +260,11 @@ impl Refresher {
         self.apps.read().unwrap_or_else(PoisonError::into_inner).get(app_key).cloned()
     }
 
+    /// The fingerprint of the credentials that the run started with for a row; `None` if the secret does not hold its app.
+    pub(crate) fn in_use(&self, row: &Candidate) -> Option<Fingerprint> {
+        self.run.in_use(row)
+    }
+
     /// A copy of the statistics so far.
     pub(crate) fn statistics(&self) -> Statistics {
         self.statistics.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -262,14 +283,14 @@ impl Refresher {
         }
     }
 
-    async fn acquire(&self, candidate: &Candidate) -> Result<Leased, Box<Report>> {
+    async fn acquire(&self, candidate: &Candidate, seen: Option<Seen<'_>>) -> Result<Leased, Box<Report>> {
         let key = &candidate.key;
         let attempt_id = format!("{}-{}", self.run.run_id, self.attempts.fetch_add(1, Ordering::Relaxed));
         let expires_at = UnixTime::of(self.run.deadline + CLOCK_SKEW);
-        let fingerprint = self.run.in_use(candidate);
+        let fingerprint = self.in_use(candidate);
         let app_key = candidate.app_key.as_deref();
         let in_use = fingerprint.as_ref().map(|fingerprint| InUse { app_key, fingerprint });
-        let lease = LeaseRequest { attempt_id: &attempt_id, expires_at, in_use };
+        let lease = LeaseRequest { attempt_id: &attempt_id, expires_at, in_use, seen };
         let report = |outcome| Report::of(candidate, outcome);
         let report = match self.services.table.acquire(key, &self.due_policy(), lease).await {
             Ok(Acquired::Leased(row)) => match row.refresh_token.clone() {

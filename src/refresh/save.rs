@@ -67,6 +67,7 @@ impl Refresher {
             consecutive_failures: 0,
             last_refreshed_at: None,
             error_at: None,
+            authorized_shops: Vec::new(),
         };
         // The lease has expired long ago, and the save does not need it.
         let leased = Leased {

@@ -2,10 +2,12 @@
 
 mod cleanup;
 mod connect;
+mod ensure;
 mod refresh;
 mod verify;
 
 pub use cleanup::{CleanupCounts, CleanupReport, CleanupResponse, CleanupResults};
 pub use connect::ConnectResponse;
+pub use ensure::EnsureResponse;
 pub use refresh::{RefreshResponse, RefreshResults};
 pub use verify::{VerifyCounts, VerifyReport, VerifyResponse, VerifyResults};

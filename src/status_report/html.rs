@@ -459,6 +459,7 @@ mod tests {
             error_message: None,
             error_at: None,
             consecutive_failures: 0,
+            shops: Vec::new(),
         }
     }
 

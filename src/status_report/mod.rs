@@ -92,6 +92,17 @@ pub struct IntegrationStatus {
     pub error_at: Option<UnixTime>,
     /// The number of failed attempts since the last success.
     pub consecutive_failures: i64,
+    /// The shops that the authorization covers, as TikTok last listed them.
+    pub shops: Vec<ShopName>,
+}
+
+/// A shop's id and name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ShopName {
+    /// The shop's id.
+    pub id: String,
+    /// The shop's name.
+    pub name: String,
 }
 
 /// The response to `status`.
@@ -230,6 +241,11 @@ impl ReportBuilder {
             error_message: last_failure.message,
             error_at: row.error_at,
             consecutive_failures: row.consecutive_failures,
+            shops: row
+                .authorized_shops
+                .into_iter()
+                .map(|shop| ShopName { id: shop.id, name: shop.name })
+                .collect(),
         };
         self.integrations.push(urgency, integration);
     }
@@ -383,6 +399,7 @@ mod tests {
             last_refreshed_at: None,
             error_at: None,
             consecutive_failures: 0,
+            authorized_shops: Vec::new(),
         }
     }
 

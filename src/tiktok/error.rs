@@ -1,6 +1,9 @@
 //! The errors of a call to TikTok, and what each means for the row, the app and the run.
 
-use crate::domain::{circuit_breaker::CallOutcome, integration::REAUTHORIZE};
+use crate::domain::{
+    circuit_breaker::CallOutcome,
+    integration::{NO_READABLE_ANSWER, REAUTHORIZE},
+};
 use std::time::Duration;
 use url::form_urlencoded;
 
@@ -88,7 +91,7 @@ impl CallError {
             Self::NotConnected { .. } => "not_connected",
             Self::Busy { .. } => "provider_busy",
             Self::ServerError { .. } => "provider_error",
-            Self::Ambiguous { .. } => "no_readable_answer",
+            Self::Ambiguous { .. } => NO_READABLE_ANSWER,
             Self::Reauthorize { .. } => REAUTHORIZE,
             Self::Misconfigured { .. } => "misconfigured",
             Self::Refused { .. } => "refused",

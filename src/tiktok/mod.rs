@@ -7,10 +7,11 @@ mod rate_limiter;
 mod response;
 mod sign;
 
+pub use crate::domain::shop::Shop;
 pub use api_error::ApiError;
 pub use error::CallError;
 pub use rate_limiter::RateLimiter;
-pub use response::{Shop, parse};
+pub use response::parse;
 pub use sign::sign;
 
 use crate::domain::{

@@ -5,8 +5,9 @@ use super::error::{self, CallError};
 use crate::domain::{
     grant::{Grant, Seller},
     integration::UnixTime,
+    shop::Shop,
 };
-use serde::{Deserialize, de::IgnoredAny};
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use std::{collections::BTreeMap, time::Duration};
 
@@ -74,22 +75,6 @@ pub fn parse(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Result<
             granted_scopes: scopes.map(|list| list.iter().filter_map(|scope| string(scope)).collect()),
         },
     })
-}
-
-/// A shop that an authorization covers.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub struct Shop {
-    /// The shop's id.
-    pub id: String,
-    /// The shop's name.
-    #[serde(default)]
-    pub name: String,
-    /// The shop's market, such as `VN`.
-    #[serde(default)]
-    pub region: String,
-    /// The identifier that later calls need to select the shop.
-    #[serde(default)]
-    pub cipher: String,
 }
 
 /// Parses the response to Get Authorized Shops.

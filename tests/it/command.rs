@@ -56,7 +56,8 @@ fn a_second_start_goes_on_where_the_first_ended_and_reset_starts_over() {
     let folder = TempDir::new().unwrap();
     once(&folder, &[]);
     let second = text(&once(&folder, &[]));
-    let counted = "15 examined, 3 due: 0 refreshed, 1 locked, 3 cannot be refreshed, 1 failed";
+    // The rows that TikTok rejected are marked, and not asked for again.
+    let counted = "15 examined, 1 due: 0 refreshed, 1 locked, 3 cannot be refreshed, 1 failed";
     assert!(second.contains(counted), "{second}");
     assert!(second.contains("--reset starts over"), "{second}");
     assert!(text(&once(&folder, &["--reset"])).contains("8 refreshed"));
@@ -67,10 +68,14 @@ fn a_taken_port_is_told_with_what_to_do() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
     let folder = TempDir::new().unwrap();
-    let output = local(&folder, &["--once", "--port", &port]).output().unwrap();
-    assert_eq!(output.status.code(), Some(3));
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert!(said.starts_with(&format!("error: port {port} is taken")) && said.contains("--port 0"), "{said}");
+    for arguments in [&["--port", &port][..], &["--port", "0", "--dynamodb-port", &port]] {
+        let output = local(&folder, &["--once"]).args(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(3));
+        let said = String::from_utf8(output.stderr).unwrap();
+        let option = arguments[arguments.len() - 2];
+        let expected = format!("error: port {port} is taken");
+        assert!(said.starts_with(&expected) && said.contains(&format!("{option} 0")), "{said}");
+    }
     assert!(!folder.path().join(".local").exists(), "the other stack's data are not touched");
 }
 
@@ -78,14 +83,22 @@ struct Stack(Child, String);
 
 impl Stack {
     fn start(folder: &TempDir) -> Self {
+        Self::start_telling(folder).0
+    }
+
+    /// The stack, and what it told until it was ready.
+    fn start_telling(folder: &TempDir) -> (Self, String) {
         let mut child = local(folder, &["--port", "0"]).stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.as_mut().unwrap()).lines().map(Result::unwrap);
-        let line = lines
-            .into_iter()
-            .find(|line| line.contains("aws lambda invoke"))
-            .expect("it says how to invoke it");
-        let url = line.split("--endpoint-url ").nth(1).unwrap().split(' ').next().unwrap().to_owned();
-        Self(child, url)
+        let mut told = String::new();
+        for line in lines {
+            told += &format!("{line}\n");
+            if let Some((_, rest)) = line.split_once("aws lambda invoke --endpoint-url ") {
+                let url = rest.split(' ').next().unwrap().to_owned();
+                return (Self(child, url), told);
+            }
+        }
+        panic!("it does not say how to invoke it: {told}");
     }
 
     async fn post(&self, function: &str, kind: &str, event: &str) -> reqwest::Response {
@@ -185,6 +198,46 @@ fn an_operator_verifies_cleans_up_and_connects() {
     let refused = tokens_with(&stack, &connect, &[], "no-such-code\n");
     assert_eq!(refused.status.code(), Some(3));
     assert!(said(&refused).contains("error: the auth code was not exchanged"), "{}", said(&refused));
+}
+
+#[tokio::test]
+async fn an_application_is_developed_against_the_stack() {
+    let folder = TempDir::new().unwrap();
+    let (stack, told) = Stack::start_telling(&folder);
+    let url = |service: &str| {
+        let line = told.lines().find(|line| line.trim_start().starts_with(service)).unwrap();
+        line[line.find("http").unwrap()..].split(',').next().unwrap().to_owned()
+    };
+    let tiktok = url("TikTok Shop");
+    assert!(told.contains("table tiktok-shop-integrations"), "{told}");
+    assert!(told.contains("app key local-app, app secret local-secret"), "{told}");
+    let dynamodb = reqwest::get(url("DynamoDB")).await.unwrap();
+    assert!(dynamodb.status().as_u16() < 500, "it answers");
+
+    let one = ["ensure", "--team-id", "1", "--integration-id", "101", "--valid-for", "1h"];
+    let answer = tokens(&stack, &one);
+    assert_eq!(answer.status.code(), Some(0), "{}", said(&answer));
+    assert!(text(&answer).starts_with("valid: integration 101 of team 1, whose access token expires at "));
+    let through_the_alias =
+        [&["--function-name", "tiktok-token-refresh:ensure", "--output", "json"], &one[..]];
+    let answer: Value = serde_json::from_str(&text(&tokens(&stack, &through_the_alias.concat()))).unwrap();
+    assert_eq!((&answer["outcome"], &answer["valid"]), (&json!("valid"), &json!(true)));
+    let marked = tokens(&stack, &["ensure", "--team-id", "3", "--integration-id", "303"]);
+    assert_eq!(marked.status.code(), Some(1), "{}", text(&marked));
+    let bad = tokens(&stack, &[&one[..6], &["2d"]].concat());
+    assert_eq!((bad.status.code(), said(&bad).contains("from 0s to 24h")), (Some(2), true), "{}", said(&bad));
+
+    let calls = async || json_of(reqwest::get(format!("{tiktok}/local/refresh-calls")).await.unwrap()).await;
+    let before = calls().await["refresh_calls"].as_u64().unwrap();
+    let reject = |seller: &str| {
+        let url = format!("{tiktok}/local/reject-access-tokens?open_id={seller}");
+        reqwest::Client::new().post(url).send()
+    };
+    assert_eq!(reject("nobody").await.unwrap().status(), 404);
+    assert_eq!(reject("seller-101").await.unwrap().status(), 204);
+    let verify = tokens(&stack, &["verify", "--team-id", "1", "--integration-id", "101"]);
+    assert!(text(&verify).contains("1 valid after refresh"), "{}", text(&verify));
+    assert_eq!(calls().await["refresh_calls"], before + 1);
 }
 
 #[test]

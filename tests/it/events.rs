@@ -39,6 +39,7 @@ async fn each_example_event_is_answered_as_its_name_says() {
             "status-widget-describe.json" => {
                 Some((json!(answer.as_str().unwrap().contains("```")), json!(true)))
             }
+            "ensure.json" => Some((answer["outcome"].clone(), json!("valid"))),
             "verify.json" => Some((answer["counts"]["valid"].clone(), json!(2))),
             "cleanup.json" => {
                 Some((json!([answer["counts"]["examined"], answer["dry_run"]]), json!([3, false])))

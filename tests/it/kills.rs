@@ -1,7 +1,7 @@
 //! The process is killed at every await of the protocol, and a new run follows once the lease has run out. For each the
 //! table says what is lost.
 
-use super::support::{Behaviour, Fault, NIGHT, Step, World, days, hours, minutes, world};
+use super::support::{Behaviour, Fault, NIGHT, Step, World, aws::Gate, days, hours, minutes, world};
 use chrono::TimeDelta;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -175,4 +175,107 @@ async fn a_minute_of_throttling_loses_nothing() {
     for shop in &shops {
         assert_eq!(world.stored_pair(shop).await, world.granted_pair(shop));
     }
+}
+
+/// Where an attempt for a caller is killed.
+#[derive(Clone, Copy, Debug)]
+enum Until {
+    /// The nth request of a step arrives, and is not carried out.
+    Asked(Step, usize),
+    /// It is carried out, and its answer is not read.
+    Answered(Step, usize),
+    Tiktok(At),
+}
+
+/// Kills everything that an environment does for a caller: its tasks end where they stand.
+async fn kill_caller(world: &World, shop: &world::Shop, until: Until) {
+    let gate = Gate::new();
+    match until {
+        Until::Asked(step, nth) => world.aws.fault_at(step, nth, Fault::Hold(gate.clone())),
+        Until::Answered(step, nth) => world.aws.fault_at(step, nth, Fault::HoldAnswer(gate.clone())),
+        Until::Tiktok(At::BeforeTikTok) => world.tiktok.next(&shop.open_id, [Behaviour::Hang]),
+        Until::Tiktok(_) => {
+            world.tiktok.next(&shop.open_id, [Behaviour::Slow(Duration::from_secs(20))]);
+        }
+    }
+    let before = world.granted_pair(shop);
+    let environment =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let (function, deadline) = (world.another_function().await, world.deadline());
+    let event = json!({"action": "ensure", "team_id": shop.team_id, "integration_id": shop.integration_id});
+    let caller = environment.spawn(async move { world::invoke(&function, &event, deadline).await });
+    match until {
+        Until::Asked(..) | Until::Answered(..) => gate.reached().await,
+        Until::Tiktok(At::BeforeTikTok) => {
+            while world.tiktok.calls(&shop.open_id) == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        Until::Tiktok(_) => {
+            while world.granted_pair(shop) == before {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+    environment.shutdown_background();
+    assert!(caller.await.unwrap_err().is_cancelled());
+    gate.open();
+    world.aws.heal();
+}
+
+#[tokio::test]
+async fn an_attempt_that_died_locks_nobody_out_for_longer_than_100_seconds() {
+    for until in [
+        Until::Asked(Step::Read, 1),
+        Until::Answered(Step::Read, 1),
+        Until::Asked(Step::Secret, 1),
+        Until::Asked(Step::Acquire, 1),
+        Until::Answered(Step::Acquire, 1),
+        Until::Tiktok(At::BeforeTikTok),
+        Until::Tiktok(At::AfterTikTok),
+        Until::Asked(Step::Save, 1),
+        Until::Answered(Step::Save, 1),
+        Until::Asked(Step::Read, 2),
+        Until::Answered(Step::Read, 2),
+    ] {
+        let world = World::new().await;
+        let shop = world.integration().expiring_in(minutes(1)).insert().await;
+        kill_caller(&world, &shop, until).await;
+        let lease = world.number(&shop, "lock_expires_at").await.unwrap_or_default();
+        assert!(lease <= NIGHT + 100, "{until:?}");
+        world.pass(TimeDelta::seconds(100));
+        let event =
+            json!({"action": "ensure", "team_id": shop.team_id, "integration_id": shop.integration_id});
+        assert_eq!(world.refresh(event).await["valid"], true, "{until:?}");
+        assert_eq!(world.stored_pair(&shop).await, world.granted_pair(&shop), "{until:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_kill_before_the_note_of_a_rejection_leaves_the_question_to_the_next_caller() {
+    let world = World::new().await;
+    let shop = world.integration().expiring_in(minutes(1)).insert().await;
+    world.tiktok.next(&shop.open_id, [Behaviour::Code(36_004_001, "rt has expired")]);
+    kill_caller(&world, &shop, Until::Asked(Step::Settle, 1)).await;
+    let event = json!({"action": "ensure", "team_id": shop.team_id, "integration_id": shop.integration_id});
+    world.pass(TimeDelta::seconds(100));
+    assert_eq!(world.refresh(event).await["outcome"], "refreshed");
+}
+
+#[tokio::test]
+async fn a_kill_between_the_connect_and_its_shops_leaves_them_to_the_next_verify() {
+    let world = World::new().await;
+    let shop = world::shop("1", "7", "seller");
+    let code = world.tiktok.auth_code("seller", "S");
+    let gate = world.aws.hold(Step::Settle);
+    let event = json!({"action": "connect", "team_id": "1", "integration_id": "7", "auth_code": code});
+    let (function, deadline) = (world.function.clone(), world.deadline());
+    let connect = tokio::spawn(async move { world::invoke(&function, &event, deadline).await });
+    gate.reached().await;
+    connect.abort();
+    connect.await.unwrap_err();
+    assert_eq!(world.stored_pair(&shop).await, world.granted_pair(&shop));
+    world.aws.heal();
+    world.refresh(json!({"action": "verify"})).await;
+    assert!(world.row(&shop).await.contains_key("authorized_shops"));
 }

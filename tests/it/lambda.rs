@@ -86,6 +86,13 @@ async fn the_binary_answers_events_and_writes_json_lines_without_secrets() {
     let answer = invoke(&mut api, "{}").await.unwrap();
     assert_eq!(answer["counts"]["skipped_not_due"], json!(1));
 
+    // What applications may invoke refreshes no more than the token that they need.
+    let refused = api.invoke_through("ensure", "{}").await.unwrap().unwrap_err();
+    assert_eq!(refused["errorType"], json!("BadEvent"), "{refused}");
+    let ensure = json!({"action": "ensure", "team_id": shop.team_id, "integration_id": shop.integration_id});
+    let answer = api.invoke_through("ensure", &ensure.to_string()).await.unwrap().unwrap();
+    assert_eq!(answer["outcome"], json!("valid"));
+
     let output = function.end();
     for secret in world::SECRETS {
         assert!(!output.contains(secret), "{secret} was written");

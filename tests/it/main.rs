@@ -15,6 +15,7 @@ mod command;
 mod connect;
 mod credentials;
 mod docs;
+mod ensure;
 mod events;
 mod faults;
 mod kills;

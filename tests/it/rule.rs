@@ -10,7 +10,8 @@ use tiktok_token_refresh::{
     aws::dynamodb::{Acquired, InUse, LeaseRequest, Table},
     domain::{
         integration::{
-            Candidate, DuePolicy, Integration, IntegrationKey, LastFailure, Lease, Status, UnixTime,
+            Candidate, DuePolicy, Integration, IntegrationKey, LastFailure, Lease, Seen, SkipReason, Status,
+            UnixTime,
         },
         secret::Fingerprint,
     },
@@ -89,6 +90,7 @@ fn row() -> impl Strategy<Value = (Integration, HashMap<String, AttributeValue>)
                 consecutive_failures: 0,
                 last_refreshed_at: None,
                 error_at: None,
+                authorized_shops: Vec::new(),
             };
             (row, item)
         },
@@ -115,7 +117,7 @@ async fn the_leases_condition_and_the_pure_rule_agree_for_every_row() {
         let row_app = row.candidate.app_key.as_deref();
         let app_key = if n % 4 > 0 { row_app } else { [None, Some("app")][n / 4 % 2] };
         let in_use = (n % 5 > 0).then_some(InUse { app_key, fingerprint: &fingerprint });
-        let claim = LeaseRequest { attempt_id: "me", expires_at: UnixTime(NIGHT + 960), in_use };
+        let claim = LeaseRequest { attempt_id: "me", expires_at: UnixTime(NIGHT + 960), in_use, seen: None };
         let same_app = in_use.filter(|in_use| in_use.app_key == row.candidate.app_key.as_deref());
         let acquired = store.acquire(&row.candidate.key, &rule, claim).await.unwrap();
         match (row.may_acquire(&rule, same_app.map(|in_use| in_use.fingerprint)), acquired) {
@@ -130,4 +132,58 @@ async fn the_leases_condition_and_the_pure_rule_agree_for_every_row() {
     }
     assert!((100..1400).contains(&taken), "both ends are met often: {taken}");
     assert!(healed > 10, "marked rows are met often: {healed}");
+}
+
+#[tokio::test]
+async fn an_on_demand_caller_acquires_only_a_row_that_is_as_it_was_read() {
+    let world = World::new().await;
+    let store = Table::new(world.table.clone(), TABLE);
+    let (text, number) = (|s: &str| AttributeValue::S(s.into()), |n: i64| AttributeValue::N(n.to_string()));
+    let tokens = [None, Some(text("a")), Some(text("b")), Some(text("")), Some(AttributeValue::Null(true))];
+    let times =
+        [None, Some(number(5)), Some(number(6)), Some(AttributeValue::Null(true)), Some(text("soon"))];
+    let (mut taken, mut left) = (0, 0);
+    for status in ["active", "error"] {
+        for (token, time) in tokens.iter().flat_map(|token| times.iter().map(move |time| (token, time))) {
+            for (seen_token, seen_at) in
+                [(None, None), (Some("a"), None), (None, Some(5)), (Some("a"), Some(5))]
+            {
+                let pairs = [
+                    ("team_id", Some(text("1"))),
+                    ("integration_id", Some(text("7"))),
+                    ("status", Some(text(status))),
+                    ("refresh_token", Some(text("r"))),
+                    ("access_token", token.clone()),
+                    ("error_at", time.clone()),
+                ];
+                let pairs = pairs.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
+                world
+                    .table
+                    .put_item()
+                    .table_name(TABLE)
+                    .set_item(Some(pairs.collect()))
+                    .send()
+                    .await
+                    .unwrap();
+                let key = IntegrationKey { team_id: "1".into(), integration_id: "7".into() };
+                let row = store.read(&key).await.unwrap().unwrap();
+                let seen_token = seen_token.map(|token| token.to_owned().into());
+                let seen = Seen { access_token: seen_token.as_ref(), error_at: seen_at.map(UnixTime) };
+                let rule = DuePolicy {
+                    now: world.now(),
+                    refresh_ahead: TimeDelta::hours(48),
+                    force: true,
+                    unless_refreshed_since: None,
+                };
+                let expires_at = UnixTime(NIGHT + 100);
+                let claim = LeaseRequest { attempt_id: "me", expires_at, in_use: None, seen: Some(seen) };
+                match (row.is_as(seen), store.acquire(&key, &rule, claim).await.unwrap()) {
+                    (true, Acquired::Leased(_)) => taken += 1,
+                    (false, Acquired::Skipped(SkipReason::Changed, _)) => left += 1,
+                    (expected, acquired) => panic!("{expected} and {acquired:?} for {row:?}, {seen:?}"),
+                }
+            }
+        }
+    }
+    assert!(taken > 10 && left > 10, "{taken} {left}");
 }

@@ -313,7 +313,8 @@ fn alone(arguments: &[&str]) -> String {
 
 #[test]
 fn the_command_explains_itself() {
-    let subcommands = ["refresh", "status", "verify", "connect", "cleanup", "local", "completions", "man"];
+    let subcommands =
+        ["refresh", "ensure", "status", "verify", "connect", "cleanup", "local", "completions", "man"];
     hold("command-help", &[alone(&["--help"]), alone(&[]), alone(&["--version"])].concat());
     let each = subcommands.map(|subcommand| alone(&[subcommand, "--help"]));
     hold("command-help-subcommands", &each.concat());
@@ -349,7 +350,7 @@ fn the_local_stack() {
     let mut told = String::new();
     for line in lines.skip_while(|line| !line.starts_with("Nothing was left")) {
         told += &(of_any_machine(&line) + "\n");
-        if line.contains("dynamodb scan") {
+        if line.contains("curl -X POST") {
             break;
         }
     }
@@ -464,6 +465,7 @@ fn keys_that_are_there_twice() -> Vec<String> {
         each(r#"{"action":"cleanup","[]":null,"[]":null}"#, &["team_id", "dry_run"]),
         each(r#"{"action":"verify","[]":null,"[]":null}"#, &["team_id", "integration_id"]),
         each(r#"{"action":"connect","[]":null,"[]":null}"#, &connecting),
+        each(r#"{"action":"ensure","[]":null,"[]":null}"#, &["valid_for", "rejected_token_sha256"]),
         each(r#"{"action":"connect","auth_code":[],"auth_code":[]}"#, &["\"hidden\""]),
         each(r#"{"describe":[],"describe":[]}"#, &["true"]),
         each(r#"{"detail-type":[],"detail-type":[]}"#, &["\"Scheduled Event\""]),
@@ -501,6 +503,22 @@ fn bad_cleanups_and_verifications() -> Vec<String> {
         each(r#"{"action":"verify","team_id":1,"integration_id":[]}"#, &BAD_IDS),
         each(r#"{"action":"verify","integration_id":[]}"#, &["7"]),
         each(r#"{"action":"verify","[]":true}"#, &["force", "dry_run", "format"]),
+    ]
+    .concat()
+}
+
+fn bad_requests_for_a_token() -> Vec<String> {
+    let ensure = r#"{"action":"ensure","team_id":1,"integration_id":7}"#;
+    let missing = [(r#""team_id":1,"#, ""), (r#","integration_id":7"#, "")];
+    let durations = ["300", "\"\"", "\"soon\"", "\"25h\"", "\"-5m\"", "true", "[]"];
+    let hashes = ["7", "\"\"", "\"hidden\"", "true", "[\"hidden\"]"];
+    [
+        odd(ensure, &missing),
+        each(&ensure.replace(":1,", ":[],"), &BAD_IDS),
+        each(&ensure.replace(":7", ":[]"), &BAD_IDS),
+        each(&ensure.replace('}', ",\"valid_for\":[]}"), &durations),
+        each(&ensure.replace('}', ",\"rejected_token_sha256\":[]}"), &hashes),
+        each(&ensure.replace('}', ",\"[]\":\"hidden\"}"), &["force", "access_token"]),
     ]
     .concat()
 }
@@ -566,6 +584,7 @@ async fn what_is_said_of_bad_events() {
         keys_that_are_there_twice(),
         bad_status_reports(),
         bad_cleanups_and_verifications(),
+        bad_requests_for_a_token(),
         bad_connections(),
         bad_scheduled_events(),
         bad_events_of_a_queue(),

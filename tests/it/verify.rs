@@ -17,7 +17,7 @@ async fn a_valid_token_is_used_as_it_is() {
         json!({"examined": 1, "valid": 1, "valid_after_refresh": 0, "skipped": 0, "failed": 0, "deferred": 0})
     );
     assert_eq!(answer["integrations"][0]["shops"], json!(["7495"]));
-    assert_eq!((world.tiktok.calls(&shop.open_id), world.aws.writes()), (0, 0), "not even though it is due");
+    assert_eq!(world.tiktok.calls(&shop.open_id), 0, "not even though it is due");
 }
 
 #[tokio::test]
@@ -150,7 +150,9 @@ async fn rows_that_are_not_active_are_skipped_and_garbled_ones_named() {
     world.integration().status("error").insert().await;
     world.integration().without("status").insert().await;
     let held = world.integration().expiring_in(minutes(-1)).leased_for(minutes(5)).insert().await;
-    let answer = verify(&world).await;
+    // Nobody waits for the lease, as the time is short.
+    let deadline = world.now() + chrono::TimeDelta::seconds(1);
+    let answer = world::invoke(&world.function, &json!({"action": "verify"}), deadline).await.unwrap();
     assert_eq!(
         answer["counts"],
         json!({"examined": 4, "valid": 0, "valid_after_refresh": 0, "skipped": 2, "failed": 2, "deferred": 0})

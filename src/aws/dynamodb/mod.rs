@@ -19,9 +19,9 @@ use crate::{
     domain::{
         integration::{
             Candidate, DuePolicy, Integration, IntegrationKey, PROBABLY_LOST_ANSWER, REAUTHORIZE,
-            REJECTIONS_OF_0_1, SkipReason, Status, UnixTime,
+            REJECTIONS_OF_0_1, Seen, SkipReason, Status, UnixTime,
         },
-        secret::Fingerprint,
+        secret::{AccessToken, Fingerprint},
     },
 };
 use aws_sdk_dynamodb::{
@@ -50,6 +50,8 @@ pub struct LeaseRequest<'a> {
     pub expires_at: UnixTime,
     /// The credentials in use, against which a row's mark may not hold any more.
     pub in_use: Option<InUse<'a>>,
+    /// What an on-demand caller has read: the row must be active and still hold it.
+    pub seen: Option<Seen<'a>>,
 }
 
 /// The credentials of the app that a row names.
@@ -134,6 +136,9 @@ impl Table {
             };
             format!("{due} AND {usable} AND {free}")
         };
+        if let Some(seen) = lease.seen {
+            condition = format!("{condition} AND {}", still_holds(seen, &mut bind));
+        }
         if let Some(since) = policy.unless_refreshed_since {
             bind(":since", number(since.0));
             let not_since = format!(" AND ({} OR last_refreshed_at < :since)", absent("last_refreshed_at"));
@@ -183,6 +188,9 @@ impl Table {
         let in_use = lease.in_use.filter(|in_use| in_use.app_key == row.candidate.app_key.as_deref());
         match row.may_acquire(policy, in_use.map(|in_use| in_use.fingerprint)) {
             Err(skip) => Ok(Acquired::Skipped(skip, Box::new(row.candidate))),
+            Ok(_) if lease.seen.is_some_and(|seen| !row.is_as(seen)) => {
+                Ok(Acquired::Skipped(SkipReason::Changed, Box::new(row.candidate)))
+            }
             Ok(_) => Err(TableError::Refused {
                 table: self.name.clone(),
                 code: "the condition failed, although the row meets it".into(),
@@ -321,6 +329,28 @@ fn healing(in_use: InUse<'_>, bind: &mut impl FnMut(&str, AttributeValue)) -> St
         no_text("error_reason"),
         no_text("rejected_by")
     )
+}
+
+/// [`Integration::is_as`] in DynamoDB's language.
+fn still_holds(seen: Seen<'_>, bind: &mut impl FnMut(&str, AttributeValue)) -> String {
+    let token = match seen.access_token.map(AccessToken::expose) {
+        None => "(NOT attribute_type(access_token, :string) OR access_token = :empty)",
+        Some(token) => {
+            bind(":seen_token", text(token));
+            "access_token = :seen_token"
+        }
+    };
+    let error_at = match seen.error_at {
+        None => {
+            bind(":number", text("N"));
+            "NOT attribute_type(error_at, :number)"
+        }
+        Some(at) => {
+            bind(":seen_error_at", number(at.0));
+            "error_at = :seen_error_at"
+        }
+    };
+    format!("#status = :active AND {token} AND {error_at}")
 }
 
 /// Stands for `status` in an expression: of all our names it alone is a reserved word of DynamoDB's.

@@ -5,6 +5,7 @@ use crate::domain::{
     integration::{Candidate, Integration, IntegrationKey, LastFailure, Lease, Notice, Status, UnixTime},
     report_row::ReportRow,
     secret::{AccessToken, Fingerprint, RefreshToken},
+    shop::Shop,
 };
 use aws_sdk_dynamodb::types::AttributeValue;
 use std::collections::HashMap;
@@ -65,6 +66,7 @@ pub(crate) fn integration(item: &Item) -> Result<Integration, MalformedRow> {
         consecutive_failures: row.failures(),
         last_refreshed_at: row.time_or_none("last_refreshed_at"),
         error_at: row.time_or_none("error_at"),
+        authorized_shops: row.shops(),
     })
 }
 
@@ -77,6 +79,7 @@ pub(crate) fn report_row(item: &Item) -> Result<ReportRow, MalformedRow> {
         last_refreshed_at: row.time_or_none("last_refreshed_at"),
         error_at: row.time_or_none("error_at"),
         consecutive_failures: row.failures(),
+        authorized_shops: row.shops(),
     })
 }
 
@@ -103,6 +106,7 @@ pub(crate) fn leniently(item: &Item) -> Integration {
         consecutive_failures: row.failures(),
         last_refreshed_at: row.time_or_none("last_refreshed_at"),
         error_at: row.time_or_none("error_at"),
+        authorized_shops: row.shops(),
     }
 }
 
@@ -145,6 +149,23 @@ impl<'a> Reader<'a> {
             rejected_by: self.text_or_none("rejected_by").map(Fingerprint),
         };
         (failure != LastFailure::default()).then_some(failure)
+    }
+
+    /// The shops of the authorization; none, if the list is not as this function writes it.
+    fn shops(&self) -> Vec<Shop> {
+        let Some(AttributeValue::L(shops)) = self.item.get("authorized_shops") else { return Vec::new() };
+        let shop = |shop: &AttributeValue| {
+            let shop = shop.as_m().ok()?;
+            let text = |name: &str| shop.get(name)?.as_s().ok().cloned();
+            let optional = |name: &str| text(name).unwrap_or_default();
+            Some(Shop {
+                id: text("id")?,
+                name: optional("name"),
+                region: optional("region"),
+                cipher: optional("cipher"),
+            })
+        };
+        shops.iter().filter_map(shop).collect()
     }
 
     fn notice(&self) -> Option<Notice> {
@@ -255,6 +276,7 @@ mod tests {
             "error_code",
             "error_message",
             "rejected_by",
+            "authorized_shops",
         ] {
             let null = integration(&item(&[(name, AttributeValue::Null(true))])).unwrap();
             assert_eq!(format!("{null:?}"), format!("{:?}", integration(&item(&[])).unwrap()), "{name}");

@@ -24,7 +24,7 @@ const PROJECTION: &str = "team_id, integration_id, #status, app_key, access_toke
                           error_reason, error_code, error_message, rejected_by";
 
 /// What the status report shows of an integration beyond that.
-const REPORTED: &str = "open_id, last_refreshed_at, error_at, consecutive_failures";
+const REPORTED: &str = "open_id, last_refreshed_at, error_at, consecutive_failures, authorized_shops";
 
 /// One page of the table: its rows, or what is wrong with those that cannot be read.
 pub type Page<T> = Vec<Result<T, MalformedRow>>;

@@ -1,5 +1,6 @@
 //! One conditional `UpdateItem`: what it sets and removes, and under which condition.
 
+use crate::domain::shop::Shop;
 use aws_sdk_dynamodb::types::AttributeValue;
 
 /// An update of one row. The functions of [`updates`](super::updates) make it.
@@ -34,6 +35,16 @@ impl Update {
 
     pub(super) fn set_list(mut self, name: &'static str, values: impl IntoIterator<Item = String>) -> Self {
         self.set.push((name, AttributeValue::L(values.into_iter().map(AttributeValue::S).collect())));
+        self
+    }
+
+    pub(super) fn set_shops(mut self, name: &'static str, shops: &[Shop]) -> Self {
+        let map = |shop: &Shop| {
+            let Shop { id, name, region, cipher } = shop;
+            let pairs = [("id", id), ("name", name), ("region", region), ("cipher", cipher)];
+            AttributeValue::M(pairs.map(|(name, value)| (name.to_owned(), text(value))).into())
+        };
+        self.set.push((name, AttributeValue::L(shops.iter().map(map).collect())));
         self
     }
 

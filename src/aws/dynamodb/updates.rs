@@ -6,6 +6,7 @@ use crate::domain::{
     integration::{Candidate, Integration, Notice, Status, UnixTime},
     outcome::MISMATCH,
     secret::{AccessToken, Fingerprint, RefreshToken},
+    shop::Shop,
 };
 use chrono::{DateTime, Utc};
 
@@ -150,7 +151,7 @@ pub fn connect(authorization: Authorization<'_>, row: Option<&Integration>, now:
         .set_text("authorization_id", id)
         .release()
         .remove(&FAILURE)
-        .remove(&["refresh_token_notice"]);
+        .remove(&["refresh_token_notice", "authorized_shops"]);
     if grant.refresh_token.is_none() {
         update = update.remove(&["refresh_token"]);
     }
@@ -176,6 +177,14 @@ pub fn connect(authorization: Authorization<'_>, row: Option<&Integration>, now:
         .only_if("status", status)
         .only_if("open_id", row.and_then(|row| row.open_id.as_deref()))
         .only_if("authorization_id", row.and_then(|row| row.authorization_id.as_deref()))
+}
+
+/// Stores the shops that TikTok lists for an access token, if the row still holds that token and that authorization.
+pub fn store_shops(access_token: &AccessToken, authorization_id: Option<&str>, shops: &[Shop]) -> Update {
+    Update::default()
+        .set_shops("authorized_shops", shops)
+        .only_if("access_token", Some(access_token.expose()))
+        .only_if("authorization_id", authorization_id)
 }
 
 fn held_by(attempt_id: &str) -> Update {

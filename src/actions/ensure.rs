@@ -1,0 +1,423 @@
+//! `ensure`, and valid tokens for callers in Rust: a stored token that is good is used as it is. Any other is refreshed by the
+//! protocol of the nightly run, once for all callers: who loses the race waits for the winner.
+//!
+//! This module never marks a row: one caller cannot tell a revoked seller from a wrong app secret.
+
+use crate::{
+    aws::{dynamodb::TableError, secrets_manager::CredentialsError},
+    domain::{
+        circuit_breaker::CallOutcome,
+        ensure::{ATTEMPT, Answer, EnsureOutcome, EnsureRequest, Step, lost_every_race},
+        integration::{CLOCK_SKEW, Candidate, Integration, IntegrationKey},
+        outcome::{Outcome, Report},
+        secret::{AccessToken, AppCredentials},
+    },
+    refresh::{Attempt, Refresher, RunContext},
+    response::EnsureResponse,
+    services::Services,
+    tiktok::{ApiError, CallError},
+};
+use chrono::{DateTime, TimeDelta, Utc};
+use std::{future::Future, sync::Arc, time::Duration};
+use tokio::{sync::OnceCell, time::Instant};
+use tracing::{Instrument, debug, error, error_span, info, warn};
+
+/// How long a caller waits for another attempt, unless its time ends before.
+const LONGEST_WAIT: Duration = Duration::from_secs(15);
+/// The wait before the row is read again. It doubles with each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+/// The longest of these waits.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// The time that is left for the answer when the wait ends.
+const FOR_THE_ANSWER: TimeDelta = TimeDelta::seconds(1);
+
+/// Why there is no answer at all.
+#[derive(Debug, thiserror::Error)]
+pub enum EnsureError {
+    /// The table cannot be read.
+    #[error(transparent)]
+    Table(#[from] TableError),
+    /// The secret cannot be read.
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
+    /// The invocation's time ran out before the row was read.
+    #[error("the invocation's time ran out before the row was read")]
+    OutOfTime,
+}
+
+/// Why there is no valid token, or no result of a call with one.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    /// There is no valid token.
+    #[error("{message}")]
+    NoToken {
+        /// As in a response.
+        reason: String,
+        /// For a person.
+        message: String,
+        /// TikTok's code, where it gave one.
+        code: Option<i64>,
+        /// When asking again makes sense; `None` if a person must act first.
+        retry_after_seconds: Option<i64>,
+    },
+    /// The invocation's time ran out before there was a token.
+    #[error("the invocation's time ran out")]
+    OutOfTime,
+    /// The call failed.
+    #[error(transparent)]
+    Call(#[from] ApiError),
+}
+
+/// A call's result, and whether it took a refresh to get it.
+#[derive(Debug)]
+pub struct Fresh<T> {
+    /// What the call returned.
+    pub value: T,
+    /// Whether the token was refreshed for it.
+    pub was_refreshed: bool,
+}
+
+/// A call's result, and the row with whose token it was made.
+pub(super) struct Called<T> {
+    pub(super) value: T,
+    pub(super) row: Box<Integration>,
+    pub(super) token: AccessToken,
+    pub(super) was_refreshed: bool,
+}
+
+/// Gets valid access tokens during one invocation.
+#[derive(Clone, Debug)]
+pub(super) struct TokenSource {
+    services: Arc<Services>,
+    run_id: String,
+    deadline: DateTime<Utc>,
+    /// Made for the first token that is not valid: it needs the secret, which a valid token does not.
+    refresher: Arc<OnceCell<Arc<Refresher>>>,
+}
+
+/// How a request for a valid token ended, and the row as it was read last.
+struct Ensured {
+    answer: Answer,
+    row: Option<Box<Integration>>,
+    /// Whether this request asked TikTok, so that nobody has logged the answer yet.
+    is_own: bool,
+}
+
+/// What an own attempt came to.
+enum Tried {
+    Refreshed(Report),
+    /// It did not take the row, which is no longer as it was read.
+    Lost,
+    Ended(Answer),
+}
+
+/// Answers an `ensure` request, by `deadline`.
+///
+/// # Errors
+/// [`EnsureError`] if the table or the secret cannot be read.
+pub(crate) async fn run(
+    services: &Arc<Services>,
+    request: EnsureRequest,
+    deadline: DateTime<Utc>,
+) -> Result<EnsureResponse, EnsureError> {
+    let run_id = uuid::Uuid::new_v4().to_string();
+    let span = error_span!("ensure", run_id);
+    let ensure = async {
+        let ensured = TokenSource::new(services, run_id.clone(), deadline).ensure(&request).await;
+        match &ensured {
+            Ok(Ensured { answer, is_own, .. }) => log(answer, *is_own),
+            Err(error) => error!("could not ensure a valid TikTok access token: {error}"),
+        }
+        ensured
+    };
+    // The inner span is made within the outer one, so that a line has the fields of both.
+    let answer = async { ensure.instrument(request.key.span()).await }.instrument(span).await?.answer;
+    Ok(EnsureResponse::new(request.key, answer))
+}
+
+fn log(answer: &Answer, is_own: bool) {
+    let new_expires_at = answer.access_token_expires_at.map(|at| at.0);
+    macro_rules! line {
+        ($level:ident, $($message:tt)+) => {
+            $level!(
+                outcome = answer.outcome.as_str(),
+                reason = answer.reason.as_deref(),
+                tiktok_code = answer.tiktok_code,
+                $($message)+
+            )
+        };
+    }
+    let why = answer.message.as_deref().unwrap_or_default();
+    match answer.outcome {
+        EnsureOutcome::Refreshed => {
+            line!(info, new_expires_at, "TikTok token refresh completed successfully")
+        }
+        // As many as there are callers.
+        EnsureOutcome::Valid | EnsureOutcome::RefreshedByAnother => {
+            line!(debug, "the TikTok access token is valid")
+        }
+        EnsureOutcome::Locked | EnsureOutcome::OutcomeUnknown => {
+            line!(warn, "no valid TikTok access token yet: {why}")
+        }
+        EnsureOutcome::CannotRefresh | EnsureOutcome::Failed if is_own => {
+            line!(error, "no valid TikTok access token: {why}");
+        }
+        // The attempt that found it out has logged it as an error.
+        EnsureOutcome::CannotRefresh | EnsureOutcome::Failed => {
+            line!(info, "still no valid TikTok access token: {why}");
+        }
+    }
+}
+
+/// An access token that lives for more than 5 minutes: the stored one, or a new one.
+///
+/// # Errors
+/// [`TokenError::NoToken`], with the reason.
+pub(crate) async fn ensure_valid_access_token(
+    services: &Arc<Services>,
+    key: &IntegrationKey,
+    deadline: DateTime<Utc>,
+) -> Result<AccessToken, TokenError> {
+    let source = TokenSource::new(services, uuid::Uuid::new_v4().to_string(), deadline);
+    let token = source.token(&EnsureRequest::new(key.clone())).instrument(key.span()).await?;
+    Ok(token.token)
+}
+
+/// Makes a call with an integration's access token. A token that has expired is refreshed before; a token that TikTok does not
+/// accept is refreshed once and the call made again.
+///
+/// # Errors
+/// [`TokenError`]; its `Call` variant is the call's own error.
+pub(crate) async fn call_with_valid_token<T, F, Fut>(
+    services: &Arc<Services>,
+    key: &IntegrationKey,
+    deadline: DateTime<Utc>,
+    call: F,
+) -> Result<Fresh<T>, TokenError>
+where
+    F: Fn(AppCredentials, AccessToken) -> Fut,
+    Fut: Future<Output = Result<T, ApiError>>,
+{
+    let source = TokenSource::new(services, uuid::Uuid::new_v4().to_string(), deadline);
+    let called = source.call(key, call).instrument(key.span()).await?;
+    Ok(Fresh { value: called.value, was_refreshed: called.was_refreshed })
+}
+
+fn no_token(reason: &'static str, message: impl Into<String>) -> TokenError {
+    let (reason, message) = (reason.to_owned(), message.into());
+    TokenError::NoToken { reason, message, code: None, retry_after_seconds: None }
+}
+
+impl From<EnsureError> for TokenError {
+    fn from(error: EnsureError) -> Self {
+        match error {
+            EnsureError::Table(error) => no_token("store_error", error.to_string()),
+            EnsureError::Credentials(error) => no_token("credentials_unavailable", error.to_string()),
+            EnsureError::OutOfTime => Self::OutOfTime,
+        }
+    }
+}
+
+impl From<Answer> for TokenError {
+    fn from(answer: Answer) -> Self {
+        if answer.reason.as_deref() == Some("out_of_time") {
+            return Self::OutOfTime;
+        }
+        Self::NoToken {
+            reason: answer.reason.unwrap_or_else(|| answer.outcome.as_str().to_owned()),
+            message: answer.message.unwrap_or_default(),
+            code: answer.tiktok_code,
+            retry_after_seconds: answer.retry_after_seconds,
+        }
+    }
+}
+
+/// Whether a call failed for the app's credentials: TikTok refuses them, or what was signed with them.
+fn is_about_the_app(error: &ApiError) -> bool {
+    matches!(error, ApiError::Signature { .. } | ApiError::Call(CallError::Misconfigured { .. }))
+}
+
+/// A valid token and its row.
+struct ValidToken {
+    token: AccessToken,
+    row: Box<Integration>,
+    was_refreshed: bool,
+}
+
+impl TokenSource {
+    pub(super) fn new(services: &Arc<Services>, run_id: String, deadline: DateTime<Utc>) -> Self {
+        Self { services: services.clone(), run_id, deadline, refresher: Arc::default() }
+    }
+
+    /// The refresher of this invocation, with the credentials of the secret.
+    pub(super) async fn refresher(&self) -> Result<Arc<Refresher>, CredentialsError> {
+        let make = async || {
+            let apps = self.services.credentials.apps().await?;
+            let (run_id, deadline) = (self.run_id.clone(), self.deadline);
+            // Forced: a token that TikTok does not accept is due, whatever its row says.
+            let run = RunContext { run_id, deadline, force: true, unless_refreshed_since: None, apps };
+            Ok(Arc::new(Refresher::new(self.services.clone(), run)))
+        };
+        self.refresher.get_or_try_init(make).await.cloned()
+    }
+
+    /// Makes sure that a stored access token is usable, or says why not.
+    async fn ensure(&self, request: &EnsureRequest) -> Result<Ensured, EnsureError> {
+        let row = self.read(&request.key).await?;
+        match (request.answer(row.as_deref(), row.as_deref(), self.services.clock.now()), row) {
+            (Some(answer), row) => Ok(Ensured { answer, row, is_own: false }),
+            (None, Some(first)) => Box::pin(self.refresh_or_wait(request, first)).await,
+            (None, None) => unreachable!("an absent row is an answer"),
+        }
+    }
+
+    async fn read(&self, key: &IntegrationKey) -> Result<Option<Box<Integration>>, EnsureError> {
+        let row = self.services.by(self.deadline - FOR_THE_ANSWER, self.services.table.read(key)).await;
+        Ok(row.ok_or(EnsureError::OutOfTime)??.map(Box::new))
+    }
+
+    /// Refreshes a token that is not usable, or waits for the attempt that does.
+    async fn refresh_or_wait(
+        &self,
+        request: &EnsureRequest,
+        first: Box<Integration>,
+    ) -> Result<Ensured, EnsureError> {
+        let time_left = self.deadline - self.services.clock.now() - FOR_THE_ANSWER;
+        let wait_until = Instant::now() + LONGEST_WAIT.min(time_left.to_std().unwrap_or_default());
+        let mut pause = FIRST_PAUSE;
+        let (mut row, mut has_refreshed) = (first.clone(), false);
+        loop {
+            let in_use = self.refresher().await?.in_use(&row.candidate);
+            let locked = match request.next_step(&first, &row, in_use.as_ref(), self.services.clock.now()) {
+                Step::Answer(answer) => return Ok(Ensured { answer, row: Some(row), is_own: false }),
+                Step::Wait(locked) => Some(locked),
+                Step::Refresh => match self.attempt(&row).await? {
+                    Tried::Ended(answer) => return Ok(Ensured { answer, row: Some(row), is_own: true }),
+                    Tried::Refreshed(report) => {
+                        has_refreshed = report.reason.is_none();
+                        None
+                    }
+                    Tried::Lost => Some(lost_every_race(&row)),
+                },
+            };
+            if let Some(locked) = locked {
+                if Instant::now() + pause >= wait_until {
+                    return Ok(Ensured { answer: locked, row: Some(row), is_own: false });
+                }
+                tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+            let now_stored = self.read(&request.key).await?;
+            let answer = request.answer(Some(&*first), now_stored.as_deref(), self.services.clock.now());
+            match (answer, now_stored) {
+                (Some(mut answer), row) => {
+                    if has_refreshed && answer.outcome.is_valid() {
+                        answer.outcome = EnsureOutcome::Refreshed;
+                    }
+                    return Ok(Ensured { answer, row, is_own: has_refreshed });
+                }
+                (None, Some(read)) => row = read,
+                (None, None) => unreachable!("an absent row is an answer"),
+            }
+        }
+    }
+
+    /// Refreshes a row, if it is still as it was read. In a task of its own: the caller may stop waiting, and a refresh must not
+    /// end with that.
+    async fn attempt(&self, row: &Integration) -> Result<Tried, CredentialsError> {
+        let refresher = self.refresher().await?;
+        let (in_use, now) = (refresher.in_use(&row.candidate), self.services.clock.now());
+        let refused = &self.services.refused_credentials;
+        if let Some(answer) = in_use.as_ref().and_then(|in_use| refused.answer(in_use, row, now)) {
+            return Ok(Tried::Ended(answer));
+        }
+        let deadline = self.deadline.min(now + ATTEMPT);
+        let (refresher, leased) = (refresher.for_attempt(deadline), row.clone());
+        let refresh = async move {
+            match refresher.refresh_if_unchanged(&leased).await {
+                Attempt::Done { report, call, .. } => (report, call.map(|call| call.outcome)),
+                Attempt::Rejected(rejected) => (rejected.report_noted(), Some(CallOutcome::Rejected)),
+            }
+        };
+        let ended = tokio::spawn(refresh.in_current_span()).await;
+        let now = self.services.clock.now();
+        let lease_seconds = (deadline + CLOCK_SKEW - now).num_seconds();
+        let Ok((report, call)) = ended else {
+            let answer = Answer::of(row, EnsureOutcome::Failed);
+            let answer =
+                answer.because("internal_error", "the refresh panicked; this is a bug in the function");
+            return Ok(Tried::Ended(answer.retry_after(lease_seconds)));
+        };
+        if report.outcome == Outcome::Refreshed {
+            return Ok(Tried::Refreshed(report));
+        }
+        let is_rejected = call == Some(CallOutcome::Rejected);
+        let answer = Answer::of_attempt(&report, is_rejected, lease_seconds);
+        if let (Some(CallOutcome::Misconfigured), Some(in_use), Some(answer)) = (call, in_use, &answer) {
+            refused.remember(in_use, answer, now);
+        }
+        Ok(answer.map_or(Tried::Lost, Tried::Ended))
+    }
+
+    async fn token(&self, request: &EnsureRequest) -> Result<ValidToken, TokenError> {
+        let Ensured { answer, row, .. } = self.ensure(request).await?;
+        if !answer.outcome.is_valid() {
+            return Err(answer.into());
+        }
+        let row = row.and_then(|row| Some((row.access_token.clone()?, row)));
+        let (token, row) = row.ok_or_else(|| no_token("deleted", "the row was deleted"))?;
+        Ok(ValidToken { token, row, was_refreshed: answer.outcome != EnsureOutcome::Valid })
+    }
+
+    /// Makes a call with a valid token; once more with another one if TikTok does not accept it.
+    pub(super) async fn call<T, F, Fut>(&self, key: &IntegrationKey, call: F) -> Result<Called<T>, TokenError>
+    where
+        F: Fn(AppCredentials, AccessToken) -> Fut,
+        Fut: Future<Output = Result<T, ApiError>>,
+    {
+        let mut request = EnsureRequest::new(key.clone());
+        let ValidToken { token, row, was_refreshed } = self.token(&request).await?;
+        let rejection = match self.call_once(&row.candidate, token.clone(), &call).await {
+            Ok(value) => return Ok(Called { value, row, token, was_refreshed }),
+            Err(TokenError::Call(error @ ApiError::Token { .. })) => error,
+            Err(error) => return Err(error),
+        };
+        request.rejected = Some(token.sha256());
+        let ValidToken { token, row, .. } = match self.token(&request).await {
+            // The call's own error says more.
+            Err(TokenError::NoToken { reason, .. }) if reason == "just_refreshed" => {
+                return Err(rejection.into());
+            }
+            token => token?,
+        };
+        let value = self.call_once(&row.candidate, token.clone(), &call).await?;
+        Ok(Called { value, row, token, was_refreshed: true })
+    }
+
+    /// Makes a call; with the secret's other versions if TikTok refuses the app or the signature.
+    async fn call_once<T, F, Fut>(
+        &self,
+        row: &Candidate,
+        token: AccessToken,
+        call: &F,
+    ) -> Result<T, TokenError>
+    where
+        F: Fn(AppCredentials, AccessToken) -> Fut,
+        Fut: Future<Output = Result<T, ApiError>>,
+    {
+        let refresher = self.refresher().await.map_err(EnsureError::from)?;
+        let app = refresher.app(row).ok_or_else(|| {
+            no_token("unknown_app_key", "the secret does not hold the app that the row names")
+        })?;
+        let is_ready = self.services.rate_limiter.until_ready(&app.app_key);
+        self.services.by(self.deadline - FOR_THE_ANSWER, is_ready).await.ok_or(TokenError::OutOfTime)?;
+        let result = call((*app).clone(), token.clone()).await;
+        if !result.as_ref().is_err_and(is_about_the_app) {
+            return Ok(result?);
+        }
+        let retry = |app: Arc<AppCredentials>| call((*app).clone(), token.clone());
+        let is_refused = |_: &AppCredentials, error: &ApiError| is_about_the_app(error);
+        let retried = refresher.with_other_secrets(&app, row, retry, is_refused).await;
+        Ok(retried.map_or(result, |(_, retried)| retried)?)
+    }
+}
