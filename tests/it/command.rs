@@ -95,7 +95,7 @@ impl Stack {
         for line in lines {
             told.push(line.clone());
             if let Some((_, rest)) = line.split_once("aws lambda invoke --endpoint-url ") {
-                stack.1 = rest.split(' ').next().unwrap().to_owned();
+                rest.split(' ').next().unwrap().clone_into(&mut stack.1);
                 break;
             }
         }
