@@ -150,14 +150,14 @@ fn log(answer: &Answer, is_own: bool) {
     let why = answer.message.as_deref().unwrap_or_default();
     match answer.outcome {
         EnsureOutcome::Refreshed => {
-            line!(info, new_expires_at, "TikTok token refresh completed successfully")
+            line!(info, new_expires_at, "TikTok token refresh completed successfully");
         }
         // As many as there are callers.
         EnsureOutcome::Valid | EnsureOutcome::RefreshedByAnother => {
-            line!(debug, "the TikTok access token is valid")
+            line!(debug, "the TikTok access token is valid");
         }
         EnsureOutcome::Locked | EnsureOutcome::OutcomeUnknown => {
-            line!(warn, "no valid TikTok access token yet: {why}")
+            line!(warn, "no valid TikTok access token yet: {why}");
         }
         EnsureOutcome::CannotRefresh | EnsureOutcome::Failed if is_own => {
             line!(error, "no valid TikTok access token: {why}");

@@ -88,17 +88,19 @@ impl Stack {
 
     /// The stack, and what it told until it was ready.
     fn start_telling(folder: &TempDir) -> (Self, String) {
-        let mut child = local(folder, &["--port", "0"]).stdout(Stdio::piped()).spawn().unwrap();
-        let lines = BufReader::new(child.stdout.as_mut().unwrap()).lines().map(Result::unwrap);
-        let mut told = String::new();
+        let child = local(folder, &["--port", "0"]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut stack = Self(child, String::new());
+        let lines = BufReader::new(stack.0.stdout.as_mut().unwrap()).lines().map(Result::unwrap);
+        let mut told = Vec::new();
         for line in lines {
-            told += &format!("{line}\n");
+            told.push(line.clone());
             if let Some((_, rest)) = line.split_once("aws lambda invoke --endpoint-url ") {
-                let url = rest.split(' ').next().unwrap().to_owned();
-                return (Self(child, url), told);
+                rest.split(' ').next().unwrap().clone_into(&mut stack.1);
+                break;
             }
         }
-        panic!("it does not say how to invoke it: {told}");
+        assert!(!stack.1.is_empty(), "it says how to invoke it");
+        (stack, told.join("\n"))
     }
 
     async fn post(&self, function: &str, kind: &str, event: &str) -> reqwest::Response {
