@@ -52,10 +52,10 @@ def properties(resources, name):
     return resources[name]["Properties"]
 
 
-def statements(resources, role):
-    """Every statement of a role's own policies, with lists in place of single values."""
+def statements(resources, name):
+    """Every statement of a role's own policies or of a managed policy, with lists in place of single values."""
     found = []
-    for policy in properties(resources, role)["Policies"]:
+    for policy in properties(resources, name).get("Policies", [properties(resources, name)]):
         for statement in policy["PolicyDocument"]["Statement"]:
             # What `AWS::NoValue` leaves behind.
             if not statement:

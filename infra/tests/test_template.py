@@ -238,9 +238,10 @@ def test_the_scheduler_may_invoke_this_function_and_fill_its_dead_letters(stack)
 
 def test_no_policy_has_a_wildcard_and_no_role_has_anothers_policy():
     stack = render(EventBusName="platform", ExistingKeyArns=KEY)
-    roles = of_type(stack, "AWS::IAM::Role")
+    roles, policies = of_type(stack, "AWS::IAM::Role"), of_type(stack, "AWS::IAM::ManagedPolicy")
     assert set(roles) == {"FunctionRole", "SchedulerRole"}
-    for name in roles:
+    assert set(policies) == {"ReadersPolicy"}
+    for name in roles | policies:
         assert not properties(stack, name).get("ManagedPolicyArns")
         for statement in statements(stack, name):
             assert statement["Effect"] == "Allow"
@@ -249,13 +250,65 @@ def test_no_policy_has_a_wildcard_and_no_role_has_anothers_policy():
 
 def test_the_keys_are_used_by_way_of_the_services_alone():
     stack = render(ExistingKeyArns=KEY)
-    for role in ("FunctionRole", "SchedulerRole"):
+    for role in ("FunctionRole", "SchedulerRole", "ReadersPolicy"):
         for statement in statements(stack, role):
             if any(action.startswith("kms:") for action in statement["Action"]):
                 via = statement["Condition"]["StringEquals"]["kms:ViaService"]
                 via = via if isinstance(via, list) else [via]
                 assert via
                 assert all(each.endswith(".eu-central-1.amazonaws.com") for each in via)
+
+
+# What applications may
+
+
+def allowed_to_readers(**parameters):
+    stack = render(**parameters)
+    return {(a, r) for each in statements(stack, "ReadersPolicy") for a in each["Action"] for r in each["Resource"]}
+
+
+def test_applications_have_an_alias_of_the_current_code(stack):
+    [(name, alias)] = of_type(stack, "AWS::Lambda::Alias").items()
+    assert name == "EnsureAlias"
+    # The function looks for this name at the end of the invoked ARN.
+    assert alias["Properties"]["Name"] == "ensure"
+    assert alias["Properties"]["FunctionName"] == "Function"
+    assert alias["Properties"]["FunctionVersion"] == "$LATEST"
+
+
+def test_nothing_but_applications_goes_by_the_alias(stack):
+    """There only one action is accepted: a night or a message would be refused."""
+    for name, resource in stack.items():
+        users = {"ReadersPolicy"} if "EnsureAlias" in json.dumps(resource) else set()
+        assert name in users or not users, name
+
+
+def test_readers_may_read_a_row_and_invoke_the_alias_and_nothing_else():
+    assert allowed_to_readers() == {
+        ("dynamodb:GetItem", "Table.Arn"),
+        ("lambda:InvokeFunction", "EnsureAlias"),
+        ("kms:Decrypt", "Key.Arn"),
+    }
+
+
+def test_readers_of_an_existing_table_use_its_key_if_it_has_one():
+    table = f"arn:aws:dynamodb:eu-central-1:{ACCOUNT}:table/shops"
+    without = {("dynamodb:GetItem", table), ("lambda:InvokeFunction", "EnsureAlias")}
+    assert allowed_to_readers(ExistingTableName="shops") == without
+    assert allowed_to_readers(ExistingTableName="shops", ExistingKeyArns=KEY) == without | {("kms:Decrypt", KEY)}
+    # The key of an existing secret is not theirs.
+    assert ("kms:Decrypt", KEY) not in allowed_to_readers(ExistingKeyArns=KEY)
+
+
+def test_readers_decrypt_by_way_of_dynamodb_alone(stack):
+    [key] = [each for each in statements(stack, "ReadersPolicy") if "kms:Decrypt" in each["Action"]]
+    assert key["Condition"] == {"StringEquals": {"kms:ViaService": "dynamodb.eu-central-1.amazonaws.com"}}
+
+
+def test_the_policy_and_the_alias_are_outputs():
+    outputs = transformed()["Outputs"]
+    assert outputs["ReadersPolicyArn"]["Value"] == {"Ref": "ReadersPolicy"}
+    assert outputs["EnsureAliasArn"]["Value"] == {"Ref": "EnsureAlias"}
 
 
 # What exists already
