@@ -12,6 +12,7 @@ from samtranslator.yaml_helper import yaml_parse
 PROJECT = pathlib.Path(__file__).parents[2]
 REGION = "eu-central-1"
 ACCOUNT = "123456789012"
+STACK = "tiktok-token-refresh"
 # SAM wants to know a partition, and takes it from the region.
 os.environ["AWS_DEFAULT_REGION"] = REGION
 
@@ -39,7 +40,7 @@ def transformed():
 
 def render(**parameters):
     """The stack's resources with these parameters. `!Ref X` becomes "X", and `!GetAtt X.Arn` becomes "X.Arn"."""
-    Template.AccountId = ACCOUNT
+    Template.AccountId, Template.StackName = ACCOUNT, STACK
     rendered = Template(copy.deepcopy(transformed())).create_stack(parameters, region=REGION)
     return rendered.data["Resources"]
 

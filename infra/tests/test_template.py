@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from stack import ACCOUNT, PROJECT, of_type, properties, render, source, statements, transformed
+from stack import ACCOUNT, PROJECT, STACK, of_type, properties, render, source, statements, transformed
 
 DAY = 24 * 3600
 TWO_WEEKS = 14 * DAY
@@ -21,6 +21,39 @@ def stack():
 def code(file):
     """A source file without its unit tests."""
     return (PROJECT / "src" / file).read_text().split("#[cfg(test)]")[0]
+
+
+# Beside another stack
+
+
+def test_nothing_has_a_name_that_another_stack_could_have_too():
+    """Names are an account's in a region. CloudFormation makes one up, unless the template has one."""
+    # An alias's name is its function's own, and a metric's belongs to whoever writes it.
+    for name, resource in transformed()["Resources"].items():
+        for key, value in resource["Properties"].items():
+            if not key.endswith("Name") or key == "MetricName" or resource["Type"] == "AWS::Lambda::Alias":
+                continue
+            names_another = isinstance(value, dict) and "Ref" in value
+            assert names_another or "${AWS::StackName}" in value["Fn::Sub"], f"{name}.{key}"
+
+
+def test_each_stack_has_its_own_namespace_of_metrics():
+    written = [properties(render(), "Function")["Environment"]["Variables"]["METRICS_NAMESPACE"], NAMESPACE]
+    assert written == [f"TikTokTokenRefresh/{STACK}"] * 2
+    given = render(MetricsNamespace="Shops")
+    assert properties(given, "Function")["Environment"]["Variables"]["METRICS_NAMESPACE"] == "Shops"
+    assert {alarm["Namespace"] for alarm in alarms(given).values()} == {"Shops", "AWS/Lambda", "AWS/SQS"}
+    board = properties(given, "Dashboard")["DashboardBody"]
+    assert '"Shops", ' in board
+    assert "TikTokTokenRefresh" not in board
+
+
+@pytest.mark.parametrize("namespace", ["none", "AWS/Lambda", "AWS/", "a b", ":a", "x" * 256])
+def test_a_namespace_that_writes_no_metrics_or_is_awss_own_is_refused(namespace):
+    pattern = source()["Parameters"]["MetricsNamespace"]["AllowedPattern"]
+    assert not re.search(pattern, namespace)
+    for good in ("", "Shops", "nonesuch", "Shops/none", "AWSome"):
+        assert re.search(pattern, good), good
 
 
 # The table, the secret and the key
@@ -340,7 +373,7 @@ def test_what_exists_may_have_a_key_of_its_own(stack):
 
 # What watches it
 
-NAMESPACE = "TikTokTokenRefresh"
+NAMESPACE = f"TikTokTokenRefresh/{STACK}"
 
 
 def alarms(stack):
@@ -522,4 +555,4 @@ def test_the_defaults_of_the_settings_are_the_codes_own():
     assert given["TIKTOK_TIMEOUT"] == "10s"
     assert "from_secs(10)" in settings
     assert given["LOG_LEVEL"] == "info"
-    assert given["METRICS_NAMESPACE"] == NAMESPACE in settings
+    assert re.search(r'"METRICS_NAMESPACE"\).unwrap_or_else\(\|\| "(\w+)"', settings)[1] == NAMESPACE.split("/")[0]
