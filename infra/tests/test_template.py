@@ -183,10 +183,29 @@ def test_every_queue_is_encrypted_and_keeps_for_two_weeks(stack, name):
     assert queue["MessageRetentionPeriod"] == TWO_WEEKS
 
 
-def test_a_message_is_hidden_for_longer_than_the_function_may_take(stack):
+def test_a_message_comes_back_as_soon_as_the_lease_of_a_killed_attempt_has_ended(stack):
     work, function = properties(stack, "WorkQueue"), properties(stack, "Function")
-    assert work["VisibilityTimeout"] >= 6 * function["Timeout"]
-    assert work["RedrivePolicy"] == {"deadLetterTargetArn": "DeadLetters.Arn", "maxReceiveCount": 5}
+    skew = re.search(r"CLOCK_SKEW: TimeDelta = TimeDelta::seconds\((\d+)\)", code("refresh/mod.rs"))
+    lease = function["Timeout"] + int(skew[1])
+    assert lease < work["VisibilityTimeout"] <= lease + 60
+
+
+def test_a_message_is_tried_for_four_hours_before_a_person_must_look(stack):
+    work = properties(stack, "WorkQueue")
+    redrive = work["RedrivePolicy"]
+    assert redrive["deadLetterTargetArn"] == "DeadLetters.Arn"
+    assert (redrive["maxReceiveCount"] - 1) * work["VisibilityTimeout"] >= 4 * 3600
+
+
+def test_the_alarm_on_the_oldest_message_goes_off_between_the_first_retry_and_the_second(stack):
+    """SQS leaves a message out of this metric once it was received three times."""
+    retry = properties(stack, "WorkQueue")["VisibilityTimeout"]
+    threshold = alarms(stack)["WorkWaits"]["Threshold"]
+    # The metric has a value a minute, and some of them must be above.
+    assert retry < threshold <= 2 * retry - 3 * 60
+    page = (PROJECT / "infra/README.md").read_text()
+    [longest_drain] = re.findall(r"^\| 1,000,000 \| .* \| ([\d,]+) s \|", page, re.MULTILINE)
+    assert int(longest_drain.replace(",", "")) < threshold
 
 
 def test_a_message_that_failed_comes_back_alone(stack):
@@ -397,7 +416,7 @@ def alarms(stack):
         ("NearTimeout", "Duration", "Maximum", "GreaterThanThreshold", 840_000),
         ("WorkInDeadLetters", "ApproximateNumberOfMessagesVisible", "Maximum", "GreaterThanThreshold", 0),
         ("RunInDeadLetters", "ApproximateNumberOfMessagesVisible", "Maximum", "GreaterThanThreshold", 0),
-        ("WorkWaits", "ApproximateAgeOfOldestMessage", "Maximum", "GreaterThanThreshold", 10_800),
+        ("WorkWaits", "ApproximateAgeOfOldestMessage", "Maximum", "GreaterThanThreshold", 1800),
     ],
 )
 def test_the_alarms(stack, name, metric, statistic, comparison, threshold):
