@@ -67,3 +67,11 @@ def statements(resources, name):
                 listed[key] = value if isinstance(value, list) else [value]
             found.append(listed)
     return found
+
+
+def watched(alarm):
+    """Each metric that an alarm is billed for: by itself, or in an expression."""
+    if "Metrics" not in alarm:
+        return [{**alarm, "Dimensions": alarm.get("Dimensions", [])}]
+    queries = [each["MetricStat"] for each in alarm["Metrics"] if "MetricStat" in each]
+    return [{"Dimensions": [], **q["Metric"], "Period": q["Period"], "Statistic": q["Stat"]} for q in queries]

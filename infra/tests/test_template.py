@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from stack import ACCOUNT, PROJECT, STACK, of_type, properties, render, source, statements, transformed
+from stack import ACCOUNT, PROJECT, STACK, of_type, properties, render, source, statements, transformed, watched
 
 DAY = 24 * 3600
 TWO_WEEKS = 14 * DAY
@@ -42,7 +42,8 @@ def test_each_stack_has_its_own_namespace_of_metrics():
     assert written == [f"TikTokTokenRefresh/{STACK}"] * 2
     given = render(MetricsNamespace="Shops")
     assert properties(given, "Function")["Environment"]["Variables"]["METRICS_NAMESPACE"] == "Shops"
-    assert {alarm["Namespace"] for alarm in alarms(given).values()} == {"Shops", "AWS/Lambda", "AWS/SQS"}
+    namespaces = {each["Namespace"] for alarm in alarms(given).values() for each in watched(alarm)}
+    assert namespaces == {"Shops", "AWS/Lambda", "AWS/SQS"}
     board = properties(given, "Dashboard")["DashboardBody"]
     assert '"Shops", ' in board
     assert "TikTokTokenRefresh" not in board
@@ -403,15 +404,24 @@ def alarms(stack):
     return {name: each["Properties"] for name, each in of_type(stack, "AWS::CloudWatch::Alarm").items()}
 
 
+def expression(alarm):
+    [returned] = [each for each in alarm["Metrics"] if each.get("ReturnData", True)]
+    return returned["Expression"]
+
+
+def window(alarm):
+    [period] = {each["Period"] for each in watched(alarm)}
+    return period * alarm["EvaluationPeriods"]
+
+
 @pytest.mark.parametrize(
     ("name", "metric", "statistic", "comparison", "threshold"),
     [
-        ("NoCompletedRun", "RunCompleted", "Sum", "LessThanThreshold", 1),
-        ("CannotRefresh", "CannotRefresh", "Maximum", "GreaterThanThreshold", 0),
+        ("NewlyCannotRefresh", "NewlyCannotRefresh", "Sum", "GreaterThanThreshold", 0),
+        ("AppsUnderSuspicion", "AppsUnderSuspicion", "Maximum", "GreaterThanThreshold", 0),
         ("ExpiredAccessTokens", "ExpiredAccessTokens", "Maximum", "GreaterThanThreshold", 0),
         ("RunNotComplete", "RunCompleted", "Minimum", "LessThanThreshold", 1),
         ("OutcomeUnknown", "OutcomeUnknown", "Sum", "GreaterThanThreshold", 10),
-        ("Errors", "Errors", "Sum", "GreaterThanThreshold", 0),
         ("Throttles", "Throttles", "Sum", "GreaterThanThreshold", 0),
         ("NearTimeout", "Duration", "Maximum", "GreaterThanThreshold", 840_000),
         ("WorkInDeadLetters", "ApproximateNumberOfMessagesVisible", "Maximum", "GreaterThanThreshold", 0),
@@ -425,29 +435,87 @@ def test_the_alarms(stack, name, metric, statistic, comparison, threshold):
     assert (alarm["ComparisonOperator"], alarm["Threshold"]) == (comparison, threshold)
 
 
+def test_no_alarm_is_on_a_number_that_never_falls(stack):
+    """Marked rows stay until their sellers act, and some never do."""
+    assert "CannotRefresh" not in {each["MetricName"] for alarm in alarms(stack).values() for each in watched(alarm)}
+
+
+@pytest.mark.parametrize(("metrics", "name"), [("true", "NoCompletedRun"), ("false", "NoInvocation")])
+def test_a_missing_night_is_noticed_after_26_hours(metrics, name):
+    alarm = alarms(render(CustomMetrics=metrics))[name]
+    assert window(alarm) == 26 * 3600
+    # All of them must be without a run: one in the window is enough.
+    assert alarm.get("DatapointsToAlarm", alarm["EvaluationPeriods"]) == alarm["EvaluationPeriods"]
+    assert (alarm["ComparisonOperator"], alarm["Threshold"]) == ("LessThanThreshold", 1)
+    # Where data is missing, CloudWatch looks for older data instead, unless a number stands in for it.
+    # https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/alarms-and-missing-data.html
+    [run] = [each["Id"] for each in alarm["Metrics"] if "MetricStat" in each]
+    assert expression(alarm) == f"FILL({run}, 0)"
+    assert alarm["TreatMissingData"] == "breaching"
+
+
+def test_the_missing_night_is_the_schedules_own():
+    [completed] = watched(alarms(render())["NoCompletedRun"])
+    assert (completed["MetricName"], completed["Statistic"]) == ("RunCompleted", "Sum")
+    assert completed["Dimensions"] == [{"Name": "trigger", "Value": "schedule"}]
+    # Neither a dashboard, nor an application, nor the queue invokes asynchronously: they must not hide a missing night.
+    [started] = watched(alarms(render(CustomMetrics="false"))["NoInvocation"])
+    assert (started["MetricName"], started["Statistic"]) == ("AsyncEventsReceived", "Sum")
+
+
 def test_only_a_run_that_is_missing_makes_missing_data_an_alarm(stack):
     treatment = {name: alarm["TreatMissingData"] for name, alarm in alarms(stack).items()}
     assert {name for name, missing in treatment.items() if missing == "breaching"} == {"NoCompletedRun"}
     assert set(treatment.values()) == {"breaching", "notBreaching"}
 
 
-@pytest.mark.parametrize(("metrics", "name"), [("true", "NoCompletedRun"), ("false", "NoInvocation")])
-def test_a_missing_night_is_noticed_after_26_hours(metrics, name):
-    alarm = alarms(render(CustomMetrics=metrics))[name]
-    assert alarm["Period"] * alarm["EvaluationPeriods"] == 26 * 3600
-    # All of them must be without a run: one in the window is enough.
-    assert alarm.get("DatapointsToAlarm", alarm["EvaluationPeriods"]) == alarm["EvaluationPeriods"]
-    assert alarm["TreatMissingData"] == "breaching"
+def test_what_a_night_reports_is_green_again_before_the_next_night_and_seen_in_the_morning(stack):
+    """An alarm speaks when it changes: one that were still red could not tell of the next night."""
+    of_runs = [
+        name for name, alarm in alarms(stack).items() if any(m["Namespace"] == NAMESPACE for m in watched(alarm))
+    ]
+    nightly = set(of_runs) - {"NoCompletedRun", "Errors"}
+    assert len(nightly) == 5
+    for name in nightly:
+        alarm = alarms(stack)[name]
+        assert alarm["Period"] == 3600, name
+        assert 8 * 3600 <= window(alarm) <= 20 * 3600, name
+        assert alarm["DatapointsToAlarm"] == 1, name
 
 
-def test_no_alarm_looks_back_further_than_cloudwatch_lets_it(stack):
+def test_a_typing_slip_in_an_event_is_no_failed_night(stack):
+    alarm = alarms(stack)["Errors"]
+    assert expression(alarm) == "errors - FILL(slips, 0)"
+    assert (alarm["ComparisonOperator"], alarm["Threshold"]) == ("GreaterThanThreshold", 0)
+    errors, slips = [each["MetricStat"] for each in alarm["Metrics"] if "MetricStat" in each]
+    assert [each["Id"] for each in alarm["Metrics"][1:]] == ["errors", "slips"]
+    assert (errors["Metric"]["Namespace"], errors["Metric"]["MetricName"]) == ("AWS/Lambda", "Errors")
+    assert {errors["Stat"], slips["Stat"]} == {"Sum"}
+    assert errors["Period"] == slips["Period"]
+
+
+@pytest.mark.parametrize("metrics", ["true", "false"])
+def test_each_slip_is_one_line_that_is_counted(metrics):
+    stack = render(CustomMetrics=metrics, MetricsNamespace="Shops")
+    [slips] = [each for each in watched(alarms(stack)["Errors"]) if each["MetricName"] == "BadEvents"]
+    [counted] = properties(stack, "BadEvents")["MetricTransformations"]
+    assert (slips["Namespace"], slips["Dimensions"]) == ("Shops", [])
+    assert counted == {"MetricNamespace": "Shops", "MetricName": "BadEvents", "MetricValue": "1"}
+    assert properties(stack, "BadEvents")["LogGroupName"] == "Log"
+    # The line as the code writes it; test_package.py sees it, once for each event.
+    start = re.search(r'#\[error\("(bad event): ', code("event/read.rs"))[1]
+    assert properties(stack, "BadEvents")["FilterPattern"] == f'{{ $.level = "ERROR" && $.message = "{start}*" }}'
+
+
+def test_no_alarm_looks_back_further_than_cloudwatch_lets_it():
     """Seven days at periods of an hour or more, one day below.
 
     https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutMetricAlarm.html
     """
-    for name, alarm in alarms(stack).items():
-        window = alarm["Period"] * alarm["EvaluationPeriods"]
-        assert window <= (7 * DAY if alarm["Period"] >= 3600 else DAY), name
+    for metrics in ("true", "false"):
+        for name, alarm in alarms(render(CustomMetrics=metrics)).items():
+            shortest = min(each["Period"] for each in watched(alarm))
+            assert window(alarm) <= (7 * DAY if shortest >= 3600 else DAY), name
 
 
 def test_the_alarm_near_the_time_out_goes_off_before_it(stack):
@@ -458,22 +526,35 @@ def test_the_alarm_near_the_time_out_goes_off_before_it(stack):
 def test_alarms_on_aws_metrics_name_resources_of_this_stack():
     for metrics in ("true", "false"):
         stack = render(CustomMetrics=metrics)
-        for name, alarm in alarms(stack).items():
-            dimensions = {each["Name"]: each["Value"] for each in alarm.get("Dimensions", [])}
-            if alarm["Namespace"] == "AWS/Lambda":
+        for name, metric in [(name, each) for name, alarm in alarms(stack).items() for each in watched(alarm)]:
+            dimensions = {each["Name"]: each["Value"] for each in metric["Dimensions"]}
+            if metric["Namespace"] == "AWS/Lambda":
+                # All versions and aliases together.
                 assert dimensions == {"FunctionName": "Function"}, name
-            elif alarm["Namespace"] == "AWS/SQS":
+            elif metric["Namespace"] == "AWS/SQS":
                 [(dimension, queue)] = dimensions.items()
                 assert dimension == "QueueName"
                 assert stack[queue.removesuffix(".QueueName")]["Type"] == "AWS::SQS::Queue", name
             else:
-                assert alarm["Namespace"] == NAMESPACE, name
+                assert metric["Namespace"] == NAMESPACE, name
 
 
-def test_the_alarms_speak_to_the_topic_if_there_is_one(stack):
-    assert not any(alarm.get("AlarmActions") for alarm in alarms(stack).values())
-    for name, alarm in alarms(render(AlarmTopicArn=TOPIC)).items():
-        assert alarm["AlarmActions"] == [TOPIC], name
+@pytest.mark.parametrize("metrics", ["true", "false"])
+def test_the_alarms_tell_a_topic_and_an_address_when_they_go_off_and_when_they_are_over(metrics):
+    for parameters, told in (
+        ({}, []),
+        ({"AlarmTopicArn": TOPIC}, [TOPIC]),
+        ({"AlarmEmail": "on-call@example.com"}, ["AlarmTopic"]),
+        ({"AlarmTopicArn": TOPIC, "AlarmEmail": "on-call@example.com"}, [TOPIC, "AlarmTopic"]),
+    ):
+        stack = render(CustomMetrics=metrics, **parameters)
+        for name, alarm in alarms(stack).items():
+            # What `AWS::NoValue` leaves behind is empty.
+            assert [each for each in alarm["AlarmActions"] if each] == told, name
+            assert [each for each in alarm["OKActions"] if each] == told, name
+        assert ("AlarmTopic" in stack) == ("AlarmEmail" in parameters)
+    [subscription] = properties(stack, "AlarmTopic")["Subscription"]
+    assert subscription == {"Protocol": "email", "Endpoint": "on-call@example.com"}
 
 
 def test_every_alarm_leads_to_a_page_of_the_runbook():
@@ -484,20 +565,30 @@ def test_every_alarm_leads_to_a_page_of_the_runbook():
             assert heading in headings, name
 
 
-def test_without_custom_metrics_nothing_is_billed_for_them():
+def test_the_runbook_says_of_every_alarm_how_long_it_stays_red():
+    page = (PROJECT / "infra/README.md").read_text()
+    [table] = re.findall(r"^\| alarm \| .*? green again \|\n\|[-|]+\|\n((?:\|.*\n)+)", page, re.MULTILINE)
+    listed = {name for line in table.splitlines() for name in re.findall(r"`(\w+)`", line.split("|")[1])}
+    assert listed == {name for metrics in ("true", "false") for name in alarms(render(CustomMetrics=metrics))}
+    for name in ("NewlyCannotRefresh", "AppsUnderSuspicion", "ExpiredAccessTokens", "RunNotComplete", "OutcomeUnknown"):
+        [line] = [line for line in table.splitlines() if f"`{name}`" in line.split("|")[1]]
+        assert f"{window(alarms(render())[name]) // 3600} hours" in line, name
+
+
+def test_without_custom_metrics_the_runs_write_none_and_nothing_watches_them():
     stack = render(CustomMetrics="false")
     assert properties(stack, "Function")["Environment"]["Variables"]["METRICS_NAMESPACE"] == "none"
-    assert {alarm["Namespace"] for alarm in alarms(stack).values()} == {"AWS/Lambda", "AWS/SQS"}
-    assert "Dashboard" not in stack
+    of_ours = {
+        m["MetricName"] for alarm in alarms(stack).values() for m in watched(alarm) if m["Namespace"] == NAMESPACE
+    }
+    assert of_ours == {"BadEvents"}
+    assert NAMESPACE not in properties(stack, "Dashboard")["DashboardBody"]
 
 
-def test_the_dashboard_shows_the_outcomes_the_expiry_the_latency_and_the_status(stack):
+@pytest.mark.parametrize("metrics", ["true", "false"])
+def test_the_dashboard_shows_the_status_and_every_alarm(metrics):
+    stack = render(CustomMetrics=metrics)
     board = json.loads(properties(stack, "Dashboard")["DashboardBody"])
-    shown = json.dumps(board)
-    for metric in ("Refreshed", "CannotRefresh", "Failed", "OutcomeUnknown", "Deferred", "Queued"):
-        assert f'"{metric}"' in shown
-    assert '"SoonestAccessTokenExpirySeconds"' in shown
-    assert '"ProviderLatency"' in shown
     [status] = [widget for widget in board["widgets"] if widget["type"] == "custom"]
     assert status["properties"]["endpoint"] == "Function.Arn"
     example = json.loads((PROJECT / "events/status-widget.json").read_text())
@@ -506,8 +597,31 @@ def test_the_dashboard_shows_the_outcomes_the_expiry_the_latency_and_the_status(
     assert {each.removesuffix(".Arn") for each in listed["properties"]["alarms"]} == set(alarms(stack))
 
 
-def test_no_two_widgets_of_the_dashboard_overlap(stack):
+def test_the_dashboard_shows_the_outcomes_the_expiry_and_the_latency(stack):
+    shown = properties(stack, "Dashboard")["DashboardBody"]
+    for metric in (
+        "Refreshed",
+        "CannotRefresh",
+        "NewlyCannotRefresh",
+        "Failed",
+        "OutcomeUnknown",
+        "Deferred",
+        "Queued",
+    ):
+        assert f'"{metric}"' in shown
+    assert '"SoonestAccessTokenExpirySeconds"' in shown
+    assert '"ProviderLatency"' in shown
+
+
+def test_the_dashboard_keeps_its_widgets_own_periods(stack):
+    """By itself it makes them a function of the time range: a sum a day becomes another sum."""
     board = json.loads(properties(stack, "Dashboard")["DashboardBody"])
+    assert board["periodOverride"] == "inherit"
+
+
+@pytest.mark.parametrize("metrics", ["true", "false"])
+def test_no_two_widgets_of_the_dashboard_overlap(metrics):
+    board = json.loads(properties(render(CustomMetrics=metrics), "Dashboard")["DashboardBody"])
     taken = set()
     for widget in board["widgets"]:
         xs, ys = range(widget["x"], widget["x"] + widget["width"]), range(widget["y"], widget["y"] + widget["height"])
@@ -525,12 +639,12 @@ def test_the_runbooks_fixed_costs_are_their_arithmetic(stack):
     }
     for what, (number, each, month) in rows.items():
         assert month == round(number * each, 2), what
-    of_ours = [alarm for alarm in alarms(stack).values() if alarm["Namespace"] == NAMESPACE]
+    billed = [each["Namespace"] for alarm in alarms(stack).values() for each in watched(alarm)]
     # Each of the format's metrics without a dimension, and one of them with the run's trigger.
     metrics = len(re.findall(r'\(\s*"[A-Z]\w+",\s*"(?:Count|Milliseconds|Seconds)"', code("aws/cloudwatch.rs"))) + 1
     assert rows["custom metrics"][0] == metrics
-    assert rows["alarms on custom metrics"][0] == len(of_ours)
-    assert rows["alarms on AWS's metrics"][0] == len(alarms(stack)) - len(of_ours)
+    assert rows["alarms on custom metrics"][0] == billed.count(NAMESPACE)
+    assert rows["alarms on AWS's metrics"][0] == len(billed) - billed.count(NAMESPACE)
     with_custom_metrics = sum(rows[what][2] for what in list(rows)[:3])
     assert f"The first three, **{with_custom_metrics:.2f} USD**" in page
     assert f"some {with_custom_metrics:.0f} USD a month" in source()["Parameters"]["CustomMetrics"]["Description"]
