@@ -38,6 +38,7 @@ def transformed():
     return transform(template, {}, NoManagedPolicies())
 
 
+@functools.cache
 def render(**parameters):
     """The stack's resources with these parameters. `!Ref X` becomes "X", and `!GetAtt X.Arn` becomes "X.Arn"."""
     Template.AccountId, Template.StackName = ACCOUNT, STACK

@@ -85,6 +85,17 @@ def test_what_may_hold_a_token_or_its_history_is_kept_when_the_stack_goes(stack,
     assert stack[name]["UpdateReplacePolicy"] == "Retain"
 
 
+def test_a_stack_that_nobody_will_miss_leaves_nothing():
+    stack = render(RetainData="false")
+    kept = {name for name, each in stack.items() if each.get("DeletionPolicy", "Delete") != "Delete"}
+    kept |= {name for name, each in stack.items() if each.get("UpdateReplacePolicy", "Delete") != "Delete"}
+    assert not kept
+    # Or it could not be deleted.
+    assert properties(stack, "Table")["DeletionProtectionEnabled"] is False
+    # Functions in a deletion policy need this transform, before all others.
+    assert source()["Transform"][0] == "AWS::LanguageExtensions"
+
+
 def test_a_new_secret_is_encrypted_and_has_no_value(stack):
     secret = properties(stack, "Secret")
     assert secret["KmsKeyId"] == "Key.Arn"
@@ -106,9 +117,24 @@ def test_the_night_begins_at_two_in_utc_or_in_the_zone_that_is_given(stack):
     assert night["Properties"]["ScheduleExpression"] == "cron(0 2 * * ? *)"
     assert night["Properties"]["ScheduleExpressionTimezone"] == "UTC"
     assert night["Properties"]["FlexibleTimeWindow"] == {"Mode": "OFF"}
-    assert night["Properties"].get("State", "ENABLED") == "ENABLED"
+    assert night["Properties"]["State"] == "ENABLED"
     [elsewhere] = of_type(render(TimeZone="Asia/Ho_Chi_Minh"), "AWS::Scheduler::Schedule").values()
     assert elsewhere["Properties"]["ScheduleExpressionTimezone"] == "Asia/Ho_Chi_Minh"
+
+
+def test_the_schedule_can_be_another_or_pause():
+    [pausing] = of_type(
+        render(ScheduleExpression="rate(6 hours)", ScheduleState="DISABLED"), "AWS::Scheduler::Schedule"
+    ).values()
+    assert pausing["Properties"]["ScheduleExpression"] == "rate(6 hours)"
+    assert pausing["Properties"]["State"] == "DISABLED"
+
+
+def test_a_pause_that_is_forgotten_is_a_missing_night_and_tokens_are_rescued_meanwhile():
+    stack = render(ScheduleState="DISABLED", AlarmTopicArn=TOPIC)
+    assert alarms(stack)["NoCompletedRun"].get("ActionsEnabled", True)
+    [source] = of_type(stack, "AWS::Lambda::EventSourceMapping").values()
+    assert source["Properties"].get("Enabled", True)
 
 
 def test_a_night_that_cannot_be_started_is_tried_for_an_hour_and_then_kept(stack):
@@ -303,6 +329,55 @@ def test_no_policy_has_a_wildcard_and_no_role_has_anothers_policy():
         for statement in statements(stack, name):
             assert statement["Effect"] == "Allow"
             assert not [each for each in statement["Action"] + statement["Resource"] if "*" in each], statement
+
+
+def test_in_a_network_of_yours_the_function_may_have_its_network_interfaces(stack):
+    """Lambda makes them in the function's name, and EC2 has no narrower resource for some of it.
+
+    https://docs.aws.amazon.com/lambda/latest/dg/configuration-vpc.html
+    """
+    assert not properties(stack, "Function").get("VpcConfig")
+    inside = render(SubnetIds="subnet-1a,subnet-2b", SecurityGroupIds="sg-3c,sg-4d")
+    assert properties(inside, "Function")["VpcConfig"] == {
+        "SubnetIds": ["subnet-1a", "subnet-2b"],
+        "SecurityGroupIds": ["sg-3c", "sg-4d"],
+    }
+    before, after = statements(stack, "FunctionRole"), statements(inside, "FunctionRole")
+    [interfaces] = [each for each in after if each not in before]
+    assert interfaces["Resource"] == ["*"]
+    assert set(interfaces["Action"]) == {
+        "ec2:CreateNetworkInterface",
+        "ec2:DescribeNetworkInterfaces",
+        "ec2:DescribeSubnets",
+        "ec2:DeleteNetworkInterface",
+        "ec2:AssignPrivateIpAddresses",
+        "ec2:UnassignPrivateIpAddresses",
+    }
+
+
+def test_subnets_without_security_groups_are_refused_before_anything_is_made():
+    [[assertion]] = [rule["Assertions"] for rule in transformed()["Rules"].values()]
+
+    def holds(part, given):
+        [(name, value)] = part.items()
+        if name == "Ref":
+            return given[value]
+        parts = [holds(each, given) if isinstance(each, dict) else each for each in value]
+        known = {"Fn::Or": any, "Fn::And": all, "Fn::Not": lambda p: not p[0], "Fn::Equals": lambda p: p[0] == p[1]}
+        return known[name](parts)
+
+    for subnets, groups in (("", ""), ("subnet-1a", "sg-3c")):
+        assert holds(assertion["Assert"], {"SubnetIds": subnets, "SecurityGroupIds": groups})
+    for subnets, groups in (("subnet-1a", ""), ("", "sg-3c")):
+        assert not holds(assertion["Assert"], {"SubnetIds": subnets, "SecurityGroupIds": groups})
+
+
+def test_every_role_is_bounded_where_the_account_demands_it(stack):
+    boundary = "arn:aws:iam::123456789012:policy/boundary"
+    bounded = render(PermissionsBoundaryArn=boundary)
+    for name in of_type(stack, "AWS::IAM::Role"):
+        assert not properties(stack, name).get("PermissionsBoundary")
+        assert properties(bounded, name)["PermissionsBoundary"] == boundary, name
 
 
 def test_the_keys_are_used_by_way_of_the_services_alone():
@@ -668,6 +743,76 @@ def test_every_parameter_says_what_it_is_and_has_bounds(name):
         assert parameter["ConstraintDescription"]
         for nonsense in ("two words", "?", "arn:aws:iam::1:x"):
             assert not re.fullmatch(parameter["AllowedPattern"], nonsense), nonsense
+
+
+UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": DAY}
+
+
+def allowed(parameter, value):
+    return re.search(source()["Parameters"][parameter]["AllowedPattern"], value)
+
+
+@pytest.mark.parametrize(
+    ("parameter", "least", "most", "good"),
+    [
+        ("RefreshAhead", 1, 30 * DAY, ["48h", "720h", "30d", "5m", "90s", "29d", "700h", "711h"]),
+        ("TikTokTimeout", 0.1, 60, ["10s", "100ms", "60s", "1m", "9999ms", "2s"]),
+    ],
+)
+def test_a_duration_that_the_function_would_refuse_at_night_is_refused_at_once(parameter, least, most, good):
+    for unit, seconds in UNITS.items():
+        for number in [*range(1100), 9_999, 10_000, 43_201, 99_999, 999_999, 2_592_001, 9_999_999]:
+            if allowed(parameter, f"{number}{unit}"):
+                assert least <= number * seconds <= most, f"{number}{unit}"
+    for value in good:
+        assert allowed(parameter, value), value
+    for value in ("", "48", "h", "-5m", "1.5h", "048h", "48 h", "48h0m", "48H", " 48h"):
+        assert not allowed(parameter, value), value
+
+
+def test_the_bounds_of_the_durations_are_the_codes_own():
+    settings = code("settings.rs")
+    assert "MAX_REFRESH_AHEAD: Duration = Duration::from_hours(30 * 24)" in settings
+    assert "Duration::from_secs(1)..=MAX_REFRESH_AHEAD" in settings
+    assert "Duration::from_millis(100)..=Duration::from_mins(1)" in settings
+
+
+@pytest.mark.parametrize(
+    ("parameter", "variable"),
+    [
+        ("MaxConcurrency", "MAX_CONCURRENCY"),
+        ("RequestsPerSecondPerWorker", "MAX_REQUESTS_PER_SECOND"),
+        ("FanOutAbove", "FAN_OUT_ABOVE"),
+    ],
+)
+def test_a_number_that_the_function_would_refuse_at_night_is_refused_at_once(parameter, variable):
+    most = re.search(rf'"{variable}", \d+, ([\d_]+)\)', code("settings.rs"))[1]
+    assert source()["Parameters"][parameter]["MinValue"] == 1
+    assert source()["Parameters"][parameter]["MaxValue"] == int(most.replace("_", ""))
+
+
+@pytest.mark.parametrize("parameter", ["TikTokAuthUrl", "TikTokApiUrl"])
+def test_a_url_that_the_function_would_refuse_at_night_is_refused_at_once(parameter):
+    for good in ("https://auth.tiktok-shops.com", "https://auth.example.com:8443/"):
+        assert allowed(parameter, good), good
+    for bad in (
+        "http://auth.example.com",
+        "https://",
+        "https://a b.com",
+        "https://user@auth.example.com",
+        "https://auth.example.com?x=1",
+        "https://auth.example.com:99999",
+        "https://-.com",
+        "https://auth.example.com/path",
+    ):
+        assert not allowed(parameter, bad), bad
+
+
+def test_an_expression_that_runs_once_or_never_is_refused():
+    for good in ("cron(0 2 * * ? *)", "rate(6 hours)", "rate(1 day)", "cron(0/30 * * * ? *)"):
+        assert allowed("ScheduleExpression", good), good
+    for bad in ("", "at(2026-11-23T02:00:00)", "0 2 * * *", "rate(0 hours)", "rate(6)", "cron()"):
+        assert not allowed("ScheduleExpression", bad), bad
 
 
 def test_every_parameter_is_used_and_shown_in_a_group():
