@@ -39,11 +39,18 @@ def transformed():
 
 
 @functools.cache
+def rendered(**parameters):
+    Template.AccountId, Template.StackName = ACCOUNT, STACK
+    return Template(copy.deepcopy(transformed())).create_stack(parameters, region=REGION).data
+
+
 def render(**parameters):
     """The stack's resources with these parameters. `!Ref X` becomes "X", and `!GetAtt X.Arn` becomes "X.Arn"."""
-    Template.AccountId, Template.StackName = ACCOUNT, STACK
-    rendered = Template(copy.deepcopy(transformed())).create_stack(parameters, region=REGION)
-    return rendered.data["Resources"]
+    return rendered(**parameters)["Resources"]
+
+
+def outputs(**parameters):
+    return {name: each["Value"] for name, each in rendered(**parameters)["Outputs"].items()}
 
 
 def of_type(resources, kind):

@@ -115,8 +115,8 @@ def test_every_output_that_the_runbook_takes_exists():
     assert len(taken) > 8
     assert taken <= set(transformed()["Outputs"])
     assigned = set(re.findall(r"\b([A-Z_]+)=\$\(output", PAGE)) | {"STACK"}
-    # What the reader knows of a network of his own.
-    of_the_reader = {"PUBLIC_SUBNET", "PRIVATE_ROUTE_TABLE", "VPC"}
+    # What the reader knows: an application's role, and a network.
+    of_the_reader = {"ROLE", "PUBLIC_SUBNET", "PRIVATE_ROUTE_TABLE", "VPC"}
     assert set(re.findall(r'"\$([A-Z_]+)', "".join(code()))) - of_the_reader <= assigned
 
 

@@ -4,7 +4,19 @@ import json
 import re
 
 import pytest
-from stack import ACCOUNT, PROJECT, STACK, of_type, properties, render, source, statements, transformed, watched
+from stack import (
+    ACCOUNT,
+    PROJECT,
+    STACK,
+    of_type,
+    outputs,
+    properties,
+    render,
+    source,
+    statements,
+    transformed,
+    watched,
+)
 
 DAY = 24 * 3600
 TWO_WEEKS = 14 * DAY
@@ -437,10 +449,42 @@ def test_readers_decrypt_by_way_of_dynamodb_alone(stack):
     assert key["Condition"] == {"StringEquals": {"kms:ViaService": "dynamodb.eu-central-1.amazonaws.com"}}
 
 
-def test_the_policy_and_the_alias_are_outputs():
-    outputs = transformed()["Outputs"]
-    assert outputs["ReadersPolicyArn"]["Value"] == {"Ref": "ReadersPolicy"}
-    assert outputs["EnsureAliasArn"]["Value"] == {"Ref": "EnsureAlias"}
+# What the next stack, an application and a policy of the operator's need to know
+
+
+def test_the_outputs_name_what_others_refer_to():
+    expected = {
+        "FunctionName": "Function",
+        "FunctionArn": "Function.Arn",
+        "EnsureAliasArn": "EnsureAlias",
+        "ReadersPolicyArn": "ReadersPolicy",
+        "ScheduleName": "FunctionNightly",
+        "EventSourceMappingId": "FunctionWork",
+        "TableName": "Table",
+        "TableArn": "Table.Arn",
+        "KeyArn": "Key.Arn",
+        "SecretArn": "Secret",
+        "WorkQueueUrl": "WorkQueue",
+        "DeadLettersUrl": "DeadLetters",
+        "MissedRunsUrl": "MissedRuns",
+        "LogGroupName": "Log",
+        "DashboardName": "Dashboard",
+    }
+    assert outputs() == expected
+    # And in a stack that is put back on what an earlier one left.
+    again = outputs(ExistingTableName="shops", ExistingSecretArn=SECRET, ExistingKeyArns=KEY, CustomMetrics="false")
+    table = f"arn:aws:dynamodb:eu-central-1:{ACCOUNT}:table/shops"
+    assert again == expected | {"TableName": "shops", "TableArn": table, "SecretArn": SECRET}
+
+
+def test_a_stack_that_is_put_back_can_decrypt_what_the_earlier_one_encrypted():
+    again = render(ExistingTableName="shops", ExistingSecretArn=SECRET, ExistingKeyArns=KEY)
+    [keys] = [each for each in statements(again, "FunctionRole") if each["Sid"] == "ExistingKeys"]
+    assert keys["Resource"] == [KEY]
+    assert {each.split(".")[0] for each in keys["Condition"]["StringEquals"]["kms:ViaService"]} == {
+        "dynamodb",
+        "secretsmanager",
+    }
 
 
 # What exists already
