@@ -2,6 +2,7 @@
 
 import json
 import re
+import tomllib
 
 import pytest
 from stack import (
@@ -882,3 +883,55 @@ def test_the_defaults_of_the_settings_are_the_codes_own():
     assert "from_secs(10)" in settings
     assert given["LOG_LEVEL"] == "info"
     assert re.search(r'"METRICS_NAMESPACE"\).unwrap_or_else\(\|\| "(\w+)"', settings)[1] == NAMESPACE.split("/")[0]
+
+
+# The configuration of `sam build` and `sam deploy`
+
+CONFIG = tomllib.loads((PROJECT / "samconfig.toml").read_text())
+ENVIRONMENTS = ["default", "dev", "prod"]
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_each_environment_is_complete_as_it_inherits_nothing(environment):
+    assert list(CONFIG) == ["version", *ENVIRONMENTS]
+    config = CONFIG[environment]
+    assert config["build"]["parameters"] == {"template_file": "infra/template.yaml"}
+    deploy = config["deploy"]["parameters"]
+    assert deploy["resolve_s3"] is True
+    # The second is for the transform of deletion policies.
+    assert deploy["capabilities"] == ["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"]
+    assert deploy["confirm_changeset"] is (environment != "dev")
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_each_environments_parameters_are_the_templates_and_for_both_commands(environment):
+    given = dict(each.split("=", 1) for each in CONFIG[environment]["global"]["parameters"]["parameter_overrides"])
+    assert "Architecture" in given
+    for name, value in given.items():
+        parameter = source()["Parameters"][name]
+        assert value in parameter.get("AllowedValues", [value])
+        assert allowed(name, value) if "AllowedPattern" in parameter else True
+    assert render(**given)
+
+
+def test_environments_are_stacks_of_their_own_and_only_the_first_may_go_with_its_data():
+    assert len({CONFIG[each]["global"]["parameters"]["stack_name"] for each in ENVIRONMENTS}) == 3
+    gone = [each for each in ENVIRONMENTS if "RetainData=false" in str(CONFIG[each])]
+    assert gone == ["dev"]
+
+
+def test_whoever_follows_the_pages_gets_the_versions_that_the_checks_use():
+    pinned = dict(re.findall(r"'([a-z-]+)==([\d.]+)'", (PROJECT / ".ci/tools").read_text()))
+    for page in ("README.md", "README.vi.md", "infra/README.md"):
+        named = re.findall(r"\b([a-z-]+)==([\d.]+)\b", (PROJECT / page).read_text())
+        assert {name for name, _ in named} == {"aws-sam-cli", "cargo-lambda", "ziglang"}, page
+        assert all(pinned[name] == version for name, version in named), page
+        assert not re.search(r"pip install (?!\S+==)", (PROJECT / page).read_text().replace("`pip install`", "")), page
+
+
+@pytest.mark.parametrize("workflow", sorted((PROJECT / ".github/workflows").glob("*.yml")), ids=lambda file: file.stem)
+def test_every_action_is_pinned_by_its_commit(workflow):
+    used = re.findall(r"uses: (\S+)", workflow.read_text())
+    assert used
+    for action in used:
+        assert re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", action), action
