@@ -762,12 +762,22 @@ def test_the_runbooks_fixed_costs_are_their_arithmetic(stack):
     billed = [each["Namespace"] for alarm in alarms(stack).values() for each in watched(alarm)]
     # Each of the format's metrics without a dimension, and one of them with the run's trigger.
     metrics = len(re.findall(r'\(\s*"[A-Z]\w+",\s*"(?:Count|Milliseconds|Seconds)"', code("aws/cloudwatch.rs"))) + 1
-    assert rows["custom metrics"][0] == metrics
-    assert rows["alarms on custom metrics"][0] == billed.count(NAMESPACE)
-    assert rows["alarms on AWS's metrics"][0] == len(billed) - billed.count(NAMESPACE)
-    with_custom_metrics = sum(rows[what][2] for what in list(rows)[:3])
-    assert f"The first three, **{with_custom_metrics:.2f} USD**" in page
-    assert f"some {with_custom_metrics:.0f} USD a month" in source()["Parameters"]["CustomMetrics"]["Description"]
+    sent, on_ours, board, on_awss = list(rows)[:4]
+    # A metric is billed by the hour in which it is sent: a night's. https://aws.amazon.com/cloudwatch/pricing/
+    assert sent == f"custom metrics: {metrics}, in 30 hours a month each"
+    assert rows[sent][:2] == [metrics * 30, round(0.30 / 720, 6)]
+    assert (on_ours, rows[on_ours][0]) == ("alarms on custom metrics", billed.count(NAMESPACE))
+    assert (on_awss, rows[on_awss][0]) == ("alarms on AWS's metrics", len(billed) - billed.count(NAMESPACE))
+    monitoring = sum(rows[what][2] for what in (sent, on_ours, board, on_awss))
+    assert f"The first four, **{monitoring:.2f} USD**" in page
+    # What is free in each account: 10 metrics for a whole month, 10 alarms and 3 dashboards.
+    assert metrics * 30 < 10 * 720
+    assert f"the monitoring costs **{(len(billed) - 10) * 0.10:.2f} USD**" in page
+    without = sum(len(watched(alarm)) for alarm in alarms(render(CustomMetrics="false")).values())
+    saved = rows[sent][2] + (len(billed) - without) * 0.10
+    assert f"`CustomMetrics=false` saves {saved:.2f} USD at most" in page
+    assert saved < 1
+    assert "less than 1 USD a month" in source()["Parameters"]["CustomMetrics"]["Description"]
 
 
 # The parameters
