@@ -122,6 +122,20 @@ def test_the_key_is_rotated_and_left_to_the_accounts_policies(stack):
     assert statement["Principal"] == {"AWS": f"arn:aws:iam::{ACCOUNT}:root"}
 
 
+def test_the_key_has_a_name_for_people(stack):
+    assert properties(stack, "KeyAlias") == {"AliasName": f"alias/{STACK}", "TargetKeyId": "Key"}
+
+
+def test_whoever_reads_of_the_missed_runs_learns_that_a_secret_may_lie_there():
+    for file, text in (
+        ("infra/template.yaml", "`connect` or `import` asynchronously"),
+        ("infra/README.md", "`connect` or an `import`"),
+        ("README.md", "Invoke it synchronously\nonly"),
+    ):
+        assert text in (PROJECT / file).read_text(), file
+    assert "asynchronously" in transformed()["Outputs"]["MissedRunsUrl"]["Description"]
+
+
 # The night
 
 
@@ -841,7 +855,10 @@ def test_the_bounds_of_the_durations_are_the_codes_own():
     ],
 )
 def test_a_number_that_the_function_would_refuse_at_night_is_refused_at_once(parameter, variable):
-    most = re.search(rf'"{variable}", \d+, ([\d_]+)\)', code("settings.rs"))[1]
+    settings = code("settings.rs")
+    most = re.search(rf'"{variable}", \d+, (\w+)\)', settings)[1]
+    # A number, or a constant's name.
+    most = re.sub(r"[A-Z]\w+", lambda name: re.search(rf"const {name[0]}: \w+ = ([\d_]+);", settings)[1], most)
     assert source()["Parameters"][parameter]["MinValue"] == 1
     assert source()["Parameters"][parameter]["MaxValue"] == int(most.replace("_", ""))
 
