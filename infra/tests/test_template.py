@@ -924,6 +924,7 @@ def test_each_environment_is_complete_as_it_inherits_nothing(environment):
     config = CONFIG[environment]
     assert config["build"]["parameters"] == {"template_file": "infra/template.yaml"}
     deploy = config["deploy"]["parameters"]
+    assert set(deploy) == {"capabilities", "confirm_changeset", "resolve_s3"}
     assert deploy["resolve_s3"] is True
     # The second is for the transform of deletion policies.
     assert deploy["capabilities"] == ["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"]
