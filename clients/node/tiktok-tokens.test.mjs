@@ -151,7 +151,7 @@ test("a row that is not there, or not readable", async () => {
   }
 });
 
-test("nothing shows a token", async () => {
+test("nothing shows a token, and a rejected one is forgotten", async () => {
   const [key, ours] = [await stored(105, 24 * HOUR), tokens()];
   const token = await ours.token(...key);
   const shows = (value) => inspect(value, { depth: null, showHidden: true }) + JSON.stringify(value);
@@ -159,6 +159,7 @@ test("nothing shows a token", async () => {
   await rejectTokenOf(105);
   await stored(105, -HOUR, "error");
   assert.ok(!shows(await unavailable(ours.call(...key, authorizedShops))).includes(token));
+  await unavailable(ours.token(...key));
 });
 
 test("at last, the function fails, as its table is gone", async () => {

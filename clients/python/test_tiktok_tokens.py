@@ -175,7 +175,7 @@ def test_a_row_that_is_not_there_or_not_readable():
         assert (error.value.outcome, error.value.reason) == ("failed", reason), error.value
 
 
-def test_nothing_shows_a_token():
+def test_nothing_shows_a_token_and_a_rejected_one_is_forgotten():
     key = stored(105, expires_in=24 * HOUR)
     ours = tokens()
     token = ours.token(*key)
@@ -185,6 +185,8 @@ def test_nothing_shows_a_token():
     with pytest.raises(TokenUnavailable) as error:
         ours.call(*key, authorized_shops)
     assert token not in f"{error.value!r} {error.value}"
+    with pytest.raises(TokenUnavailable):
+        ours.token(*key)
 
 
 def test_at_last_the_function_fails_as_its_table_is_gone():
