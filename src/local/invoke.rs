@@ -46,7 +46,9 @@ async fn invoke(
     event: String,
 ) -> Response {
     let Some(arn) = invoked_arn(&name, query.get("Qualifier").map(String::as_str)) else {
-        let message = format!("Function not found: {name}; the local stack has only {FUNCTION_NAME}");
+        let message = format!(
+            "Function not found: {name}; the local stack has only {FUNCTION_NAME}, $LATEST and the alias ensure"
+        );
         return service_error(StatusCode::NOT_FOUND, "ResourceNotFoundException", &message);
     };
     let kind =
@@ -86,12 +88,17 @@ fn service_error(status: StatusCode, kind: &'static str, message: &str) -> Respo
 }
 
 /// The ARN that the function sees when it is invoked by this name, partial ARN or ARN, which may end with a version or an alias;
-/// `None` for another function.
+/// `None` for another function, version or alias: on Lambda, too, a typing slip must not open every action.
 fn invoked_arn(name: &str, qualifier: Option<&str>) -> Option<String> {
     let name = name.rsplit_once("function:").map_or(name, |(_, name)| name);
     let (name, qualifier) =
         name.split_once(':').map_or((name, qualifier), |(name, qualifier)| (name, Some(qualifier)));
-    let suffix = qualifier.map(|qualifier| format!(":{qualifier}")).unwrap_or_default();
+    let suffix = match qualifier {
+        None => "",
+        Some("$LATEST") => ":$LATEST",
+        Some("ensure") => ":ensure",
+        Some(_) => return None,
+    };
     (name == FUNCTION_NAME).then(|| format!("{FUNCTION_ARN}{suffix}"))
 }
 
@@ -112,5 +119,7 @@ mod tests {
         let by_query = invoked_arn("tiktok-token-refresh", Some("ensure"));
         assert_eq!(by_query, Some(format!("{FUNCTION_ARN}:ensure")));
         assert_eq!((invoked_arn("tiktok-token", None), invoked_arn("", None)), (None, None));
+        assert_eq!(invoked_arn("tiktok-token-refresh:ensured", None), None);
+        assert_eq!(invoked_arn("tiktok-token-refresh", Some("live")), None);
     }
 }
