@@ -52,7 +52,8 @@ async fn main() {
 impl Bench {
     async fn start() -> Self {
         let clock = Clock::system();
-        let app = AppCredentials { app_key: "29a39d".into(), app_secret: "bench".to_owned().into() };
+        let app =
+            AppCredentials { app_key: "29a39d".into(), app_secret: "bench".to_owned().into(), service: None };
         let tiktok = TikTokStandIn::new(vec![app], clock.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());

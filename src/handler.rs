@@ -1,10 +1,10 @@
 //! One event in, one response out: what the function does for an invocation, whoever delivers it.
 
-pub use crate::services::EmitMetrics;
 use crate::{
     actions::{
         cleanup, connect,
         connect::ConnectError,
+        connect_link::{self, ConnectLinkError},
         ensure::{self, EnsureError, Fresh, TokenError},
         queue,
         status::{self, Status},
@@ -18,13 +18,18 @@ use crate::{
         secret::{AccessToken, AppCredentials},
     },
     event::{self, BadEvent, Request},
-    response::{CleanupResponse, ConnectResponse, EnsureResponse, RefreshResponse, VerifyResponse},
+    http,
+    response::{
+        CleanupResponse, ConnectLinkResponse, ConnectResponse, EnsureResponse, RefreshResponse,
+        VerifyResponse,
+    },
     run::{self, RunError},
     services::Services,
     settings::Settings,
     status_report::{self, StatusReport},
     tiktok::ApiError,
 };
+pub use crate::{http::HttpResponse, services::EmitMetrics};
 use aws_config::SdkConfig;
 use aws_lambda_events::sqs::SqsBatchResponse;
 use chrono::{DateTime, Utc};
@@ -58,6 +63,10 @@ pub enum Response {
     Cleanup(Box<CleanupResponse>),
     /// To `connect`.
     Connect(Box<ConnectResponse>),
+    /// To `connect_link`.
+    ConnectLink(ConnectLinkResponse),
+    /// To a browser's request to the public endpoint.
+    Http(HttpResponse),
     /// To `verify`.
     Verify(Box<VerifyResponse>),
     /// To `ensure`.
@@ -85,6 +94,9 @@ pub enum InvocationError {
     /// The integration could not be connected.
     #[error(transparent)]
     Connect(#[from] ConnectError),
+    /// No link could be made.
+    #[error(transparent)]
+    ConnectLink(#[from] ConnectLinkError),
 }
 
 impl From<InvocationError> for Diagnostic {
@@ -99,6 +111,7 @@ impl InvocationError {
         match self {
             Self::Event(_) => "BadEvent",
             Self::Connect(error) => error.error_type(),
+            Self::ConnectLink(error) => error.error_type(),
             Self::Table(_)
             | Self::Run(RunError::Table(_))
             | Self::Verify(VerifyError::Table(_))
@@ -200,18 +213,24 @@ impl Function {
         deadline: DateTime<Utc>,
     ) -> Result<Response, InvocationError> {
         // The eighth part is the alias or the version. The seventh is the function's name, which may also be `ensure`.
-        if function_arn.split(':').nth(7) != Some(ENSURE_ALIAS) {
+        let is_alias = function_arn.split(':').nth(7) == Some(ENSURE_ALIAS);
+        if !is_alias || self.services.settings.public_endpoint {
             return self.handle(event, deadline).await;
         }
         let request = event::parse_ensure(event).inspect_err(|error| tracing::error!("{error}"))?;
         self.respond(Request::Ensure(request), deadline).await
     }
 
-    /// Responds to one event, by `deadline`. Poll the future to its end: dropping it drops the refreshes in mid-flight.
+    /// Responds to one event, by `deadline`. The public function (`PUBLIC_ENDPOINT=true`) accepts only HTTP requests, and the
+    /// main function none. Poll the future to its end: dropping it drops the refreshes in mid-flight.
     ///
     /// # Errors
     /// [`InvocationError`] if the event is not understood or the run as a whole failed.
     pub async fn handle(&self, event: &str, deadline: DateTime<Utc>) -> Result<Response, InvocationError> {
+        if self.services.settings.public_endpoint {
+            let response = Box::pin(http::respond(&self.services, event, deadline)).await;
+            return Ok(Response::Http(response.inspect_err(|error| tracing::error!("{error}"))?));
+        }
         let request = event::parse(event).inspect_err(|error| tracing::error!("{error}"))?;
         self.respond(request, deadline).await
     }
@@ -236,6 +255,13 @@ impl Function {
             }
             Request::Connect(request) => {
                 Response::Connect(Box::new(Box::pin(connect::run(services, &request, deadline)).await?))
+            }
+            Request::ConnectByState(request) => {
+                let connected = Box::pin(connect::run_by_state(services, request, deadline)).await?;
+                Response::Connect(Box::new(connected))
+            }
+            Request::ConnectLink(request) => {
+                Response::ConnectLink(Box::pin(connect_link::run(services, &request, deadline)).await?)
             }
             Request::Cleanup(request) => {
                 Response::Cleanup(Box::new(Box::pin(cleanup::run(services, &request, deadline)).await?))

@@ -30,7 +30,8 @@
 //! | `services` | The settings and clients that a warm environment shares among its invocations |
 //! | `refresh` | One integration: acquire the lease, call TikTok, save the pair |
 //! | `run` | Many integrations: scan, work loop, marking, fan-out over the queue |
-//! | [`actions`] | The other actions: `ensure`, `status`, `verify`, `connect`, `cleanup` and the queue's messages |
+//! | [`actions`] | The other actions: `ensure`, `status`, `verify`, `connect`, `connect_link`, `cleanup` and the queue's messages |
+//! | `http` | The public endpoint, to which TikTok sends sellers back: one path, small pages |
 //! | [`handler`] | One event to one response |
 //! | `main.rs`, `cli`, `local` | The Lambda function, the operator's command and the local stack |
 //!
@@ -44,6 +45,7 @@ pub mod cli;
 pub mod domain;
 pub mod event;
 pub mod handler;
+mod http;
 #[cfg(feature = "local")]
 pub mod local;
 pub mod logging;

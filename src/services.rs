@@ -2,13 +2,21 @@
 
 use crate::{
     aws::{dynamodb::Table, eventbridge::EventBus, secrets_manager::Credentials, sqs::Queue},
-    domain::{clock::Clock, ensure::RefusedCredentials, retry_policy::RetryPolicy},
+    domain::{
+        clock::Clock,
+        connect_link::{self, LinkTarget, Market, Service},
+        ensure::RefusedCredentials,
+        integration::{IntegrationKey, UnixTime},
+        retry_policy::RetryPolicy,
+        secret::AppCredentials,
+    },
     settings::Settings,
     tiktok::{RateLimiter, TikTok},
 };
 use aws_config::SdkConfig;
 use chrono::{DateTime, TimeDelta, Utc};
 use std::{fmt, sync::Arc};
+use uuid::Uuid;
 
 /// The time at the end of an invocation that is reserved for its response, and for handing over what is left.
 const RESPONSE_RESERVE: TimeDelta = TimeDelta::seconds(3);
@@ -80,6 +88,24 @@ impl Services {
             let left = (time - self.clock.now()).to_std().ok().filter(|left| !left.is_zero())?;
             tokio::time::timeout(left, work).await.ok()
         }
+    }
+}
+
+impl Services {
+    /// A link with which the seller of an integration connects it. `None` if the secret has no service of the app, or the ids
+    /// are too long for a link.
+    pub(crate) fn connect_url(
+        &self,
+        app: &AppCredentials,
+        key: &IntegrationKey,
+        market: Option<Market>,
+        expires_at: UnixTime,
+    ) -> Option<String> {
+        let service = app.service.as_ref()?;
+        let service = Service { market: market.unwrap_or(service.market), ..service.clone() };
+        let target = LinkTarget { key: key.clone(), app_key: app.app_key.clone(), expires_at };
+        let nonce = Uuid::new_v4().simple().to_string();
+        connect_link::url(&target, app, &service, self.settings.consent_page.as_ref(), &nonce)
     }
 }
 

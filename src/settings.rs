@@ -37,6 +37,10 @@ pub struct Settings {
     pub event_bus_name: Option<String>,
     /// `METRICS_NAMESPACE`: the namespace of the CloudWatch metrics. `none` turns the metrics off.
     pub metrics_namespace: Option<String>,
+    /// `PUBLIC_ENDPOINT`: whether this process is the public function, which answers sellers' browsers and nothing else.
+    pub public_endpoint: bool,
+    /// Where links lead instead of to TikTok's consent page. No variable sets it: the local stack has a page of its own.
+    pub consent_page: Option<Url>,
     /// `LOG_LEVEL`: the log level of this crate. Dependencies log at a fixed level.
     pub log_level: tracing::Level,
 }
@@ -100,6 +104,8 @@ impl Settings {
             )
             // For those who watch the log instead.
             .filter(|namespace| namespace != "none"),
+            public_endpoint: reader.flag("PUBLIC_ENDPOINT"),
+            consent_page: None,
             log_level: reader.level("LOG_LEVEL"),
         };
         if reader.problems.is_empty() {
@@ -143,7 +149,11 @@ impl<F: Fn(&str) -> Option<String>> Reader<F> {
         match (self.text("APP_CREDENTIALS_SECRET_ID"), key, secret) {
             (Some(secret_id), _, _) => return CredentialsFrom::Secret(secret_id),
             (None, Some(app_key), Some(secret)) => {
-                return CredentialsFrom::Environment(AppCredentials { app_key, app_secret: secret.into() });
+                return CredentialsFrom::Environment(AppCredentials {
+                    app_key,
+                    app_secret: secret.into(),
+                    service: None,
+                });
             }
             (None, Some(_), None) => self.problems.push(
                 "TIKTOK_SHOP_APP_KEY is set, but TIKTOK_SHOP_APP_SECRET is not".into(),
@@ -215,6 +225,14 @@ impl<F: Fn(&str) -> Option<String>> Reader<F> {
         }
         #[expect(clippy::unwrap_used, reason = "a constant URL")]
         Url::parse("https://invalid.invalid").unwrap()
+    }
+
+    fn flag(&mut self, name: &str) -> bool {
+        let Some(value) = self.text(name) else { return false };
+        value.parse().unwrap_or_else(|_| {
+            self.invalid(name, &value, "true or false");
+            false
+        })
     }
 
     fn level(&mut self, name: &str) -> tracing::Level {
@@ -316,6 +334,20 @@ mod tests {
     fn metrics_can_be_turned_off() {
         assert_eq!(with("METRICS_NAMESPACE", "none").unwrap().metrics_namespace, None);
         assert_eq!(with("METRICS_NAMESPACE", "Shops").unwrap().metrics_namespace.as_deref(), Some("Shops"));
+    }
+
+    #[test]
+    fn the_public_endpoint_is_off_unless_turned_on() {
+        assert!(!parse(&REQUIRED).unwrap().public_endpoint);
+        assert!(!with("PUBLIC_ENDPOINT", "false").unwrap().public_endpoint);
+        assert!(with("PUBLIC_ENDPOINT", "true").unwrap().public_endpoint);
+        for text in ["yes", "1", "True"] {
+            let error = with("PUBLIC_ENDPOINT", text).unwrap_err();
+            assert!(
+                error.contains("PUBLIC_ENDPOINT=") && error.contains("expected true or false"),
+                "{error}"
+            );
+        }
     }
 
     #[test]

@@ -34,7 +34,8 @@ class NoManagedPolicies:
 def transformed():
     template = copy.deepcopy(source())
     # What `sam package` puts in the code's place.
-    template["Resources"]["Function"]["Properties"]["CodeUri"] = "s3://bucket/package.zip"
+    for name in ("Function", "PublicFunction"):
+        template["Resources"][name]["Properties"]["CodeUri"] = "s3://bucket/package.zip"
     return transform(template, {}, NoManagedPolicies())
 
 

@@ -15,7 +15,7 @@ const SELLERS: usize = 10;
 #[expect(clippy::print_stdout, reason = "its one line is what it is for")]
 async fn main() -> Result<(), Box<dyn Error>> {
     let secret = "a-secret-of-the-stand-in";
-    let app = AppCredentials { app_key: "app".into(), app_secret: secret.to_owned().into() };
+    let app = AppCredentials { app_key: "app".into(), app_secret: secret.to_owned().into(), service: None };
     let tiktok = TikTokStandIn::new(vec![app], Clock::system());
     tiktok.single_use();
     let sellers: Vec<_> = (0..SELLERS)

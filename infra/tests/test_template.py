@@ -91,15 +91,16 @@ def test_the_table_is_encrypted_recoverable_and_survives_its_stack(stack):
     assert table["DeletionProtectionEnabled"] is True
 
 
-@pytest.mark.parametrize("name", ["Key", "Table", "Secret", "WorkQueue", "DeadLetters", "Log"])
-def test_what_may_hold_a_token_or_its_history_is_kept_when_the_stack_goes(stack, name):
+@pytest.mark.parametrize("name", ["Key", "Table", "Secret", "WorkQueue", "DeadLetters", "Log", "PublicLog"])
+def test_what_may_hold_a_token_or_its_history_is_kept_when_the_stack_goes(name):
+    stack = render(PublicEndpoint="true")
     # A first deployment that fails leaves nothing. Only the table cannot be deleted: it is protected.
     assert stack[name]["DeletionPolicy"] == ("Retain" if name == "Table" else "RetainExceptOnCreate")
     assert stack[name]["UpdateReplacePolicy"] == "Retain"
 
 
 def test_a_stack_that_nobody_will_miss_leaves_nothing():
-    stack = render(RetainData="false")
+    stack = render(RetainData="false", PublicEndpoint="true")
     kept = {name for name, each in stack.items() if each.get("DeletionPolicy", "Delete") != "Delete"}
     kept |= {name for name, each in stack.items() if each.get("UpdateReplacePolicy", "Delete") != "Delete"}
     assert not kept
@@ -224,7 +225,8 @@ def test_every_variable_that_the_code_reads_is_set_and_no_other():
     read = set(re.findall(r'"([A-Z]+(?:_[A-Z]+)+)"', code("settings.rs")))
     assert len(read) > 12
     for_local_runs = {"TIKTOK_SHOP_APP_KEY", "TIKTOK_SHOP_APP_SECRET"}
-    assert given == read - for_local_runs
+    # It makes a function the public one.
+    assert given == read - for_local_runs - {"PUBLIC_ENDPOINT"}
 
 
 # The queues
@@ -347,9 +349,9 @@ def test_the_scheduler_may_invoke_this_function_and_fill_its_dead_letters(stack)
 
 
 def test_no_policy_has_a_wildcard_and_no_role_has_anothers_policy():
-    stack = render(EventBusName="platform", ExistingKeyArns=KEY)
+    stack = render(EventBusName="platform", ExistingKeyArns=KEY, PublicEndpoint="true")
     roles, policies = of_type(stack, "AWS::IAM::Role"), of_type(stack, "AWS::IAM::ManagedPolicy")
-    assert set(roles) == {"FunctionRole", "SchedulerRole"}
+    assert set(roles) == {"FunctionRole", "PublicRole", "SchedulerRole"}
     assert set(policies) == {"ReadersPolicy"}
     for name in roles | policies:
         assert not properties(stack, name).get("ManagedPolicyArns")
@@ -399,17 +401,18 @@ def test_subnets_without_security_groups_are_refused_before_anything_is_made():
         assert not holds(assertion["Assert"], {"SubnetIds": subnets, "SecurityGroupIds": groups})
 
 
-def test_every_role_is_bounded_where_the_account_demands_it(stack):
+def test_every_role_is_bounded_where_the_account_demands_it():
     boundary = "arn:aws:iam::123456789012:policy/boundary"
-    bounded = render(PermissionsBoundaryArn=boundary)
+    stack = render(PublicEndpoint="true")
+    bounded = render(PermissionsBoundaryArn=boundary, PublicEndpoint="true")
     for name in of_type(stack, "AWS::IAM::Role"):
         assert not properties(stack, name).get("PermissionsBoundary")
         assert properties(bounded, name)["PermissionsBoundary"] == boundary, name
 
 
 def test_the_keys_are_used_by_way_of_the_services_alone():
-    stack = render(ExistingKeyArns=KEY)
-    for role in ("FunctionRole", "SchedulerRole", "ReadersPolicy"):
+    stack = render(ExistingKeyArns=KEY, PublicEndpoint="true")
+    for role in ("FunctionRole", "PublicRole", "SchedulerRole", "ReadersPolicy"):
         for statement in statements(stack, role):
             if any(action.startswith("kms:") for action in statement["Action"]):
                 via = statement["Condition"]["StringEquals"]["kms:ViaService"]
@@ -462,6 +465,93 @@ def test_readers_of_an_existing_table_use_its_key_if_it_has_one():
 def test_readers_decrypt_by_way_of_dynamodb_alone(stack):
     [key] = [each for each in statements(stack, "ReadersPolicy") if "kms:Decrypt" in each["Action"]]
     assert key["Condition"] == {"StringEquals": {"kms:ViaService": "dynamodb.eu-central-1.amazonaws.com"}}
+
+
+# The sellers' way back
+
+
+def test_there_is_no_public_endpoint_unless_one_is_asked_for(stack):
+    assert not [name for name in stack if name.startswith("Public")]
+    assert not of_type(stack, "AWS::Lambda::Url")
+    assert not [each for each in outputs() if each.startswith("Public")]
+
+
+def test_the_public_function_is_the_same_package_and_answers_requests_alone():
+    stack = render(PublicEndpoint="true", EventBusName="platform")
+    main, public = properties(stack, "Function"), properties(stack, "PublicFunction")
+    for name in ("Code", "Handler", "Runtime", "Architectures"):
+        assert public[name] == main[name]
+    variables, of_main = public["Environment"]["Variables"], main["Environment"]["Variables"]
+    assert variables.pop("PUBLIC_ENDPOINT") == "true"
+    assert "PUBLIC_ENDPOINT" not in of_main
+    # It writes no runs' metrics, and has no queue.
+    assert variables.pop("METRICS_NAMESPACE") == "none"
+    assert variables.items() <= of_main.items()
+    assert "WORK_QUEUE_URL" not in variables
+    # Nothing else invokes it, and a failed request is not tried again.
+    assert not [each for each in of_type(stack, "AWS::Lambda::EventSourceMapping").values() if "Public" in str(each)]
+    assert "PublicFunction" not in json.dumps(of_type(stack, "AWS::Scheduler::Schedule"))
+
+
+def test_browsers_reach_the_public_function_by_its_url_alone():
+    stack = render(PublicEndpoint="true")
+    [url] = of_type(stack, "AWS::Lambda::Url").values()
+    assert url["Properties"] == {"TargetFunctionArn": "PublicFunction", "AuthType": "NONE"}
+    permissions = [each["Properties"] for each in of_type(stack, "AWS::Lambda::Permission").values()]
+    strangers = [each for each in permissions if each["Principal"] == "*"]
+    assert {each["Action"] for each in strangers} == {"lambda:InvokeFunctionUrl", "lambda:InvokeFunction"}
+    for each in strangers:
+        assert each["FunctionName"] == "PublicFunction"
+        # Without the condition anybody could invoke the function with any event.
+        assert each.get("FunctionUrlAuthType") == "NONE" or each.get("InvokedViaFunctionUrl") is True
+    redirect = outputs(PublicEndpoint="true")["PublicUrl"]
+    assert redirect.endswith("connect")
+    assert redirect.count("/") in (0, 3)
+
+
+def test_the_public_function_may_connect_a_row_and_nothing_else():
+    stack = render(PublicEndpoint="true", EventBusName="platform")
+    allowed = {(a, r) for each in statements(stack, "PublicRole") for a in each["Action"] for r in each["Resource"]}
+    [bus] = {resource for action, resource in allowed if action == "events:PutEvents"}
+    assert bus.endswith(":event-bus/platform")
+    assert allowed == {
+        ("dynamodb:GetItem", "Table.Arn"),
+        ("dynamodb:UpdateItem", "Table.Arn"),
+        ("secretsmanager:GetSecretValue", "Secret"),
+        ("kms:Decrypt", "Key.Arn"),
+        ("events:PutEvents", bus),
+        ("logs:CreateLogStream", "PublicLog.Arn"),
+        ("logs:PutLogEvents", "PublicLog.Arn"),
+    }
+    again = render(ExistingTableName="shops", ExistingSecretArn=SECRET, ExistingKeyArns=KEY, PublicEndpoint="true")
+    resources = {r for each in statements(again, "PublicRole") for r in each["Resource"]}
+    assert resources >= {f"arn:aws:dynamodb:eu-central-1:{ACCOUNT}:table/shops", SECRET, KEY}
+
+
+def test_the_public_function_has_a_log_and_a_share_of_concurrency_of_its_own():
+    public = properties(render(PublicEndpoint="true"), "PublicFunction")
+    assert public["LoggingConfig"] == {"LogGroup": "PublicLog"}
+    assert not public.get("ReservedConcurrentExecutions")
+    reserved = render(PublicEndpoint="true", PublicReservedConcurrency=5)
+    assert properties(reserved, "PublicFunction")["ReservedConcurrentExecutions"] == 5
+    assert not properties(reserved, "Function").get("ReservedConcurrentExecutions")
+
+
+def test_the_public_function_has_time_for_two_exchanges_and_a_save():
+    public = properties(render(PublicEndpoint="true"), "PublicFunction")
+    default = int(source()["Parameters"]["TikTokTimeout"]["Default"].removesuffix("s"))
+    reserve = int(re.search(r"save_reserve: Duration::from_secs\((\d+)\)", code("domain/retry_policy.rs"))[1])
+    assert public["Timeout"] >= 2 * default + reserve + 2 * 3
+
+
+def test_in_a_network_of_yours_the_public_function_has_the_same_address():
+    inside = render(SubnetIds="subnet-1a,subnet-2b", SecurityGroupIds="sg-3c", PublicEndpoint="true")
+    assert properties(inside, "PublicFunction")["VpcConfig"] == properties(inside, "Function")["VpcConfig"]
+    of_both = [
+        [each for each in statements(inside, role) if each["Sid"] == "NetworkInterfaces"]
+        for role in ("FunctionRole", "PublicRole")
+    ]
+    assert of_both[0] == of_both[1] != []
 
 
 # What the next stack, an application and a policy of the operator's need to know
@@ -557,14 +647,16 @@ def window(alarm):
         ("RunNotComplete", "RunCompleted", "Minimum", "LessThanThreshold", 1),
         ("OutcomeUnknown", "OutcomeUnknown", "Sum", "GreaterThanThreshold", 10),
         ("Throttles", "Throttles", "Sum", "GreaterThanThreshold", 0),
+        ("PublicFailures", "Url5xxCount", "Sum", "GreaterThanThreshold", 0),
+        ("PublicThrottles", "Throttles", "Sum", "GreaterThanThreshold", 0),
         ("NearTimeout", "Duration", "Maximum", "GreaterThanThreshold", 840_000),
         ("WorkInDeadLetters", "ApproximateNumberOfMessagesVisible", "Maximum", "GreaterThanThreshold", 0),
         ("RunInDeadLetters", "ApproximateNumberOfMessagesVisible", "Maximum", "GreaterThanThreshold", 0),
         ("WorkWaits", "ApproximateAgeOfOldestMessage", "Maximum", "GreaterThanThreshold", 1800),
     ],
 )
-def test_the_alarms(stack, name, metric, statistic, comparison, threshold):
-    alarm = alarms(stack)[name]
+def test_the_alarms(name, metric, statistic, comparison, threshold):
+    alarm = alarms(render(PublicEndpoint="true"))[name]
     assert (alarm["MetricName"], alarm["Statistic"]) == (metric, statistic)
     assert (alarm["ComparisonOperator"], alarm["Threshold"]) == (comparison, threshold)
 
@@ -659,12 +751,13 @@ def test_the_alarm_near_the_time_out_goes_off_before_it(stack):
 
 def test_alarms_on_aws_metrics_name_resources_of_this_stack():
     for metrics in ("true", "false"):
-        stack = render(CustomMetrics=metrics)
+        stack = render(CustomMetrics=metrics, PublicEndpoint="true")
         for name, metric in [(name, each) for name, alarm in alarms(stack).items() for each in watched(alarm)]:
             dimensions = {each["Name"]: each["Value"] for each in metric["Dimensions"]}
             if metric["Namespace"] == "AWS/Lambda":
                 # All versions and aliases together.
-                assert dimensions == {"FunctionName": "Function"}, name
+                function = "PublicFunction" if name.startswith("Public") else "Function"
+                assert dimensions == {"FunctionName": function}, name
             elif metric["Namespace"] == "AWS/SQS":
                 [(dimension, queue)] = dimensions.items()
                 assert dimension == "QueueName"
@@ -681,7 +774,7 @@ def test_the_alarms_tell_a_topic_and_an_address_when_they_go_off_and_when_they_a
         ({"AlarmEmail": "on-call@example.com"}, ["AlarmTopic"]),
         ({"AlarmTopicArn": TOPIC, "AlarmEmail": "on-call@example.com"}, [TOPIC, "AlarmTopic"]),
     ):
-        stack = render(CustomMetrics=metrics, **parameters)
+        stack = render(CustomMetrics=metrics, PublicEndpoint="true", **parameters)
         for name, alarm in alarms(stack).items():
             # What `AWS::NoValue` leaves behind is empty.
             assert [each for each in alarm["AlarmActions"] if each] == told, name
@@ -694,7 +787,7 @@ def test_the_alarms_tell_a_topic_and_an_address_when_they_go_off_and_when_they_a
 def test_every_alarm_leads_to_a_page_of_the_runbook():
     headings = set(re.findall(r"^#+ (.+)$", (PROJECT / "infra/README.md").read_text(), re.MULTILINE))
     for metrics in ("true", "false"):
-        for name, alarm in alarms(render(CustomMetrics=metrics)).items():
+        for name, alarm in alarms(render(CustomMetrics=metrics, PublicEndpoint="true")).items():
             heading = re.fullmatch(r".+\. Runbook - (.+)\.", alarm["AlarmDescription"])[1]
             assert heading in headings, name
 
@@ -703,7 +796,8 @@ def test_the_runbook_says_of_every_alarm_how_long_it_stays_red():
     page = (PROJECT / "infra/README.md").read_text()
     [table] = re.findall(r"^\| alarm \| .*? green again \|\n\|[-|]+\|\n((?:\|.*\n)+)", page, re.MULTILINE)
     listed = {name for line in table.splitlines() for name in re.findall(r"`(\w+)`", line.split("|")[1])}
-    assert listed == {name for metrics in ("true", "false") for name in alarms(render(CustomMetrics=metrics))}
+    stacks = [render(CustomMetrics=metrics, PublicEndpoint="true") for metrics in ("true", "false")]
+    assert listed == {name for stack in stacks for name in alarms(stack)}
     for name in ("NewlyCannotRefresh", "AppsUnderSuspicion", "ExpiredAccessTokens", "RunNotComplete", "OutcomeUnknown"):
         [line] = [line for line in table.splitlines() if f"`{name}`" in line.split("|")[1]]
         assert f"{window(alarms(render())[name]) // 3600} hours" in line, name
@@ -719,9 +813,10 @@ def test_without_custom_metrics_the_runs_write_none_and_nothing_watches_them():
     assert NAMESPACE not in properties(stack, "Dashboard")["DashboardBody"]
 
 
+@pytest.mark.parametrize("public", ["true", "false"])
 @pytest.mark.parametrize("metrics", ["true", "false"])
-def test_the_dashboard_shows_the_status_and_every_alarm(metrics):
-    stack = render(CustomMetrics=metrics)
+def test_the_dashboard_shows_the_status_and_every_alarm(metrics, public):
+    stack = render(CustomMetrics=metrics, PublicEndpoint=public)
     board = json.loads(properties(stack, "Dashboard")["DashboardBody"])
     [status] = [widget for widget in board["widgets"] if widget["type"] == "custom"]
     assert status["properties"]["endpoint"] == "Function.Arn"

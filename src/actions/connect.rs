@@ -1,7 +1,10 @@
 //! `connect`: exchanges a seller's auth code for a token pair and stores the integration, new or connected again. Another
 //! seller's row is taken over only if the request says so.
 
-use super::shops;
+use super::{
+    connect_link::{self, UnverifiedError},
+    shops,
+};
 use crate::{
     aws::{
         dynamodb::{
@@ -16,7 +19,7 @@ use crate::{
         integration::{Integration, Status},
         secret::AppCredentials,
     },
-    event::ConnectRequest,
+    event::{BadEvent, ConnectByState, ConnectRequest},
     response::ConnectResponse,
     services::Services,
     tiktok::CallError,
@@ -33,6 +36,9 @@ const OUT_OF_TIME: &str = "the invocation's time ran out";
 /// Why an integration could not be connected.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
+    /// The state is not accepted, or the request names something else than the state.
+    #[error(transparent)]
+    BadEvent(#[from] BadEvent),
     /// The secret cannot be read.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
@@ -85,11 +91,31 @@ impl ConnectError {
             Self::Credentials(_) => "CredentialsUnavailable",
             Self::Table(_) | Self::NotStored(_) => "TableUnavailable",
             Self::OutOfTime => "OutOfTime",
-            Self::UnknownApp(_) => "BadEvent",
+            Self::UnknownApp(_) | Self::BadEvent(_) => "BadEvent",
             Self::Exchange(_) => "CodeRefused",
             Self::AnotherSeller { .. } | Self::Overtaken | Self::Contended => "ConnectRefused",
         }
     }
+}
+
+/// Connects the integration that a link was made for, by `deadline`.
+///
+/// # Errors
+/// [`ConnectError`], with what to do about it.
+pub(crate) async fn run_by_state(
+    services: &Services,
+    request: ConnectByState,
+    deadline: DateTime<Utc>,
+) -> Result<ConnectResponse, ConnectError> {
+    let verified = in_time(services, deadline, connect_link::verify(services, &request.state)).await;
+    let request = match verified.ok_or(ConnectError::OutOfTime)? {
+        Ok(target) => request.for_target(target),
+        Err(UnverifiedError::State(error)) => Err(BadEvent::of_state(error)),
+        Err(UnverifiedError::Credentials(error)) => return Err(error.into()),
+    };
+    // Logged as a bad event, which whoever holds a link can cause.
+    let request = request.inspect_err(|error| error!("{error}"))?;
+    run(services, &request, deadline).await
 }
 
 /// Connects an integration, by `deadline`.
@@ -334,7 +360,7 @@ async fn publish_recovery(
 ) {
     let Some(bus) = services.event_bus.as_ref().filter(|_| was_marked) else { return };
     let (key, name, now) = (&request.key, grant.seller.name.as_deref(), services.clock.now());
-    let publish = bus.publish(StateChange::Recovered, key, name, "connected", now);
+    let publish = bus.publish(StateChange::Recovered, key, name, "connected", now, None);
     match in_time(services, deadline, publish).await {
         Some(Ok(())) => {}
         Some(Err(error)) => error!("could not publish a state change: {error}"),

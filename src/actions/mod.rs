@@ -2,6 +2,7 @@
 
 pub mod cleanup;
 pub mod connect;
+pub mod connect_link;
 pub mod ensure;
 pub mod queue;
 mod shops;

@@ -20,6 +20,14 @@ pub enum StateChange {
 }
 
 impl StateChange {
+    /// Whether the seller is asked to connect again.
+    pub fn asks_the_seller(self) -> bool {
+        match self {
+            Self::CannotRefresh | Self::RefreshTokenExpiring => true,
+            Self::Recovered => false,
+        }
+    }
+
     fn detail_type(self) -> &'static str {
         match self {
             Self::CannotRefresh => "TikTok Shop Integration Cannot Refresh",
@@ -49,7 +57,7 @@ impl EventBus {
         Self { client, name: name.to_owned() }
     }
 
-    /// Publishes a state change.
+    /// Publishes a state change, with the link for the seller if there is one.
     ///
     /// # Errors
     /// [`PublishError`]; EventBridge may have accepted the event all the same.
@@ -60,14 +68,18 @@ impl EventBus {
         seller_name: Option<&str>,
         reason: &str,
         at: DateTime<Utc>,
+        connect_url: Option<&str>,
     ) -> Result<(), PublishError> {
-        let detail = json!({
+        let mut detail = json!({
             "team_id": key.team_id,
             "integration_id": key.integration_id,
             "seller_name": seller_name,
             "reason": reason,
             "at": at.to_rfc3339_opts(SecondsFormat::Secs, true),
         });
+        if let Some(url) = connect_url {
+            detail["connect_url"] = url.into();
+        }
         let entry = PutEventsRequestEntry::builder()
             .event_bus_name(&self.name)
             .source(SOURCE)

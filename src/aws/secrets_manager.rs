@@ -6,18 +6,22 @@ use crate::{
     domain::{
         blanks::without_blanks,
         clock::Clock,
+        connect_link::{Market, Service},
         secret::{AppCredentials, AppSecret, Apps, CredentialsFrom},
     },
 };
 use aws_sdk_secretsmanager::Client;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Deserialize;
+use serde_json::Value;
 use std::sync::Arc;
 use tokio::sync::Mutex;
 use tracing::{debug, warn};
 
 /// How long the secret stays cached.
 const SECRET_TTL: TimeDelta = TimeDelta::minutes(5);
+/// How long the versions with which links are verified stay cached: strangers must not make the function read the secret.
+const VERSIONS_TTL: TimeDelta = TimeDelta::seconds(30);
 /// The version stages of a secret.
 /// <https://docs.aws.amazon.com/secretsmanager/latest/userguide/whats-in-a-secret.html>
 const CURRENT: &str = "AWSCURRENT";
@@ -30,12 +34,20 @@ pub struct Credentials {
     source: Source,
     clock: Clock,
     cache: Mutex<Option<Cached>>,
+    versions: Mutex<Option<Versions>>,
 }
 
 #[derive(Debug)]
 enum Source {
     Secret { client: Client, id: String },
     Environment(Arc<Apps>),
+}
+
+/// The current and the previous version of the secret, or why they could not be read.
+#[derive(Debug)]
+struct Versions {
+    read: Result<Vec<Arc<Apps>>, CredentialsError>,
+    read_at: DateTime<Utc>,
 }
 
 #[derive(Debug)]
@@ -96,7 +108,7 @@ impl Credentials {
                 Source::Environment(Arc::new(Apps(vec![Arc::new(app)])))
             }
         };
-        Self { source, clock, cache: Mutex::new(None) }
+        Self { source, clock, cache: Mutex::new(None), versions: Mutex::new(None) }
     }
 
     /// Returns the apps, which are cached for 5 minutes.
@@ -133,6 +145,53 @@ impl Credentials {
         let apps = Arc::new(read(client, id, CURRENT).await?);
         *self.cache.lock().await = Some(Cached { apps: apps.clone(), read_at: self.clock.now() });
         Ok(apps)
+    }
+
+    /// Returns the versions of the secret with which a link may have been signed, the current one first, then the previous one.
+    /// Reads the secret at most once in 30 seconds, and keeps a failure as long.
+    ///
+    /// # Errors
+    /// [`CredentialsError`] if a version cannot be read. There may be no previous version.
+    pub async fn versions(&self) -> Result<Vec<Arc<Apps>>, CredentialsError> {
+        let (client, id) = match &self.source {
+            Source::Environment(apps) => return Ok(vec![apps.clone()]),
+            Source::Secret { client, id } => (client, id),
+        };
+        let now = self.clock.now();
+        // Held while reading, so that concurrent requests read the secret only once.
+        let mut versions = self.versions.lock().await;
+        if let Some(cached) = versions.as_ref().filter(|cached| now - cached.read_at < VERSIONS_TTL) {
+            return cached.read.clone();
+        }
+        let read = self.read_versions(client, id, now).await;
+        *versions = Some(Versions { read: read.clone(), read_at: now });
+        read
+    }
+
+    async fn read_versions(
+        &self,
+        client: &Client,
+        id: &str,
+        now: DateTime<Utc>,
+    ) -> Result<Vec<Arc<Apps>>, CredentialsError> {
+        let just_read = match &*self.cache.lock().await {
+            Some(cached) if now - cached.read_at < VERSIONS_TTL => Some(cached.apps.clone()),
+            _ => None,
+        };
+        let current = match just_read {
+            Some(apps) => apps,
+            None => self.read_again().await?,
+        };
+        match read(client, id, PREVIOUS).await {
+            Ok(previous) => Ok(vec![current, Arc::new(previous)]),
+            Err(error @ (CredentialsError::Missing { .. } | CredentialsError::Malformed { .. })) => {
+                debug!("no {PREVIOUS} version of the secret: {error}");
+                Ok(vec![current])
+            }
+            Err(error @ (CredentialsError::Denied { .. } | CredentialsError::Unreadable { .. })) => {
+                Err(error)
+            }
+        }
     }
 
     /// Returns the other credentials in the secret for an app whose credentials TikTok `refused`. They come from the current
@@ -174,8 +233,15 @@ async fn read(client: &Client, id: &str, stage: &str) -> Result<Apps, Credential
     let output = get.send().await.map_err(|error| read_error(AwsError::of(&error), id))?;
     let malformed = |problem| CredentialsError::Malformed { id: id.to_owned(), problem };
     let text = output.secret_string().ok_or_else(|| malformed("holds binary data"))?;
-    let (apps, had_blanks) = parse(text).map_err(malformed)?;
+    let Parsed { apps, had_blanks, without_service } = parse(text).map_err(malformed)?;
     warn_of_blanks(id, &had_blanks);
+    for app_key in without_service {
+        warn!(
+            app_key,
+            "ignored the app's service_id and market, so that no link can be made: expected a service_id of digits, and the \
+             market \"global\" or \"us\""
+        );
+    }
     Ok(apps)
 }
 
@@ -190,13 +256,39 @@ fn warn_of_blanks(source: &str, had_blanks: &[&str]) {
     }
 }
 
-/// Parses the secret, and returns which parts of it had blanks around them. A JSON parser's error could quote the secret, so the
-/// errors here are fixed texts.
-fn parse(text: &str) -> Result<(Apps, Vec<&'static str>), &'static str> {
+/// What a secret's text holds.
+struct Parsed {
+    apps: Apps,
+    /// Which parts had blanks around them.
+    had_blanks: Vec<&'static str>,
+    /// The apps whose service cannot be read.
+    without_service: Vec<String>,
+}
+
+/// The service of an app, if the secret has one.
+fn service(id: Option<Value>, market: Option<Value>) -> Result<Option<Service>, ()> {
+    let service_id = match id {
+        None | Some(Value::Null) => return Ok(None),
+        Some(Value::String(text)) => without_blanks(&text).to_owned(),
+        Some(id) => id.to_string(),
+    };
+    let market = match market {
+        None | Some(Value::Null) => Market::default(),
+        Some(market) => market.as_str().map(without_blanks).and_then(Market::parse).ok_or(())?,
+    };
+    let is_number = !service_id.is_empty() && service_id.bytes().all(|byte| byte.is_ascii_digit());
+    if is_number { Ok(Some(Service { service_id, market })) } else { Err(()) }
+}
+
+/// Parses the secret. A JSON parser's error could quote the secret, so the errors here are fixed texts. A service that cannot be
+/// read is no error: the refreshes do not need it.
+fn parse(text: &str) -> Result<Parsed, &'static str> {
     #[derive(Deserialize)]
     struct App {
         app_key: String,
         app_secret: AppSecret,
+        service_id: Option<Value>,
+        market: Option<Value>,
     }
     #[derive(Deserialize)]
     struct AppList {
@@ -207,14 +299,13 @@ fn parse(text: &str) -> Result<(Apps, Vec<&'static str>), &'static str> {
     if trimmed.len() < text.len() {
         had_blanks.push("the JSON");
     }
-    let Ok(json) = serde_json::from_str::<serde_json::Value>(trimmed) else { return Err("is not JSON") };
+    let Ok(json) = serde_json::from_str::<Value>(trimmed) else { return Err("is not JSON") };
     let apps = if json.get("apps").is_some() {
         AppList::deserialize(json)
             .map(|list| list.apps)
             .map_err(|_| "has an app without app_key or app_secret")?
     } else {
-        let is_missing =
-            ["app_key", "app_secret"].map(|key| json.get(key).and_then(serde_json::Value::as_str).is_none());
+        let is_missing = ["app_key", "app_secret"].map(|key| json.get(key).and_then(Value::as_str).is_none());
         match is_missing {
             [true, true] => return Err("has neither app_key nor app_secret"),
             [true, false] => return Err("has no app_key"),
@@ -225,9 +316,13 @@ fn parse(text: &str) -> Result<(Apps, Vec<&'static str>), &'static str> {
     if apps.is_empty() {
         return Err("has an empty list of apps");
     }
-    let mut credentials = Vec::new();
-    for App { app_key, app_secret } in apps {
-        let (app, parts) = AppCredentials { app_key, app_secret }.trimmed();
+    let (mut credentials, mut without_service) = (Vec::new(), Vec::new());
+    for App { app_key, app_secret, service_id, market } in apps {
+        let service = service(service_id, market).unwrap_or_else(|()| {
+            without_service.push(app_key.clone());
+            None
+        });
+        let (app, parts) = AppCredentials { app_key, app_secret, service }.trimmed();
         if app.app_key.is_empty() || app.app_secret.expose().is_empty() {
             return Err("has an empty app_key or app_secret");
         }
@@ -235,7 +330,7 @@ fn parse(text: &str) -> Result<(Apps, Vec<&'static str>), &'static str> {
         had_blanks.extend(parts);
     }
     had_blanks.dedup();
-    Ok((Apps(credentials), had_blanks))
+    Ok(Parsed { apps: Apps(credentials), had_blanks, without_service })
 }
 
 fn read_error(error: AwsError, id: &str) -> CredentialsError {
@@ -257,17 +352,52 @@ mod tests {
     use super::*;
 
     fn apps(text: &str) -> Apps {
-        parse(text).unwrap().0
+        parse(text).map_err(|problem| panic!("{problem}")).unwrap().apps
+    }
+
+    #[test]
+    fn each_app_may_have_a_service_and_a_market() {
+        let service = |more: &str| {
+            let text = format!(r#"{{"app_key":"a","app_secret":"s"{more}}}"#);
+            apps(&text).get(None).unwrap().service.clone().map(|of| (of.service_id, of.market))
+        };
+        assert_eq!(service(""), None);
+        assert_eq!(service(r#","service_id":null,"market":"us""#), None);
+        let number = "7431862345987123456".to_owned();
+        for id in ["7431862345987123456", r#""7431862345987123456""#, r#"" 7431862345987123456\n""#] {
+            assert_eq!(service(&format!(r#","service_id":{id}"#)), Some((number.clone(), Market::Global)));
+            let us = format!(r#","service_id":{id},"market":"us""#);
+            assert_eq!(service(&us), Some((number.clone(), Market::Us)));
+        }
+    }
+
+    #[test]
+    fn a_service_that_cannot_be_read_is_told_and_costs_only_the_links() {
+        for wrong in [
+            r#""service_id":"app-7""#,
+            r#""service_id":"""#,
+            r#""service_id":-7"#,
+            r#""service_id":1.5"#,
+            r#""service_id":{}"#,
+            r#""service_id":"7","market":"US""#,
+            r#""service_id":"7","market":7"#,
+        ] {
+            let text = format!(r#"{{"app_key":"a","app_secret":"s",{wrong}}}"#);
+            let parsed = parse(&text).map_err(|problem| panic!("{problem}")).unwrap();
+            assert_eq!(parsed.without_service, ["a"], "{wrong}");
+            assert_eq!(parsed.apps.get(Some("a")).unwrap().service, None);
+        }
     }
 
     #[test]
     fn blanks_and_a_byte_order_mark_are_removed_and_told() {
-        let (apps, had_blanks) =
-            parse("\u{feff} {\"app_key\":\"a\\r\\n\",\"app_secret\":\"\\ufeffs \"}\n").unwrap();
+        let parse = |text| parse(text).map_err(|problem| panic!("{problem}")).unwrap();
+        let text = "\u{feff} {\"app_key\":\"a\\r\\n\",\"app_secret\":\"\\ufeffs \"}\n";
+        let Parsed { apps, had_blanks, .. } = parse(text);
         let app = apps.get(Some("a")).unwrap();
         assert_eq!(app.app_secret.expose(), "s");
         assert_eq!(had_blanks, ["the JSON", "the app key", "the app secret"]);
-        assert!(parse(r#"{"app_key":"a", "app_secret":"s"}"#).unwrap().1.is_empty());
+        assert!(parse(r#"{"app_key":"a", "app_secret":"s"}"#).had_blanks.is_empty());
     }
 
     #[test]
@@ -294,7 +424,7 @@ mod tests {
             (r#"{"apps":[{"app_key":"a"}]}"#, "has an app without app_key or app_secret"),
             ("[]", "has neither app_key nor app_secret"),
         ] {
-            assert_eq!(parse(text).unwrap_err(), problem, "{text}");
+            assert_eq!(parse(text).err(), Some(problem), "{text}");
         }
     }
 }

@@ -53,6 +53,8 @@ enum Command {
     Verify(IntegrationArgs),
     /// Connect or reconnect an integration with an auth code, read from standard input
     Connect(Connect),
+    /// Print a link with which a seller connects or reconnects an integration
+    ConnectLink(ConnectLink),
     /// Mark integrations with an expired refresh token as expired
     Cleanup(Cleanup),
     /// Run the whole system on this machine, with sample integrations
@@ -152,6 +154,25 @@ struct Connect {
 }
 
 #[derive(Debug, Args)]
+struct ConnectLink {
+    /// Team that the integration belongs to
+    #[arg(long)]
+    team_id: String,
+    /// Integration to connect or reconnect
+    #[arg(long)]
+    integration_id: String,
+    /// App that the seller authorizes [default: the integration's app, or the secret's first app]
+    #[arg(long)]
+    app_key: Option<String>,
+    /// Market of the seller: global, or us for the United States [default: the app's]
+    #[arg(long)]
+    market: Option<String>,
+    /// How long the link works, such as 24h; at most 30d [default: 7d]
+    #[arg(long)]
+    valid_for: Option<String>,
+}
+
+#[derive(Debug, Args)]
 struct Cleanup {
     /// Select only this team's integrations
     #[arg(long)]
@@ -211,6 +232,13 @@ async fn execute(Arguments { command, aws, output }: Arguments) -> Result<bool, 
         Command::Status(status) => session.status(&status).await,
         Command::Verify(integrations) => session.send(integrations.event("verify")).await,
         Command::Connect(connect) => session.connect(&connect).await,
+        Command::ConnectLink(ConnectLink { team_id, integration_id, app_key, market, valid_for }) => {
+            let event = json!({
+                "action": "connect_link", "team_id": team_id, "integration_id": integration_id, "app_key": app_key,
+                "market": market, "valid_for": valid_for,
+            });
+            session.send(event).await
+        }
         Command::Cleanup(cleanup) => {
             let event = json!({"action": "cleanup", "team_id": cleanup.team_id, "dry_run": cleanup.dry_run});
             session.send(event).await

@@ -20,6 +20,8 @@ pub(super) fn response(response: &Value) -> String {
         Some("refresh") => refresh(response),
         Some("status") => status(response),
         Some("connect") => connect(response),
+        // Alone, so that a script can use it.
+        Some("connect_link") => printable(&response["url"]),
         Some("ensure") => ensure(response),
         Some(_) => outcomes(response),
         // A response without an action is text.

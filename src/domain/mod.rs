@@ -6,6 +6,7 @@ pub mod blanks;
 pub mod bounded_list;
 pub mod circuit_breaker;
 pub mod clock;
+pub mod connect_link;
 pub mod display;
 pub mod ensure;
 pub mod gauges;

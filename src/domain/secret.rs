@@ -1,7 +1,7 @@
 //! Types for tokens and secrets, which nobody can print, log, compare or serialize by accident. The only access to the text
 //! is [`expose`](RefreshToken::expose), which stands out in review.
 
-use crate::domain::blanks::without_blanks;
+use crate::domain::{blanks::without_blanks, connect_link::Service};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Deserializer, Serialize};
 use sha2::{Digest, Sha256};
@@ -64,6 +64,8 @@ pub struct AppCredentials {
     pub app_key: String,
     /// The app's secret.
     pub app_secret: AppSecret,
+    /// What a link with which a seller connects needs; `None` if the secret does not have it.
+    pub service: Option<Service>,
 }
 
 impl AppCredentials {
@@ -77,7 +79,8 @@ impl AppCredentials {
             ("the app secret", secret.len() < self.app_secret.expose().len()),
         ];
         let had_blanks = had_blanks.into_iter().filter_map(|(what, had)| had.then_some(what)).collect();
-        (Self { app_key: key.to_owned(), app_secret: secret.to_owned().into() }, had_blanks)
+        let app_secret = secret.to_owned().into();
+        (Self { app_key: key.to_owned(), app_secret, service: self.service.clone() }, had_blanks)
     }
 
     /// Identifies these very credentials without revealing the secret.
@@ -179,7 +182,8 @@ mod tests {
     #[test]
     fn blanks_around_key_and_secret_are_removed_and_told() {
         let trimmed = |key: &str, secret: &str| {
-            let app = AppCredentials { app_key: key.into(), app_secret: secret.to_owned().into() };
+            let app =
+                AppCredentials { app_key: key.into(), app_secret: secret.to_owned().into(), service: None };
             let (app, had_blanks) = app.trimmed();
             assert_eq!((app.app_key.as_str(), app.app_secret.expose()), ("29a39d", "e59 af819cc"));
             had_blanks
@@ -195,6 +199,7 @@ mod tests {
         let app = |key: &str, secret: &str| AppCredentials {
             app_key: key.into(),
             app_secret: secret.to_owned().into(),
+            service: None,
         };
         let fingerprint = app("29a39d", "e59af819cc").fingerprint();
         // printf '29a39d\ne59af819cc' | sha256sum
@@ -206,7 +211,11 @@ mod tests {
     #[test]
     fn a_row_without_an_app_depends_on_all_credentials_in_any_order() {
         let app = |key: &str, secret: &str| {
-            Arc::new(AppCredentials { app_key: key.into(), app_secret: secret.to_owned().into() })
+            Arc::new(AppCredentials {
+                app_key: key.into(),
+                app_secret: secret.to_owned().into(),
+                service: None,
+            })
         };
         let (a, b, repaired) = (app("a", "1"), app("b", "2"), app("a", "3"));
         let of = |apps: &[&Arc<AppCredentials>]| {
@@ -220,11 +229,15 @@ mod tests {
 
     #[test]
     fn debug_output_never_shows_a_secret() {
-        let app = AppCredentials { app_key: "29a39d".into(), app_secret: "e59af819cc".to_owned().into() };
+        let app = AppCredentials {
+            app_key: "29a39d".into(),
+            app_secret: "e59af819cc".to_owned().into(),
+            service: None,
+        };
         let shown = format!("{app:?} {:?}", RefreshToken::from("TTR_1".to_owned()));
         assert_eq!(
             shown,
-            r#"AppCredentials { app_key: "29a39d", app_secret: AppSecret(hidden) } RefreshToken(hidden)"#
+            r#"AppCredentials { app_key: "29a39d", app_secret: AppSecret(hidden), service: None } RefreshToken(hidden)"#
         );
     }
 }

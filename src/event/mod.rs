@@ -1,21 +1,24 @@
 //! Parses an invocation's JSON event into a [`Request`]. An unknown field or a wrong type is an error that names the
 //! field: a typo in `team_id` must never select all teams.
 
+mod connect;
 mod ensure;
+mod http;
 mod read;
 mod status;
 
+pub use connect::{ConnectByState, ConnectLinkRequest, ConnectRequest};
+pub use http::{HttpRequest, parse_http};
 pub use read::BadEvent;
 pub use status::{Format, StatusRequest};
 
 use crate::domain::{
     ensure::EnsureRequest,
     integration::IntegrationKey,
-    secret::AuthCode,
     selection::{CleanupRequest, RefreshRequest, Selection, Trigger},
 };
 use read::{Id, MAX_INTEGRATION_ID, MAX_TEAM_ID, Object, quoted, read};
-use serde::{Deserialize, Deserializer, de};
+use serde::{Deserialize, de};
 use serde_json::{Map, Value, value::RawValue};
 use std::fmt;
 
@@ -34,33 +37,15 @@ pub enum Request {
     Verify(Selection),
     /// Exchange an auth code and store the integration.
     Connect(ConnectRequest),
+    /// Exchange an auth code and store the integration that a link was made for.
+    ConnectByState(ConnectByState),
+    /// Make a link with which a seller connects an integration.
+    ConnectLink(ConnectLinkRequest),
     /// Make sure that one integration's access token is usable.
     Ensure(EnsureRequest),
     /// Process messages of the function's own queue.
     Queue(Vec<QueueRecord>),
 }
-
-/// The integration to connect, and the auth code to connect it with.
-#[derive(Clone, Debug)]
-pub struct ConnectRequest {
-    /// The integration: a new one, or one that its seller reconnects.
-    pub key: IntegrationKey,
-    /// The authorization code that TikTok sends to the app's redirect URL.
-    pub auth_code: AuthCode,
-    /// The app that the code was issued to. Defaults to the row's app, then to the secret's first app.
-    pub app_key: Option<String>,
-    /// Whether to overwrite a row that belongs to another seller.
-    pub replace: bool,
-}
-
-impl PartialEq for ConnectRequest {
-    fn eq(&self, other: &Self) -> bool {
-        (&self.key, &self.app_key, self.replace) == (&other.key, &other.app_key, other.replace)
-            && self.auth_code.is_same_as(&other.auth_code)
-    }
-}
-
-impl Eq for ConnectRequest {}
 
 /// An SQS message as Lambda delivers it.
 /// <https://docs.aws.amazon.com/lambda/latest/dg/with-sqs.html>
@@ -95,15 +80,22 @@ pub fn parse(event: &str) -> Result<Request, BadEvent> {
     if kind.describe == Some(true) {
         return read::<status::DescribeEvent>(event).map(|_| Request::Describe);
     }
+    if kind.request_context.is_some() {
+        return Err(BadEvent(
+            "requestContext: got an HTTP request, which only the public function (PUBLIC_ENDPOINT=true) answers".into(),
+        ));
+    }
     match kind.action.as_deref() {
         None | Some("refresh") => refresh(read(event)?),
         Some("status") => status::request(read(event)?),
         Some("cleanup") => Ok(cleanup(read(event)?)),
-        Some("connect") => connect(read(event)?),
+        Some("connect") => connect::request(read(event)?),
+        Some("connect_link") => connect::link_request(read(event)?),
         Some("verify") => verify(read(event)?),
         Some("ensure") => ensure::request(read(event)?),
         Some(other) => Err(BadEvent(format!(
-            "action: got {}, expected \"refresh\", \"ensure\", \"status\", \"verify\", \"connect\" or \"cleanup\"",
+            "action: got {}, expected \"refresh\", \"ensure\", \"status\", \"verify\", \"connect\", \
+             \"connect_link\" or \"cleanup\"",
             quoted(other)
         ))),
     }
@@ -129,6 +121,8 @@ struct EventKind {
     detail_type: Option<de::IgnoredAny>,
     #[serde(rename = "Records")]
     records: Option<de::IgnoredAny>,
+    #[serde(rename = "requestContext")]
+    request_context: Option<de::IgnoredAny>,
     describe: Option<bool>,
     action: Option<String>,
 }
@@ -159,46 +153,6 @@ struct CleanupEvent {
 fn cleanup(event: CleanupEvent) -> Request {
     let selection = event.team_id.selection();
     Request::Cleanup(CleanupRequest { selection, dry_run: event.dry_run.unwrap_or(false) })
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ConnectEvent {
-    #[serde(rename = "action")]
-    _action: String,
-    #[serde(default)]
-    team_id: Id<MAX_TEAM_ID>,
-    #[serde(default)]
-    integration_id: Id<MAX_INTEGRATION_ID>,
-    #[serde(default, deserialize_with = "auth_code")]
-    auth_code: Option<AuthCode>,
-    app_key: Option<String>,
-    replace: Option<bool>,
-}
-
-/// Deserializes the auth code. Unlike serde's errors, the one here never quotes the value, which is a secret.
-fn auth_code<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<AuthCode>, D::Error> {
-    match Value::deserialize(deserializer)? {
-        Value::String(code) if !code.is_empty() => Ok(Some(code.into())),
-        _ => Err(de::Error::custom("expected a non-empty string")),
-    }
-}
-
-fn connect(event: ConnectEvent) -> Result<Request, BadEvent> {
-    let missing = |name: &str, expected: &str| BadEvent(format!("{name}: missing, expected {expected}"));
-    let id = "a string or an integer";
-    let key = IntegrationKey {
-        team_id: event.team_id.0.ok_or_else(|| missing("team_id", id))?,
-        integration_id: event.integration_id.0.ok_or_else(|| missing("integration_id", id))?,
-    };
-    Ok(Request::Connect(ConnectRequest {
-        key,
-        auth_code: event
-            .auth_code
-            .ok_or_else(|| missing("auth_code", "the authorization code from TikTok"))?,
-        app_key: event.app_key.filter(|key| !key.is_empty()),
-        replace: event.replace.unwrap_or(false),
-    }))
 }
 
 fn refresh(event: RefreshEvent) -> Result<Request, BadEvent> {

@@ -1,7 +1,9 @@
 //! The local stack: an embedded DynamoDB, a TikTok Shop stand-in, sample integrations and Lambda's Invoke endpoint,
 //! around the function that runs on AWS.
 
+pub mod consent;
 pub mod dynamodb;
+pub mod function_url;
 pub mod invoke;
 pub mod runtime_api;
 mod samples;
@@ -10,13 +12,19 @@ pub mod tiktok;
 
 use crate::{
     aws::dynamodb::row::{self, Item},
-    domain::{clock::Clock, integration::DuePolicy, secret::AppCredentials},
+    domain::{
+        clock::Clock,
+        connect_link::{Market, Service},
+        integration::DuePolicy,
+        secret::{AppCredentials, CredentialsFrom},
+    },
     handler::{Function, InvocationError, Response},
     logging,
     settings::{Settings, SettingsError},
 };
 use aws_config::{Region, SdkConfig};
 use aws_sdk_dynamodb::{Client, config::Credentials, error::DisplayErrorContext};
+use consent::Registration;
 use std::{
     fs::{self, File},
     io::{self, Write},
@@ -24,8 +32,10 @@ use std::{
     path::Path,
     sync::{Arc, Mutex},
 };
+
 use tiktok::TikTokStandIn;
 use tokio::net::TcpListener;
+use url::Url;
 
 /// The folder of the stack's data, relative to the working directory.
 const FOLDER: &str = ".local";
@@ -34,6 +44,8 @@ const TABLE: &str = "tiktok-shop-integrations";
 /// The credentials of the stand-in's app. They open nothing else, so they may be known.
 const APP_KEY: &str = "local-app";
 const APP_SECRET: &str = "local-secret";
+/// The app's number in links.
+const SERVICE_ID: &str = "7431862345987123456";
 const SCHEDULED_EVENT: &str = include_str!("../../events/scheduled.json");
 
 /// The options of the local stack.
@@ -138,6 +150,7 @@ struct Stack {
     tiktok_url: String,
     table: Client,
     function: Arc<Function>,
+    public_url: Url,
     policy: DuePolicy,
 }
 
@@ -153,7 +166,12 @@ impl Stack {
         let metrics = log.try_clone().map_err(io("the log"))?;
 
         let clock = Clock::system();
-        let app = AppCredentials { app_key: APP_KEY.into(), app_secret: APP_SECRET.to_owned().into() };
+        let service = Service { service_id: SERVICE_ID.into(), market: Market::Global };
+        let app = AppCredentials {
+            app_key: APP_KEY.into(),
+            app_secret: APP_SECRET.to_owned().into(),
+            service: Some(service),
+        };
         let tiktok = TikTokStandIn::new(vec![app.clone()], clock.clone());
         let tiktok_listener = TcpListener::bind("127.0.0.1:0").await.map_err(io("the TikTok stand-in"))?;
         let tiktok_url =
@@ -162,7 +180,18 @@ impl Stack {
         let dynamodb =
             dynamodb::serve_on(dynamodb, Some(&folder.join("dynamodb.sqlite"))).map_err(io("DynamoDB"))?;
 
-        let settings = settings(&app, &tiktok_url)?;
+        let public_listener = TcpListener::bind("127.0.0.1:0").await.map_err(io("the public endpoint"))?;
+        let public_address = public_listener.local_addr().map_err(io("the public endpoint"))?;
+        let public_url = local_url(&format!("http://{public_address}/connect"))?;
+        tiktok.register(Registration {
+            service_id: SERVICE_ID.into(),
+            app_key: APP_KEY.into(),
+            redirect_url: public_url.clone(),
+        });
+
+        let mut settings = settings(&app, &tiktok_url)?;
+        settings.credentials = CredentialsFrom::Environment(app);
+        settings.consent_page = Some(local_url(&format!("{tiktok_url}{}", consent::PATH))?);
         let log_level = settings.log_level;
         tracing::subscriber::set_global_default(logging::subscriber(log_level, Mutex::new(log)))?;
         let policy = DuePolicy {
@@ -178,8 +207,12 @@ impl Stack {
                 tracing::error!("the metrics could not be written: {error}");
             }
         });
+        let public = Settings { public_endpoint: true, ..settings.clone() };
+        let public = Arc::new(Function::new(public, &sdk, clock.clone(), Arc::new(|_: &str| {})));
+        let router = function_url::router(public, clock.clone());
+        tokio::spawn(async move { axum::serve(public_listener, router).await });
         let function = Arc::new(Function::new(settings, &sdk, clock.clone(), emit));
-        let stack = Self { clock, dynamodb, tiktok_url, table, function, policy };
+        let stack = Self { clock, dynamodb, tiktok_url, table, function, public_url, policy };
         if dynamodb::create_table(&stack.table, TABLE).await.map_err(io("the table"))? {
             for item in samples::items(stack.clock.now(), &tiktok) {
                 let put = stack.table.put_item().table_name(TABLE).set_item(Some(item)).send().await;
@@ -216,7 +249,7 @@ async fn listen(port: u16, option: &'static str) -> Result<TcpListener, LocalErr
 fn settings(app: &AppCredentials, tiktok_url: &str) -> Result<Settings, SettingsError> {
     Settings::parse(|name| match name {
         "TABLE_NAME" => Some(TABLE.into()),
-        "APP_CREDENTIALS_SECRET_ID" => None,
+        "APP_CREDENTIALS_SECRET_ID" | "PUBLIC_ENDPOINT" => None,
         "TIKTOK_SHOP_APP_KEY" => Some(app.app_key.clone()),
         "TIKTOK_SHOP_APP_SECRET" => Some(app.app_secret.expose().to_owned()),
         "TIKTOK_AUTH_URL" | "TIKTOK_API_URL" => Some(tiktok_url.into()),
@@ -234,6 +267,10 @@ async fn sdk(dynamodb: SocketAddr) -> SdkConfig {
         .await
 }
 
+fn local_url(text: &str) -> Result<Url, LocalError> {
+    text.parse().map_err(|error| LocalError::Io("a local URL", io::Error::other(error)))
+}
+
 fn io_error(error: impl std::error::Error) -> io::Error {
     io::Error::other(DisplayErrorContext(error).to_string())
 }
@@ -243,7 +280,7 @@ fn print(text: std::fmt::Arguments<'_>) -> Result<(), LocalError> {
 }
 
 fn next_steps(invoke: SocketAddr, stack: &Stack) -> String {
-    let Stack { dynamodb, tiktok_url, .. } = stack;
+    let Stack { dynamodb, tiktok_url, public_url, .. } = stack;
     let call = format!(
         "aws lambda invoke --endpoint-url http://{invoke} --function-name {} \\\n      \
          --cli-binary-format raw-in-base64-out --payload file://events/",
@@ -253,7 +290,8 @@ fn next_steps(invoke: SocketAddr, stack: &Stack) -> String {
         "\nThe stack runs until Ctrl-C.\n\n  \
          DynamoDB     http://{dynamodb}, table {TABLE}\n  \
          Lambda       http://{invoke}, function {}, alias ensure\n  \
-         TikTok Shop  {tiktok_url}, app key {APP_KEY}, app secret {APP_SECRET}\n\n\
+         TikTok Shop  {tiktok_url}, app key {APP_KEY}, app secret {APP_SECRET}\n  \
+         Sellers      {public_url}\n\n\
          Next steps, from another terminal in this folder:\n\n  \
          export AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local AWS_DEFAULT_REGION=us-east-1\n\n\
          1. Refresh one team:\n    {call}manual-team.json out.json && cat out.json\n\n\
@@ -262,7 +300,9 @@ fn next_steps(invoke: SocketAddr, stack: &Stack) -> String {
          3. Read the table:\n    \
             aws dynamodb scan --endpoint-url http://{dynamodb} --table-name {TABLE}\n\n\
          4. Make TikTok Shop reject the access token of integration 101 of team 1:\n    \
-            curl -X POST '{tiktok_url}{}?open_id=seller-101'\n",
+            curl -X POST '{tiktok_url}{}?open_id=seller-101'\n\n\
+         5. Connect a shop as its seller does, in a browser:\n    \
+            tiktok-tokens connect-link --endpoint-url http://{invoke} --team-id 9 --integration-id 901\n",
         invoke::FUNCTION_NAME,
         tiktok::REJECT_PATH
     )

@@ -1,6 +1,7 @@
 //! A stand-in for TikTok Shop that behaves as documented: GET requests only, errors as a code with HTTP status 200,
 //! absolute expiries and, optionally, single-use refresh tokens. Tests script its behaviour call by call.
 
+use super::consent::{self, Registration};
 use crate::{
     domain::{clock::Clock, secret::AppCredentials},
     tiktok::sign,
@@ -80,6 +81,8 @@ pub struct TikTokStandIn {
 #[derive(Debug, Default)]
 struct Inner {
     apps: Vec<AppCredentials>,
+    /// The app for which the consent page is served, if it is.
+    registration: Option<Registration>,
     sellers: BTreeMap<String, Seller>,
     /// The seller of each auth code, and how its exchange is answered. A code works once.
     codes: HashMap<String, (String, Behaviour)>,
@@ -214,6 +217,22 @@ impl TikTokStandIn {
         self.lock().sellers.entry(open_id.into()).or_default().scripted.extend(behaviours);
     }
 
+    /// Serves the consent page for this app.
+    pub fn register(&self, registration: Registration) {
+        self.lock().registration = Some(registration);
+    }
+
+    pub(super) fn registration(&self) -> Option<Registration> {
+        self.lock().registration.clone()
+    }
+
+    /// The `open_id` and name of every known seller.
+    pub(super) fn sellers(&self) -> Vec<(String, String)> {
+        let inner = self.lock();
+        let sellers = inner.sellers.iter().filter(|(open_id, _)| !open_id.is_empty());
+        sellers.map(|(open_id, seller)| (open_id.clone(), seller.name.clone())).collect()
+    }
+
     /// Replaces the apps, as when an app secret is rotated.
     pub fn set_apps(&self, apps: Vec<AppCredentials>) {
         self.lock().apps = apps;
@@ -336,12 +355,14 @@ async fn route(
     match uri.path() {
         "/api/v2/token/refresh" => tiktok.refresh(&query).await,
         "/api/v2/token/get" => tiktok.exchange(&query),
+        consent::PATH => consent::page(&tiktok, &query),
+        consent::ANSWER_PATH => consent::answer(&tiktok, &query),
         "/authorization/202309/shops" => tiktok.shops(&query, &headers).await,
         _ => not_found(),
     }
 }
 
-fn not_found() -> Response {
+pub(super) fn not_found() -> Response {
     (StatusCode::NOT_FOUND, "404 page not found").into_response()
 }
 

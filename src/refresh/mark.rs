@@ -8,18 +8,21 @@ use crate::{
         eventbridge::StateChange,
     },
     domain::{
-        integration::{AccessState, Candidate, Integration, IntegrationKey, Notice, Status},
+        integration::{AccessState, Candidate, Integration, IntegrationKey, Notice, Status, UnixTime},
         outcome::{CHANGED, DELETED, Outcome, Report, marked},
         proof::Evidence,
         secret::{AccessToken, AppCredentials, Fingerprint},
     },
     tiktok::{ApiError, CallError},
 };
+use chrono::TimeDelta;
 use std::{fmt::Display, sync::Arc};
 use tracing::{error, info, warn};
 
 /// The most witnesses that are asked for one app.
 const MAX_WITNESSES: usize = 3;
+/// How long the link in a published event works.
+const LINK_LIFE: TimeDelta = TimeDelta::days(30);
 
 /// A row whose refresh token TikTok rejected. The rejection is noted in the row, and the lease is released.
 #[derive(Debug)]
@@ -253,7 +256,11 @@ impl Refresher {
     pub(super) async fn publish(&self, change: StateChange, row: &Candidate, reason: &str) {
         let Some(bus) = &self.services.event_bus else { return };
         let (seller_name, now) = (row.seller_name.as_deref(), self.services.clock.now());
-        if let Err(error) = bus.publish(change, &row.key, seller_name, reason, now).await {
+        // The current version's secret, whichever TikTok accepts in this run: links outlive a rotation by one version.
+        let app = self.run.apps.get(row.app_key.as_deref()).filter(|_| change.asks_the_seller());
+        let expires_at = UnixTime::after(now, LINK_LIFE);
+        let url = app.and_then(|app| self.services.connect_url(app, &row.key, None, expires_at));
+        if let Err(error) = bus.publish(change, &row.key, seller_name, reason, now, url.as_deref()).await {
             self.record_unpublished(error);
         }
     }

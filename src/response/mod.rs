@@ -2,12 +2,14 @@
 
 mod cleanup;
 mod connect;
+mod connect_link;
 mod ensure;
 mod refresh;
 mod verify;
 
 pub use cleanup::{CleanupCounts, CleanupReport, CleanupResponse, CleanupResults};
 pub use connect::ConnectResponse;
+pub use connect_link::ConnectLinkResponse;
 pub use ensure::EnsureResponse;
 pub use refresh::{RefreshResponse, RefreshResults};
 pub use verify::{VerifyCounts, VerifyReport, VerifyResponse, VerifyResults};

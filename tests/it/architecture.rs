@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 /// What each folder may import from this crate, beside itself.
-const MAY_IMPORT: [(&str, &[&str]); 12] = [
+const MAY_IMPORT: [(&str, &[&str]); 13] = [
     ("domain", &[]),
     ("event", &["domain"]),
     ("response", &["domain"]),
@@ -19,6 +19,7 @@ const MAY_IMPORT: [(&str, &[&str]); 12] = [
         "actions",
         &["domain", "event", "services", "aws", "tiktok", "refresh", "run", "response", "status_report"],
     ),
+    ("http", &["domain", "event", "services", "aws", "tiktok", "actions"]),
 ];
 /// The entries, which may import everything.
 const ENTRIES: [&str; 6] = ["main", "lib", "handler", "bin", "cli", "local"];

@@ -13,6 +13,7 @@ mod break_marks;
 mod calls;
 mod command;
 mod connect;
+mod connect_link;
 mod credentials;
 mod docs;
 mod ensure;

@@ -56,7 +56,7 @@ pub fn days(n: i64) -> TimeDelta {
 }
 
 pub fn app(key: &str, secret: &str) -> AppCredentials {
-    AppCredentials { app_key: key.into(), app_secret: secret.to_owned().into() }
+    AppCredentials { app_key: key.into(), app_secret: secret.to_owned().into(), service: None }
 }
 
 /// One integration of the world's.
@@ -149,8 +149,13 @@ impl World {
 
     /// Another warm environment, with another time-out of TikTok's.
     pub async fn function_with_call_timeout(&self, timeout: &str) -> Arc<Function> {
+        self.function_with_setting("TIKTOK_TIMEOUT", timeout).await
+    }
+
+    /// Another warm environment, with one setting of its own.
+    pub async fn function_with_setting(&self, name: &'static str, value: &str) -> Arc<Function> {
         let mut settings = self.settings.clone();
-        settings.insert("TIKTOK_TIMEOUT", timeout.into());
+        settings.insert(name, value.into());
         function(&settings, &self.aws, &self.clock, &self.emitted).await
     }
 
