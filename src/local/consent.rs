@@ -14,7 +14,8 @@ pub const PATH: &str = "/open/authorize";
 /// Where the page sends the seller's choice. Not a path of TikTok Shop's.
 pub(super) const ANSWER_PATH: &str = "/local/authorize";
 /// A seller that no sample integration belongs to.
-const NEW_SELLER: (&str, &str) = ("seller-new", "Phở Mới");
+const NEW_SELLER: &str = "seller-new";
+const NEW_SELLER_NAME: &str = "Phở Mới";
 
 const STYLE: &str = "\
 :root{color-scheme:light dark}\
@@ -41,8 +42,8 @@ pub(super) fn page(tiktok: &TikTokStandIn, query: &HashMap<String, String>) -> R
         return (StatusCode::NOT_FOUND, "this service does not exist").into_response();
     }
     let mut sellers = tiktok.sellers();
-    sellers.retain(|(open_id, _)| open_id != NEW_SELLER.0);
-    sellers.push((NEW_SELLER.0.into(), NEW_SELLER.1.into()));
+    sellers.retain(|(open_id, _)| open_id != NEW_SELLER);
+    sellers.push((NEW_SELLER.into(), NEW_SELLER_NAME.into()));
     let page = html! {
         (DOCTYPE)
         html lang="en" {
@@ -59,7 +60,7 @@ pub(super) fn page(tiktok: &TikTokStandIn, query: &HashMap<String, String>) -> R
                     @if let Some(state) = query.get("state") { input type="hidden" name="state" value=(state); }
                     @for (open_id, name) in &sellers {
                         label {
-                            input type="radio" name="seller" value=(open_id) checked[open_id == NEW_SELLER.0];
+                            input type="radio" name="seller" value=(open_id) checked[open_id == NEW_SELLER];
                             " " (name) " (" (open_id) ")"
                         }
                     }
@@ -83,7 +84,7 @@ pub(super) fn answer(tiktok: &TikTokStandIn, query: &HashMap<String, String>) ->
     if let Some(open_id) = seller {
         let mut sellers = tiktok.sellers().into_iter();
         let name = sellers.find_map(|(known, name)| (known == *open_id).then_some(name));
-        let name = name.unwrap_or_else(|| NEW_SELLER.1.into());
+        let name = name.unwrap_or_else(|| NEW_SELLER_NAME.into());
         pairs.append_pair("app_key", &app_key).append_pair("code", &tiktok.auth_code(open_id, &name));
         pairs.append_pair("locale", "en").append_pair("shop_region", "VN");
     }

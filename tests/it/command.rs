@@ -242,6 +242,48 @@ async fn an_application_is_developed_against_the_stack() {
     assert_eq!(calls().await["refresh_calls"], before + 1);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_seller_goes_from_the_link_by_the_consent_page_to_the_good_page() {
+    let folder = TempDir::new().unwrap();
+    let stack = Stack::start(&folder);
+    let ids = ["connect-link", "--team-id", "9", "--integration-id", "901", "--valid-for", "1h"];
+    let printed = text(&tokens(&stack, &ids));
+    let link = reqwest::Url::parse(printed.strip_suffix('\n').unwrap()).expect("the link alone");
+    let consent = reqwest::get(link.clone()).await.unwrap().text().await.unwrap();
+    assert!(consent.contains("Authorize local-app?") && consent.contains("Phở Mới"), "{consent}");
+
+    let state = link.query_pairs().find(|(name, _)| name == "state").unwrap().1.into_owned();
+    let chosen = async |answer: &str| {
+        let choice = [("state", state.as_str()), ("seller", "seller-new"), ("answer", answer)];
+        let url =
+            reqwest::Url::parse_with_params(link.join("/local/authorize").unwrap().as_str(), choice).unwrap();
+        reqwest::get(url).await.unwrap()
+    };
+    let declined = chosen("decline").await;
+    assert_eq!(
+        (declined.status().as_u16(), declined.headers()["cache-control"].as_bytes()),
+        (200, &b"no-store"[..])
+    );
+    assert!(declined.text().await.unwrap().contains("<h1>Not connected</h1>"));
+    let connected = chosen("authorize").await;
+    let reloaded = connected.url().clone();
+    assert!(connected.text().await.unwrap().contains("<h1>Phở Mới is connected</h1>"));
+    assert!(
+        reqwest::get(reloaded)
+            .await
+            .unwrap()
+            .text()
+            .await
+            .unwrap()
+            .contains("<h1>Your shop is connected</h1>")
+    );
+    assert!(text(&tokens(&stack, &["status", "--team-id", "9"])).contains("healthy"));
+
+    let log = std::fs::read_to_string(folder.path().join(".local/function.log")).unwrap();
+    assert!(log.contains("answered a request to the public endpoint"));
+    assert!(!log.contains(&state) && !log.contains("TTC_"), "a link and a code are secrets");
+}
+
 #[test]
 fn errors_say_the_next_step() {
     let folder = TempDir::new().unwrap();

@@ -117,6 +117,25 @@ fn the_log_page_lists_every_message() {
 }
 
 #[test]
+fn every_test_that_answers_an_attack_is_there() {
+    let page = read("docs/ARCHITECTURE.md");
+    let table = page.split("| attack | answer | shown by |\n").nth(1).unwrap().split("\n\n").next().unwrap();
+    let tests =
+        ["src/domain/connect_link.rs", "src/http/page.rs", "tests/it/connect_link.rs"].map(read).concat()
+            + &read("infra/tests/test_template.py");
+    let named: Vec<&str> = table
+        .lines()
+        .filter_map(|line| line.trim_end_matches(" |").rsplit(" | ").next())
+        .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+        .filter(|name| !name.contains('/'))
+        .collect();
+    assert!(named.len() > 12, "{named:?}");
+    for name in named {
+        assert!(tests.contains(&format!("fn {name}(")) || tests.contains(&format!("def {name}(")), "{name}");
+    }
+}
+
+#[test]
 fn the_vietnamese_readme_is_kept_equal() {
     let (english, vietnamese) = (read("README.md"), read("README.vi.md"));
     let outline = |text: &str| {

@@ -39,7 +39,7 @@ const ONE_AT_A_TIME: (&str, &str) = ("MAX_CONCURRENCY", "1");
 const HOSTILE: &str = "<img src=x onerror=alert(1)>\"'&";
 
 /// Holds a text by the snapshot of this name. Control characters show as escapes.
-fn hold(name: &str, text: &str) {
+pub(super) fn hold(name: &str, text: &str) {
     let mut shown = String::new();
     for c in text.chars() {
         if c.is_control() && c != '\n' { shown.extend(c.escape_unicode()) } else { shown.push(c) }
@@ -313,8 +313,18 @@ fn alone(arguments: &[&str]) -> String {
 
 #[test]
 fn the_command_explains_itself() {
-    let subcommands =
-        ["refresh", "ensure", "status", "verify", "connect", "cleanup", "local", "completions", "man"];
+    let subcommands = [
+        "refresh",
+        "ensure",
+        "status",
+        "verify",
+        "connect",
+        "connect-link",
+        "cleanup",
+        "local",
+        "completions",
+        "man",
+    ];
     hold("command-help", &[alone(&["--help"]), alone(&[]), alone(&["--version"])].concat());
     let each = subcommands.map(|subcommand| alone(&[subcommand, "--help"]));
     hold("command-help-subcommands", &each.concat());
@@ -350,7 +360,7 @@ fn the_local_stack() {
     let mut told = String::new();
     for line in lines.skip_while(|line| !line.starts_with("Nothing was left")) {
         told += &(of_any_machine(&line) + "\n");
-        if line.contains("curl -X POST") {
+        if line.contains("tiktok-tokens connect-link") {
             break;
         }
     }
