@@ -159,7 +159,7 @@ impl Page {
             ),
             (Self::CodeRefused, Vietnamese) => (
                 "Vui lòng thử lại",
-                "TikTok Shop không còn chấp nhận lần cấp quyền này: mỗi lần chỉ dùng được một lần, trong nửa giờ. Hãy mở lại \
+                "TikTok Shop không còn chấp nhận lần cấp quyền này: nó chỉ dùng được một lần, trong vòng nửa giờ. Hãy mở lại \
                  liên kết bạn đã nhận.",
             ),
             (Self::AnotherShop, English) => (

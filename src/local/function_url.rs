@@ -18,7 +18,7 @@ use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
 /// The public function's timeout, as in the SAM template.
-const TIMEOUT: TimeDelta = TimeDelta::seconds(60);
+const TIMEOUT: TimeDelta = TimeDelta::seconds(150);
 
 /// The router of the public function.
 pub fn router(function: Arc<Function>, clock: Clock) -> Router {

@@ -125,7 +125,7 @@ fn every_test_that_answers_an_attack_is_there() {
             + &read("infra/tests/test_template.py");
     let named: Vec<&str> = table
         .lines()
-        .filter_map(|line| line.trim_end_matches(" |").rsplit(" | ").next())
+        .filter_map(|line| line.split(" | ").nth(2))
         .flat_map(|cell| cell.split('`').skip(1).step_by(2))
         .filter(|name| !name.contains('/'))
         .collect();
