@@ -284,7 +284,7 @@ fn service(id: Option<Value>, market: Option<Value>) -> Result<Option<Service>, 
 /// read is no error: the refreshes do not need it.
 fn parse(text: &str) -> Result<Parsed, &'static str> {
     #[derive(Deserialize)]
-    struct App {
+    struct Entry {
         app_key: String,
         app_secret: AppSecret,
         service_id: Option<Value>,
@@ -292,7 +292,7 @@ fn parse(text: &str) -> Result<Parsed, &'static str> {
     }
     #[derive(Deserialize)]
     struct AppList {
-        apps: Vec<App>,
+        apps: Vec<Entry>,
     }
     let trimmed = without_blanks(text);
     let mut had_blanks = Vec::new();
@@ -310,14 +310,14 @@ fn parse(text: &str) -> Result<Parsed, &'static str> {
             [true, true] => return Err("has neither app_key nor app_secret"),
             [true, false] => return Err("has no app_key"),
             [false, true] => return Err("has no app_secret"),
-            [false, false] => vec![App::deserialize(json).map_err(|_| "is not an object of strings")?],
+            [false, false] => vec![Entry::deserialize(json).map_err(|_| "is not an object of strings")?],
         }
     };
     if apps.is_empty() {
         return Err("has an empty list of apps");
     }
     let (mut credentials, mut without_service) = (Vec::new(), Vec::new());
-    for App { app_key, app_secret, service_id, market } in apps {
+    for Entry { app_key, app_secret, service_id, market } in apps {
         let service = service(service_id, market).unwrap_or_else(|()| {
             without_service.push(app_key.clone());
             None
