@@ -36,10 +36,11 @@ def test_the_linter_accepts_it(text, tmp_path):
 
 
 def test_it_has_the_same_resources_with_the_package_from_a_bucket(plain):
-    every = set(render()) | set(render(CustomMetrics="false")) | set(render(AlarmEmail="a@example.com"))
+    every = set(render(PublicEndpoint="true", AlarmEmail="a@example.com")) | set(render(CustomMetrics="false"))
     assert set(plain["Resources"]) == every
-    code = plain["Resources"]["Function"]["Properties"]["Code"]
-    assert code == {"S3Bucket": {"Ref": "CodeBucket"}, "S3Key": {"Ref": "CodeKey"}}
+    for function in ("Function", "PublicFunction"):
+        code = plain["Resources"][function]["Properties"]["Code"]
+        assert code == {"S3Bucket": {"Ref": "CodeBucket"}, "S3Key": {"Ref": "CodeKey"}}
     assert set(plain["Parameters"]) == set(source()["Parameters"]) - {"RetainData"} | {"CodeBucket", "CodeKey"}
     groups = plain["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"]
     assert {name for group in groups for name in group["Parameters"]} == set(plain["Parameters"])

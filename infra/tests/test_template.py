@@ -541,7 +541,8 @@ def test_the_public_function_has_time_for_two_exchanges_and_a_save():
     public = properties(render(PublicEndpoint="true"), "PublicFunction")
     reserve = int(re.search(r"save_reserve: Duration::from_secs\((\d+)\)", code("domain/retry_policy.rs"))[1])
     # The longest that TikTokTimeout may be, and as much as DynamoDB and Secrets Manager usually take.
-    assert allowed("TikTokTimeout", "60s") and not allowed("TikTokTimeout", "61s")
+    assert allowed("TikTokTimeout", "60s")
+    assert not allowed("TikTokTimeout", "61s")
     assert public["Timeout"] >= 2 * 60 + reserve + 20
 
 
