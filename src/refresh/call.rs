@@ -202,7 +202,7 @@ impl Refresher {
         self.retry_budget.record_call();
         let started = Instant::now();
         let result = self.services.tiktok.refresh(app, sent).await;
-        if let Err(CallError::Busy { .. }) = result {
+        if result.as_ref().is_err_and(CallError::limits_the_rate) {
             self.services.rate_limiter.slow_down(&app.app_key);
         }
         self.record(|statistics| statistics.latency.record(started.elapsed()));
@@ -249,7 +249,7 @@ impl Refresher {
     ) -> Result<Vec<Shop>, ApiError> {
         let Services { tiktok, rate_limiter, clock, .. } = &*self.services;
         let shops = tiktok.get_authorized_shops(app, token, clock.now()).await;
-        if let Err(ApiError::Call(CallError::Busy { .. })) = shops {
+        if matches!(&shops, Err(ApiError::Call(error)) if error.limits_the_rate()) {
             rate_limiter.slow_down(&app.app_key);
         }
         shops

@@ -110,6 +110,11 @@ impl CallError {
         }
     }
 
+    /// Whether TikTok limits the rate of requests. HTTP 503 says only that TikTok does not act now.
+    pub fn limits_the_rate(&self) -> bool {
+        matches!(self, Self::Busy { code, .. } if *code != 503)
+    }
+
     /// Whether the cause may pass by itself, whatever TikTok has done meanwhile.
     pub fn may_pass(&self) -> bool {
         match self {
@@ -274,7 +279,9 @@ mod tests {
     fn only_calls_on_which_tiktok_cannot_have_acted_are_retried() {
         let message = String::from;
         assert!(of_status(429, message(""), None).may_be_retried());
-        assert!(of_server_error(503, None, message(""), None).may_be_retried());
+        let unavailable = of_server_error(503, None, message(""), None);
+        assert!(unavailable.may_be_retried() && !unavailable.limits_the_rate());
+        assert!(of_status(429, message(""), None).limits_the_rate());
         assert!(of_code(36_009_002, message("rate limit"), None).may_be_retried());
         assert!(CallError::NotConnected { message: message("refused") }.may_be_retried());
         assert!(!CallError::Ambiguous { message: message("timeout") }.may_be_retried());

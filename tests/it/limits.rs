@@ -10,8 +10,8 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-/// For tests that let it run out: the function reads until 3 s before its deadline.
-const LITTLE_TIME: TimeDelta = TimeDelta::seconds(5);
+/// For tests that let it run out: the function reads until 3 s before its deadline, and the SDK repeats a request after 3 s.
+const LITTLE_TIME: TimeDelta = TimeDelta::milliseconds(5_900);
 
 async fn with_little_time(world: &World, event: Value) -> Value {
     world::invoke(&world.function, &event, world.now() + LITTLE_TIME).await.unwrap()

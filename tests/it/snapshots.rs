@@ -798,7 +798,7 @@ impl Night {
             (14, vec![Behaviour::CutAfterRedeeming]),
             (22, vec![Behaviour::With(json!({"open_id": "another-seller"}))]),
             (27, vec![refused.clone()]),
-            (28, vec![busy(Some(3_600))]),
+            (28, vec![Behaviour::Status(503, "", Some(3_600))]),
             (29, vec![Behaviour::Code(36_009_003, "internal error")]),
             (30, vec![Behaviour::Garbled("{\"code\":0}"); 2]),
             (31, vec![refused.clone()]),
