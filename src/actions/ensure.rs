@@ -9,7 +9,7 @@ use crate::{
         circuit_breaker::CallOutcome,
         ensure::{ATTEMPT, Answer, EnsureOutcome, EnsureRequest, Step, lost_every_race},
         integration::{CLOCK_SKEW, Candidate, Integration, IntegrationKey},
-        outcome::{Outcome, Report},
+        outcome::{MISMATCH, Outcome, Report},
         secret::{AccessToken, AppCredentials},
     },
     refresh::{Attempt, Refresher, RunContext},
@@ -108,7 +108,11 @@ enum Tried {
     Refreshed(Report),
     /// It did not take the row, which is no longer as it was read.
     Lost,
-    Ended(Answer),
+    /// `is_own` is false for an answer that was given before, and logged.
+    Ended {
+        answer: Answer,
+        is_own: bool,
+    },
 }
 
 /// Answers an `ensure` request, by `deadline`.
@@ -289,11 +293,15 @@ impl TokenSource {
         let (mut row, mut has_refreshed) = (first.clone(), false);
         loop {
             let in_use = self.refresher().await?.in_use(&row.candidate);
+            let mut ended = None;
             let locked = match request.next_step(&first, &row, in_use.as_ref(), self.services.clock.now()) {
                 Step::Answer(answer) => return Ok(Ensured { answer, row: Some(row), is_own: false }),
                 Step::Wait(locked) => Some(locked),
                 Step::Refresh => match self.attempt(&row).await? {
-                    Tried::Ended(answer) => return Ok(Ensured { answer, row: Some(row), is_own: true }),
+                    Tried::Ended { answer, is_own } => {
+                        ended = Some((answer, is_own));
+                        None
+                    }
                     Tried::Refreshed(report) => {
                         has_refreshed = report.reason.is_none();
                         None
@@ -308,9 +316,22 @@ impl TokenSource {
                 tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
-            let Some(read) = self.read(&request.key).await? else {
-                return Ok(Ensured { answer: request.not_found(), row: None, is_own: has_refreshed });
+            let read = match (self.read(&request.key).await, &ended) {
+                (Ok(Some(read)), _) => read,
+                (Ok(None), _) => {
+                    return Ok(Ensured { answer: request.not_found(), row: None, is_own: has_refreshed });
+                }
+                (Err(_), Some(_)) => row.clone(),
+                (Err(error), None) => return Err(error),
             };
+            // If somebody has stored another token meanwhile, that one counts, and not what TikTok said of the old one. Another
+            // seller's pair is stored by the attempt itself.
+            if let Some((answer, is_own)) = ended
+                && (read.holds_access_token(row.access_token.as_ref())
+                    || answer.reason.as_deref() == Some(MISMATCH.0))
+            {
+                return Ok(Ensured { answer, row: Some(read), is_own });
+            }
             row = read;
             if let Some(mut answer) = request.answer(Some(&*first), Some(&*row), self.services.clock.now()) {
                 if has_refreshed && answer.outcome.is_valid() {
@@ -328,7 +349,7 @@ impl TokenSource {
         let (in_use, now) = (refresher.in_use(&row.candidate), self.services.clock.now());
         let refused = &self.services.refused_credentials;
         if let Some(answer) = in_use.as_ref().and_then(|in_use| refused.answer(in_use, row, now)) {
-            return Ok(Tried::Ended(answer));
+            return Ok(Tried::Ended { answer, is_own: false });
         }
         let deadline = self.deadline.min(now + ATTEMPT);
         let (refresher, leased) = (refresher.for_attempt(deadline), row.clone());
@@ -345,7 +366,7 @@ impl TokenSource {
             let answer = Answer::of(row, EnsureOutcome::Failed);
             let answer =
                 answer.because("internal_error", "the refresh panicked; this is a bug in the function");
-            return Ok(Tried::Ended(answer.retry_after(lease_seconds)));
+            return Ok(Tried::Ended { answer: answer.retry_after(lease_seconds), is_own: true });
         };
         if report.outcome == Outcome::Refreshed {
             return Ok(Tried::Refreshed(report));
@@ -355,7 +376,7 @@ impl TokenSource {
         if let (Some(CallOutcome::Misconfigured), Some(in_use), Some(answer)) = (call, in_use, &answer) {
             refused.remember(in_use, answer, now);
         }
-        Ok(answer.map_or(Tried::Lost, Tried::Ended))
+        Ok(answer.map_or(Tried::Lost, |answer| Tried::Ended { answer, is_own: true }))
     }
 
     async fn token(&self, request: &EnsureRequest) -> Result<ValidToken, TokenError> {

@@ -106,7 +106,7 @@ struct Ensure {
     #[arg(long)]
     integration_id: String,
     /// How long the token must still live, such as 1h; at most 24h [default: 5m]
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     valid_for: Option<String>,
 }
 

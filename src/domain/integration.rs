@@ -126,13 +126,23 @@ impl Status {
 /// An attempt's exclusive, time-limited right to refresh a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lease {
-    /// The attempt's id, new for each acquired lease.
+    /// The attempt's id, new for each acquired lease. It ends with when the lease was acquired.
     pub owner: String,
     /// When the lease expires, unless its owner releases it first.
     pub expires_at: UnixTime,
 }
 
 impl Lease {
+    /// The owner of a lease that is acquired at `now`.
+    pub fn new_owner(attempt: impl fmt::Display, now: UnixTime) -> String {
+        format!("{attempt}@{}", now.0)
+    }
+
+    /// When the lease was acquired, if its owner tells: leases of earlier versions do not.
+    pub fn acquired_at(&self) -> Option<UnixTime> {
+        self.owner.rsplit_once('@')?.1.parse().ok().map(UnixTime)
+    }
+
     /// Whether the lease has expired, which means that its owner was interrupted.
     pub fn has_expired(&self, now: DateTime<Utc>) -> bool {
         self.expires_at.has_passed(now)
@@ -482,6 +492,14 @@ impl Integration {
     /// Whether the stored refresh token is `token`.
     pub fn still_holds(&self, token: &RefreshToken) -> bool {
         self.refresh_token.as_ref().is_some_and(|stored| stored.is_same_as(token))
+    }
+
+    /// Whether the row holds this access token, or none if none is given.
+    pub fn holds_access_token(&self, token: Option<&AccessToken>) -> bool {
+        match (&self.access_token, token) {
+            (Some(stored), Some(token)) => stored.is_same_as(token),
+            (stored, token) => stored.is_none() && token.is_none(),
+        }
     }
 
     /// What an on-demand caller reads here.

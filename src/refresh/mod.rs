@@ -12,7 +12,7 @@ use crate::{
     domain::{
         circuit_breaker::CallOutcome,
         integration::{
-            CLOCK_SKEW, Candidate, DuePolicy, Integration, IntegrationKey, PROBABLY_LOST_ANSWER, Seen,
+            CLOCK_SKEW, Candidate, DuePolicy, Integration, IntegrationKey, Lease, PROBABLY_LOST_ANSWER, Seen,
             Status, UnixTime,
         },
         latency::Latency,
@@ -285,7 +285,9 @@ impl Refresher {
 
     async fn acquire(&self, candidate: &Candidate, seen: Option<Seen<'_>>) -> Result<Leased, Box<Report>> {
         let key = &candidate.key;
-        let attempt_id = format!("{}-{}", self.run.run_id, self.attempts.fetch_add(1, Ordering::Relaxed));
+        let attempt = self.attempts.fetch_add(1, Ordering::Relaxed);
+        let acquired_at = UnixTime::of(self.services.clock.now());
+        let attempt_id = Lease::new_owner(format_args!("{}-{attempt}", self.run.run_id), acquired_at);
         let expires_at = UnixTime::of(self.run.deadline + CLOCK_SKEW);
         let fingerprint = self.in_use(candidate);
         let app_key = candidate.app_key.as_deref();

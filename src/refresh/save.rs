@@ -12,7 +12,6 @@ use crate::{
         integration::{Candidate, DuePolicy, Integration, Lease, Status, UnixTime},
         message::{Generation, Rescue},
         outcome::{MISMATCH, Outcome, Report},
-        secret::AccessToken,
     },
 };
 use backon::{BackoffBuilder, ExponentialBuilder};
@@ -290,7 +289,7 @@ fn resolve_conflict(
     policy: &DuePolicy,
 ) -> Resolution {
     let new_refresh_token = grant.refresh_token.as_ref().unwrap_or(&leased.sent);
-    if stored.still_holds(new_refresh_token) && holds_access_token(stored, Some(&grant.access_token)) {
+    if stored.still_holds(new_refresh_token) && stored.holds_access_token(Some(&grant.access_token)) {
         return Resolution::OursIsStored;
     }
     let is_rotated = !new_refresh_token.is_same_as(&leased.sent);
@@ -302,7 +301,7 @@ fn resolve_conflict(
         // The expiry says nothing across authorizations.
         return Resolution::GiveWay;
     }
-    if stored.still_holds(&leased.sent) && holds_access_token(stored, leased.row.access_token.as_ref()) {
+    if stored.still_holds(&leased.sent) && stored.holds_access_token(leased.row.access_token.as_ref()) {
         // The pair is the one that was redeemed; only another attribute changed.
         return Resolution::WriteAgain;
     }
@@ -311,13 +310,6 @@ fn resolve_conflict(
     let plausible = |at: Option<UnixTime>| at.filter(|at| policy.is_plausible(*at));
     let (theirs, ours) = (plausible(stored.candidate.access_expires_at), plausible(grant.access_expires_at));
     if theirs.is_some() && theirs >= ours { Resolution::GiveWay } else { Resolution::WriteAgain }
-}
-
-fn holds_access_token(stored: &Integration, token: Option<&AccessToken>) -> bool {
-    match (&stored.access_token, token) {
-        (Some(stored), Some(token)) => stored.is_same_as(token),
-        (stored, token) => stored.is_none() && token.is_none(),
-    }
 }
 
 /// Whether the row holds another authorization than the one that was refreshed: another generation, or another seller or app
