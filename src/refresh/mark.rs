@@ -261,9 +261,7 @@ impl Refresher {
         match timeout(self.services.time_for_a_request(self.run.deadline), publish).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => self.record_unpublished(error),
-            Err(_) => {
-                self.record_unpublished("the event bus has not answered, and the invocation's time runs out")
-            }
+            Err(_) => self.record_unpublished("the invocation's time runs out"),
         }
     }
 

@@ -7,10 +7,12 @@ use super::{
 use chrono::TimeDelta;
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, time::Duration};
+use tiktok_token_refresh::domain::clock::Clock;
 
 const QUEUE: (&str, &str) = ("WORK_QUEUE_URL", "https://sqs.us-east-1.amazonaws.com/1/work");
 const BUS: (&str, &str) = ("EVENT_BUS_NAME", "platform");
 const BUSY: Behaviour = Behaviour::Status(429, "too many requests", Some(0));
+const GONE: Behaviour = Behaviour::Code(36_004_005, "can not find related auth record");
 const GATEWAY: Behaviour = Behaviour::Status(502, "<html>", None);
 
 /// A world with the apps `29a39d`, `second` and `third`, which both TikTok and the secret know, in this order.
@@ -80,10 +82,10 @@ async fn an_app_that_gives_no_word_does_not_hide_the_rows_app() {
         let world = three_apps(&[]).await;
         let shop = world.integration().expiring_in(hours(-1)).insert().await;
         world.tiktok.bind(&shop.open_id, "third");
-        // A busy app is asked three times in each of five rounds.
+        // The default app rejects the row. The second gives this answer: a busy one in each of three tries.
         let times = if answer == BUSY { 3 } else { 1 };
-        let of_a_round = || std::iter::once(Behaviour::Normal).chain(vec![answer.clone(); times]);
-        world.tiktok.next(&shop.open_id, of_a_round());
+        let script = std::iter::once(Behaviour::Normal).chain(vec![answer.clone(); times]);
+        world.tiktok.next(&shop.open_id, script);
         assert_eq!(world.outcome().await["outcome"], "refreshed", "{answer:?}");
         assert_eq!(world.text(&shop, "app_key").await.as_deref(), Some("third"));
     }
@@ -98,9 +100,8 @@ async fn a_busy_answer_does_not_prove_another_version_of_the_secret() {
         world.aws.set_version("AWSPREVIOUS", Some(&secret(world::APP_SECRET)));
         let shop = world.integration().expiring_in(hours(1)).insert().await;
         world.tiktok.next(&shop.open_id, std::iter::once(Behaviour::Normal).chain(no_word.clone()));
-        let mut shops = vec![shop];
         for _ in 0..4 {
-            shops.push(world.integration().expiring_in(hours(2)).insert().await);
+            world.integration().expiring_in(hours(2)).insert().await;
         }
         let answer = world.refresh_all().await;
         let refreshed = if no_word.len() == 3 { 5 } else { 4 };
@@ -118,11 +119,7 @@ async fn a_gateways_error_before_any_other_answer_never_releases_the_lease_unles
         (Behaviour::Code(36_004_002, "Invalid app_secret"), "outcome_unknown", Some("no_readable_answer")),
         (Behaviour::Code(1, "odd"), "outcome_unknown", Some("no_readable_answer")),
         (Behaviour::CutAfterRedeeming, "outcome_unknown", Some("no_readable_answer")),
-        (
-            Behaviour::Code(36_004_005, "can not find related auth record"),
-            "failed",
-            Some("refresh_token_lost"),
-        ),
+        (GONE, "failed", Some("refresh_token_lost")),
     ];
     for (then, outcome, reason) in cases {
         let world = World::new().await;
@@ -134,6 +131,18 @@ async fn a_gateways_error_before_any_other_answer_never_releases_the_lease_unles
         let is_leased = world.text(&shop, "lock_owner").await.is_some();
         assert_eq!(is_leased, outcome == "outcome_unknown", "{then:?}");
     }
+}
+
+#[tokio::test]
+async fn a_limit_that_names_the_app_key_stops_no_app() {
+    let world = World::with(&[("MAX_CONCURRENCY", "1")]).await;
+    for _ in 0..5 {
+        let shop = world.integration().expiring_in(hours(1)).insert().await;
+        let limit = Behaviour::Code(36_009_002, "app_key 29a39d exceeds its limit of requests");
+        world.tiktok.next(&shop.open_id, [limit]);
+    }
+    let answer = world.refresh_all().await;
+    assert_eq!(answer["counts"]["refreshed"], 5, "{answer}");
 }
 
 // --- Rounds --------------------------------------------------------------------------------------------------------------
@@ -282,12 +291,7 @@ async fn a_queue_that_hangs_does_not_keep_a_run_beyond_its_deadline() {
 
 #[tokio::test]
 async fn a_table_that_hangs_at_the_end_does_not_keep_a_run_beyond_its_deadline() {
-    // Saving, and releasing the lease of a row that TikTok refuses.
-    for (step, behaviour, reason) in [
-        (Step::Save, Behaviour::Normal, "not_saved"),
-        (Step::Settle, Behaviour::Code(1, "odd"), "refused"),
-        (Step::Settle, Behaviour::Code(36_004_005, "can not find related auth record"), "reauthorize"),
-    ] {
+    async fn hangs(step: Step, behaviour: Behaviour, reason: &str) {
         let world = World::new().await;
         let function = by_the_real_clock(&world, "1s", &[]).await;
         let shop = world.integration().expiring_in(hours(1)).insert().await;
@@ -295,10 +299,15 @@ async fn a_table_that_hangs_at_the_end_does_not_keep_a_run_beyond_its_deadline()
         world.aws.fault(step, usize::MAX, Fault::Hold(Gate::new()));
         let left = Duration::from_secs(8);
         let (answer, took) = within(&function, &json!({}), left).await;
-        let answer = answer.unwrap();
         assert!(took < left, "{step:?} {reason}: {took:?} of {left:?}");
-        assert_eq!(answer["integrations"][0]["reason"], reason, "{answer}");
+        assert_eq!(answer.unwrap()["integrations"][0]["reason"], reason);
     }
+    tokio::join!(
+        hangs(Step::Acquire, Behaviour::Normal, "store_error"),
+        hangs(Step::Save, Behaviour::Normal, "not_saved"),
+        hangs(Step::Settle, Behaviour::Code(1, "odd"), "refused"),
+        hangs(Step::Settle, GONE, "reauthorize"),
+    );
 }
 
 #[tokio::test]
@@ -320,9 +329,9 @@ async fn an_event_bus_that_hangs_does_not_keep_a_run_beyond_its_deadline() {
     let world = World::new().await;
     let function = by_the_real_clock(&world, "1s", &[BUS]).await;
     let recovers = world.integration().expiring_in(hours(1)).status("error").insert().await;
-    let warned =
-        world.integration().number("refresh_token_expires_at", chrono::Utc::now().timestamp() + 3 * 86_400);
-    warned.number("access_token_expires_at", chrono::Utc::now().timestamp() + 6 * 86_400).insert().await;
+    let now = Clock::system().now().timestamp();
+    let warned = world.integration().number("refresh_token_expires_at", now + 3 * 86_400);
+    warned.number("access_token_expires_at", now + 6 * 86_400).insert().await;
     world.aws.fault(Step::Publish, usize::MAX, Fault::Hold(Gate::new()));
     let left = Duration::from_secs(8);
     let (answer, took) = within(&function, &json!({"force": true}), left).await;

@@ -217,7 +217,8 @@ async fn a_rejection_under_other_credentials_says_nothing() {
 async fn another_failure_is_repeated_for_five_seconds() {
     for (behaviour, reason) in [
         (Behaviour::Code(36_009_999, "odd"), "refused"),
-        (Behaviour::Status(503, "", None), "provider_error"),
+        (Behaviour::Code(36_009_003, "internal error"), "provider_error"),
+        (Behaviour::Status(503, "", None), "provider_busy"),
         (Behaviour::Status(429, "", Some(0)), "provider_busy"),
     ] {
         let world = World::new().await;

@@ -85,7 +85,7 @@ async fn a_verification_that_runs_out_of_time_defers_the_rest() {
 async fn a_verification_does_not_wait_for_a_row_or_for_tiktok_beyond_its_time() {
     let world = World::new().await;
     world.integration().insert().await;
-    world.aws.hold(Step::Read);
+    world.aws.fault(Step::Read, usize::MAX, Fault::Hold(Gate::new()));
     let read = with_little_time(&world, json!({"action": "verify"})).await;
     assert_eq!((&read["counts"]["deferred"], &read["complete"]), (&json!(1), &json!(false)));
     world.aws.heal();
