@@ -12,7 +12,7 @@ use crate::{
         outcome::{MISMATCH, Outcome, Report},
         secret::{AccessToken, AppCredentials},
     },
-    refresh::{Attempt, Refresher, RunContext},
+    refresh::{Attempt, Refresher, RunContext, Verdict},
     response::EnsureResponse,
     services::Services,
     tiktok::{ApiError, CallError},
@@ -436,8 +436,12 @@ impl TokenSource {
             return Ok(result?);
         }
         let retry = |app: Arc<AppCredentials>| call((*app).clone(), token.clone());
-        let is_refused = |_: &AppCredentials, error: &ApiError| is_about_the_app(error);
-        let retried = refresher.with_other_secrets(&app, row, retry, is_refused).await;
+        let judge = |_: &AppCredentials, error: &ApiError| match error {
+            error if is_about_the_app(error) => Verdict::Refused,
+            error if error.may_pass() => Verdict::Nothing,
+            _ => Verdict::Accepted,
+        };
+        let retried = refresher.with_other_secrets(&app, row, retry, judge).await;
         Ok(retried.map_or(result, |(_, retried)| retried)?)
     }
 }

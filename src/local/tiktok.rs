@@ -380,6 +380,10 @@ impl TikTokStandIn {
             (inner.latency, owner, behaviour)
         };
         tokio::time::sleep(latency).await;
+        // What limits the rate, and the gateway, stand before the service that knows the apps.
+        if let Behaviour::Status(status, body, retry_after) = &behaviour {
+            return with_status(*status, body, *retry_after);
+        }
         if value("grant_type") != "refresh_token" {
             return error(36_004_003, "invalid grant_type");
         }
@@ -388,12 +392,12 @@ impl TikTokStandIn {
         }
         match &behaviour {
             Behaviour::Code(code, message) => return error(*code, message),
-            Behaviour::Status(status, body, retry_after) => return with_status(*status, body, *retry_after),
             Behaviour::Redirect(url) => {
                 return (StatusCode::TEMPORARY_REDIRECT, [(header::LOCATION, url.clone())]).into_response();
             }
             Behaviour::Hang => std::future::pending().await,
             Behaviour::Normal
+            | Behaviour::Status(..)
             | Behaviour::CutAfterRedeeming
             | Behaviour::Garbled(_)
             | Behaviour::StatusAfterRedeeming(_)

@@ -16,6 +16,7 @@ use crate::{
     tiktok::{ApiError, CallError},
 };
 use std::{fmt::Display, sync::Arc};
+use tokio::time::timeout;
 use tracing::{error, info, warn};
 
 /// The most witnesses that are asked for one app.
@@ -127,7 +128,7 @@ impl Refresher {
     pub(crate) async fn report_lost_token(&self, rejected: &Rejected) -> Report {
         const REASON: &str = "refresh_token_lost";
         let update = updates::correct_reason(&rejected.tried, rejected.failure.at, REASON);
-        if let Err(error) = self.services.table.update(rejected.key(), update).await {
+        if let Err(error) = self.in_time(self.services.table.update(rejected.key(), update)).await {
             warn!("could not correct the reason that is noted in the row: {error}");
         }
         let message = format!(
@@ -146,7 +147,10 @@ impl Refresher {
             if asked == MAX_WITNESSES {
                 break;
             }
-            let row = match self.services.table.read(key).await {
+            if !self.has_time_for_a_call() {
+                return Evidence::OutOfTime;
+            }
+            let row = match self.in_time(self.services.table.read(key)).await {
                 Ok(Some(row)) => row,
                 Ok(None) => continue,
                 Err(error) => {
@@ -205,7 +209,7 @@ impl Refresher {
             rejected.report(Outcome::CannotRefresh).because(rejected.failure.reason, rejected.message());
         let newly_marked = Report { is_newly_marked: true, ..report };
         let update = updates::mark(&rejected.row, &rejected.tried, &rejected.failure);
-        match self.services.table.update(key, update).await {
+        match self.in_time(self.services.table.update(key, update)).await {
             Ok(Ok(())) => {
                 self.publish(StateChange::CannotRefresh, &rejected.row.candidate, rejected.failure.reason)
                     .await;
@@ -238,7 +242,7 @@ impl Refresher {
     /// Publishes once that a refresh token expires soon: whoever notes the warning in the row publishes it.
     pub(crate) async fn warn_of_expiry(&self, candidate: &Candidate, notice: Notice) {
         let note = updates::note_expiry_warning(candidate, notice);
-        match self.services.table.update(&candidate.key, note).await {
+        match self.in_time(self.services.table.update(&candidate.key, note)).await {
             Ok(Ok(())) => {
                 let reason = format!("expires_within_{}_days", notice.days);
                 self.publish(StateChange::RefreshTokenExpiring, candidate, &reason).await;
@@ -253,8 +257,11 @@ impl Refresher {
     pub(super) async fn publish(&self, change: StateChange, row: &Candidate, reason: &str) {
         let Some(bus) = &self.services.event_bus else { return };
         let (seller_name, now) = (row.seller_name.as_deref(), self.services.clock.now());
-        if let Err(error) = bus.publish(change, &row.key, seller_name, reason, now).await {
-            self.record_unpublished(error);
+        let publish = bus.publish(change, &row.key, seller_name, reason, now);
+        match timeout(self.services.time_for_a_request(self.run.deadline), publish).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => self.record_unpublished(error),
+            Err(_) => self.record_unpublished("the invocation's time runs out"),
         }
     }
 

@@ -94,10 +94,11 @@ impl Refresher {
             self.send_to_rescue_queue(leased, app_key, grant).await;
         });
         match select(write, rescue).await {
-            Either::Left((Saved::Failed(why), _)) => {
+            Either::Left((Saved::Failed(why), _)) if self.services.queue.is_some() => {
                 // The last second, or a row that never settles.
                 let send = Box::pin(self.send_to_rescue_queue(leased, app_key, grant));
-                match timeout(LAST_SECOND, send).await {
+                let limit = self.services.time_for_a_request(self.run.deadline).min(LAST_SECOND);
+                match timeout(limit, send).await {
                     Ok(()) => Saved::Rescued,
                     Err(_) => Saved::Failed(why),
                 }
@@ -121,7 +122,7 @@ impl Refresher {
         let mut changed: Option<Box<Integration>> = None;
         if leased.generation == Generation::Unknown {
             // Only the row itself can tell which authorization it holds.
-            match self.services.table.read(leased.key()).await {
+            match self.in_time(self.services.table.read(leased.key())).await {
                 Ok(Some(row)) => changed = Some(Box::new(row)),
                 Ok(None) => return Saved::Deleted,
                 Err(error) => return Saved::Failed(error.to_string()),
@@ -166,7 +167,7 @@ impl Refresher {
         loop {
             let is_other_seller = is_another_seller(grant, leased);
             let update = updates::save(grant, app_key, seen, is_other_seller, now);
-            let error = match self.services.table.update(leased.key(), update).await {
+            let error = match self.in_time(self.services.table.update(leased.key(), update)).await {
                 Ok(written) => return Ok(written),
                 Err(error) => error,
             };

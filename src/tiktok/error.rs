@@ -176,12 +176,13 @@ const REAUTHORIZE_CODES: [i64; 2] = [36_004_001, 36_004_005];
 pub(super) fn of_code(code: i64, message: String, retry_after: Option<Duration>) -> CallError {
     if REAUTHORIZE_CODES.contains(&code) {
         CallError::Reauthorize { code, message }
-    } else if blames_the_app(&message) {
-        CallError::Misconfigured { code, message }
     } else if BUSY.contains(&code) {
+        // Before the message, which may name the app key whose limit is reached.
         CallError::Busy { code, message, retry_after }
     } else if SERVER_ERROR.contains(&code) {
         CallError::ServerError { code, message }
+    } else if blames_the_app(&message) {
+        CallError::Misconfigured { code, message }
     } else {
         CallError::Refused { code, message }
     }
@@ -266,6 +267,14 @@ mod tests {
                 "{message}"
             );
         }
+    }
+
+    #[test]
+    fn a_limit_of_the_app_does_not_mean_that_the_app_is_misconfigured() {
+        let of = |code| of_code(code, "app_key 29a39d exceeds its limit".into(), None).call_outcome();
+        assert_eq!([36_009_002, 36_009_037].map(of), [CallOutcome::Busy; 2]);
+        assert_eq!([36_009_003, 36_009_007].map(of), [CallOutcome::Failed; 2]);
+        assert_eq!(of(36_009_004), CallOutcome::Misconfigured);
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod bad_nights;
 mod bad_surroundings;
 mod break_it;
 mod break_marks;
+mod break_pressure;
 mod calls;
 mod command;
 mod connect;
