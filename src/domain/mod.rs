@@ -7,6 +7,7 @@ pub mod bounded_list;
 pub mod circuit_breaker;
 pub mod clock;
 pub mod display;
+pub mod duration;
 pub mod ensure;
 pub mod gauges;
 pub mod grant;

@@ -10,6 +10,7 @@ pub mod tiktok;
 
 use crate::{
     aws::dynamodb::row::{self, Item},
+    cli,
     domain::{clock::Clock, integration::DuePolicy, secret::AppCredentials},
     handler::{Function, InvocationError, Response},
     logging,
@@ -103,18 +104,10 @@ pub async fn run(options: &Options) -> Result<(), LocalError> {
     };
     let counts = response.counts;
     print(format_args!(
-        "\nThe scheduled run took {} ms:\n{}\n\
-         {} examined, {} due: {} refreshed, {} locked, {} cannot be refreshed, {} failed, {} unknown, {} deferred",
+        "\nThe scheduled run took {} ms:\n{}\n{}",
         response.duration_ms,
         show::outcomes(&response),
-        counts.examined,
-        counts.due,
-        counts.refreshed,
-        counts.skipped_locked,
-        counts.cannot_refresh,
-        counts.failed,
-        counts.outcome_unknown,
-        counts.deferred,
+        cli::show::counts(&serde_json::to_value(counts).unwrap_or_default()),
     ))?;
     print(format_args!("\nThe integrations after the run:\n{}", stack.rows().await?))?;
     if counts.refreshed == 0 {

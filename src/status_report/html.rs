@@ -2,7 +2,7 @@
 //! an external resource or style elements outside its own class. The templates escape every value except the style
 //! sheet, which contains no data.
 
-use super::{IntegrationStatus, StatusReport, in_words, printable, relative};
+use super::{IntegrationStatus, StatusReport, counted, in_words, printable, relative};
 use crate::domain::{
     display::Display,
     integration::{Health, UnixTime},
@@ -20,11 +20,13 @@ shows a token.
 
 State | Meaning
 ---|---
+**unreadable** | An attribute of the row is missing or has the wrong type, so it is not refreshed.
 **cannot refresh** | The refresh token has expired, or TikTok rejected it: the seller must connect again.
 **expired** | The access token is missing or expires within 5 minutes.
 **expiring soon** | The access token expires within 30 minutes.
 **need a refresh** | The access token is due for a refresh.
 **healthy** | None of these.
+**inactive** | The row has a status of your own, so it is left alone.
 
 ### Widget parameters
 
@@ -114,20 +116,21 @@ impl StatusReport {
 
     fn overview(&self, local: &LocalTime) -> Markup {
         let counts = &self.counts;
-        let unreadable = counts.total.saturating_sub(self.readable());
         html! {
             p {
-                b { (counts.total) @if counts.total == 1 { " integration" } @else { " integrations" } }
-                @if unreadable > 0 { ", " (unreadable) " of them unreadable" }
+                b { (counted(counts.total, "integration")) }
                 " "
                 small.ttr-dim { "at " (local.date_and_time(self.generated_at)) ", times in " (local.zone) }
             }
             div.ttr-tiles {
+                // These two are rare, so they have a tile only if there are any.
+                @if counts.unreadable > 0 { (tile("bad", counts.unreadable, "unreadable")) }
                 (tile("bad", counts.cannot_refresh, "cannot refresh"))
                 (tile("bad", counts.expired, "expired"))
                 (tile("warn", counts.expiring_soon, "expiring soon"))
                 (tile("due", counts.needs_refresh, "need a refresh"))
                 (tile("good", counts.healthy, "healthy"))
+                @if counts.inactive > 0 { (tile("none", counts.inactive, "inactive")) }
             }
         }
     }
@@ -147,10 +150,11 @@ impl StatusReport {
     }
 
     fn expiring_access_tokens(&self, local: &LocalTime) -> Markup {
+        let counts = &self.counts;
         html! {
             h3 { "Access tokens that expire in the next 7 days" }
             // A chart of the empty list of a summary would suggest that nothing expires.
-            @if self.integrations.is_empty() && self.readable() > 0 {
+            @if self.integrations.is_empty() && counts.total > counts.unreadable {
                 p.ttr-dim { "This report lists no integrations." }
             } @else {
                 (chart(&self.bars(), local))
@@ -164,13 +168,13 @@ impl StatusReport {
         }
     }
 
-    /// The number of access tokens that expire in each bar's period. Expired integrations are left out: they have their
-    /// own tile, and may have an expiry without a token.
+    /// The number of access tokens that expire in each bar's period. Left out are expired integrations, which have their own
+    /// tile and may have an expiry without a token, and inactive ones, which nobody refreshes.
     fn bars(&self) -> Vec<u64> {
         let seconds_left: Vec<i64> = self
             .integrations
             .iter()
-            .filter(|integration| integration.state != Health::Expired)
+            .filter(|integration| !matches!(integration.state, Health::Expired | Health::Inactive))
             .filter_map(|integration| {
                 Some(integration.access_token_expires_at?.seconds_from(self.generated_at))
             })
@@ -182,7 +186,7 @@ impl StatusReport {
 
     fn urgent_integrations(&self, local: &LocalTime) -> Markup {
         let counts = &self.counts;
-        let urgent = counts.cannot_refresh + counts.expired + counts.expiring_soon;
+        let urgent = counts.unreadable + counts.cannot_refresh + counts.expired + counts.expiring_soon;
         let rows: Vec<&IntegrationStatus> =
             self.integrations.iter().filter(|row| is_urgent(row.state)).take(MAX_ROWS).collect();
         html! {
@@ -216,12 +220,6 @@ impl StatusReport {
                 (more(self.warnings.len().saturating_sub(MAX_WARNINGS) as u64))
             }
         }
-    }
-
-    /// The number of rows that have a state, which malformed rows do not.
-    fn readable(&self) -> u64 {
-        let counts = &self.counts;
-        counts.healthy + counts.expiring_soon + counts.expired + counts.needs_refresh + counts.cannot_refresh
     }
 }
 
@@ -267,7 +265,7 @@ impl LocalTime {
 }
 
 fn is_urgent(state: Health) -> bool {
-    matches!(state, Health::CannotRefresh | Health::Expired | Health::ExpiringSoon)
+    matches!(state, Health::Unreadable | Health::CannotRefresh | Health::Expired | Health::ExpiringSoon)
 }
 
 /// A stored value without control characters, truncated to `limit` characters.
@@ -300,8 +298,8 @@ fn row(integration: &IntegrationStatus, local: &LocalTime) -> Markup {
             }
             td.ttr-fixed {
                 b.{ "ttr-" (tone) } { (in_words(integration.state.as_str())) }
-                @if integration.status != "active" {
-                    (second_line(&format!("status {}", truncated(&integration.status, MAX_STATUS))))
+                @if let Some(status) = integration.status.as_deref().filter(|status| *status != "active") {
+                    (second_line(&format!("status {}", truncated(status, MAX_STATUS))))
                 }
             }
             td.ttr-fixed { (expiry(integration.access_token_expires_at, local)) }
@@ -451,7 +449,7 @@ mod tests {
             access_token_expires_at: Some(UnixTime(NOW + access_in)),
             key: IntegrationKey { team_id: "1".into(), integration_id: "7".into() },
             seller_name: Some("Bánh Mì".into()),
-            status: "active".into(),
+            status: Some("active".into()),
             refresh_token_expires_at: Some(UnixTime(NOW + 300 * DAY)),
             last_refreshed_at: None,
             error_reason: None,
@@ -465,15 +463,8 @@ mod tests {
 
     /// A report on these integrations, with their counts.
     fn report(integrations: Vec<IntegrationStatus>) -> StatusReport {
-        let count = |state| integrations.iter().filter(|row| row.state == state).count() as u64;
-        let counts = StateCounts {
-            total: integrations.len() as u64,
-            healthy: count(Health::Healthy),
-            expiring_soon: count(Health::ExpiringSoon),
-            expired: count(Health::Expired),
-            needs_refresh: count(Health::NeedsRefresh),
-            cannot_refresh: count(Health::CannotRefresh),
-        };
+        let mut counts = StateCounts::default();
+        integrations.iter().for_each(|row| counts.add(row.state));
         StatusReport { counts, integrations, ..empty() }
     }
 
@@ -514,7 +505,7 @@ mod tests {
         let mut hostile = integration(Health::CannotRefresh, 3_600);
         hostile.key = IntegrationKey { team_id: text.as_str().into(), integration_id: text.as_str().into() };
         hostile.seller_name = Some(text.clone());
-        hostile.status.clone_from(&text);
+        hostile.status = Some(text.clone());
         hostile.error_message = Some(text.clone());
         let mut coded = integration(Health::Expired, -5);
         coded.error_code = Some(text.clone());
@@ -570,12 +561,14 @@ mod tests {
     #[test]
     fn the_counts_are_shown() {
         let counts = StateCounts {
-            total: 61,
+            total: 92,
             cannot_refresh: 11,
             expired: 12,
             expiring_soon: 13,
             needs_refresh: 14,
             healthy: 10,
+            inactive: 15,
+            unreadable: 17,
         };
         let refresh_tokens = RefreshTokenCounts {
             expired: 21,
@@ -586,7 +579,9 @@ mod tests {
         };
         let html = html(&StatusReport { counts, refresh_tokens, ..empty() });
         for tile in [
-            "<b>61 integrations</b>, 1 of them unreadable",
+            "<b>92 integrations</b>",
+            "<b>17</b>unreadable",
+            "<b>15</b>inactive",
             "<b>11</b>cannot refresh",
             "<b>12</b>expired",
             "<b>13</b>expiring soon",

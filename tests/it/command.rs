@@ -28,7 +28,9 @@ fn it_shows_the_integrations_before_the_run_and_after_it() {
     let shown = text(&first);
     assert!(first.status.success(), "{shown} {}", String::from_utf8_lossy(&first.stderr));
     assert!(
-        shown.contains("15 examined, 11 due: 8 refreshed, 1 locked, 3 cannot be refreshed, 1 failed"),
+        shown.contains(
+            "15 examined, 11 due, 8 refreshed, 2 not due, 1 locked, 3 cannot refresh, 2 newly marked, 1 failed"
+        ),
         "{shown}"
     );
     let (before, after) = shown.split_once("The scheduled run took").unwrap();
@@ -44,7 +46,8 @@ fn it_shows_the_integrations_before_the_run_and_after_it() {
         (state(before, "Revoked Rings"), state(after, "Revoked Rings")),
         ("needs refresh".into(), "cannot refresh".into())
     );
-    assert_eq!(state(after, "Garbled Garments"), "malformed");
+    assert_eq!(state(after, "Garbled Garments"), "unreadable");
+    assert_eq!(state(after, "Paused Plants"), "inactive");
     assert!(shown.lines().all(|line| line.chars().count() <= 100), "it fits");
     assert!(!shown.contains("TTP_") && !shown.contains("TTR_"), "tokens show by their ends alone");
     let log = std::fs::read_to_string(folder.path().join(".local/function.log")).unwrap();
@@ -57,7 +60,7 @@ fn a_second_start_goes_on_where_the_first_ended_and_reset_starts_over() {
     once(&folder, &[]);
     let second = text(&once(&folder, &[]));
     // The rows that TikTok rejected are marked, and not asked for again.
-    let counted = "15 examined, 1 due: 0 refreshed, 1 locked, 3 cannot be refreshed, 1 failed";
+    let counted = "15 examined, 1 due, 10 not due, 1 locked, 3 cannot refresh, 1 failed";
     assert!(second.contains(counted), "{second}");
     assert!(second.contains("--reset starts over"), "{second}");
     assert!(text(&once(&folder, &["--reset"])).contains("8 refreshed"));
@@ -79,30 +82,54 @@ fn a_taken_port_is_told_with_what_to_do() {
     assert!(!folder.path().join(".local").exists(), "the other stack's data are not touched");
 }
 
-struct Stack(Child, String);
+/// A local stack that runs, how to invoke it, and what it has told.
+struct Stack {
+    process: Child,
+    url: String,
+    told: String,
+}
+
+/// The body of the answer to a request.
+fn blocking(request: reqwest::RequestBuilder) -> String {
+    let send = async { request.send().await.unwrap().bytes().await.unwrap() };
+    let body = tokio::runtime::Runtime::new().unwrap().block_on(send);
+    String::from_utf8(body.to_vec()).unwrap()
+}
 
 impl Stack {
     fn start(folder: &TempDir) -> Self {
-        Self::start_telling(folder).0
-    }
-
-    /// The stack, and what it told until it was ready.
-    fn start_telling(folder: &TempDir) -> (Self, String) {
-        let mut child = local(folder, &["--port", "0"]).stdout(Stdio::piped()).spawn().unwrap();
-        let lines = BufReader::new(child.stdout.as_mut().unwrap()).lines().map(Result::unwrap);
+        let mut process = local(folder, &["--port", "0"]).stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(process.stdout.as_mut().unwrap()).lines().map(Result::unwrap);
         let mut told = String::new();
+        let mut url = None;
         for line in lines {
             told += &format!("{line}\n");
-            if let Some((_, rest)) = line.split_once("aws lambda invoke --endpoint-url ") {
-                let url = rest.split(' ').next().unwrap().to_owned();
-                return (Self(child, url), told);
+            if let Some((_, rest)) = line.split_once("Lambda       ") {
+                url = Some(rest.split(',').next().unwrap().to_owned());
+            }
+            if line.contains("reject-access-tokens") {
+                return Self { process, url: url.expect("it says how to invoke it"), told };
             }
         }
-        panic!("it does not say how to invoke it: {told}");
+        panic!("it does not say the next steps: {told}");
+    }
+
+    /// The function's answer to an event, by the command's own endpoint.
+    fn answer(&self, event: &str) -> String {
+        let url = format!("{}/2015-03-31/functions/tiktok-token-refresh/invocations", self.url);
+        blocking(reqwest::Client::new().post(url).body(event.to_owned()))
+    }
+
+    /// How many refreshes TikTok Shop was asked for.
+    fn refresh_calls(&self) -> u64 {
+        let line = self.told.lines().find(|line| line.trim_start().starts_with("TikTok Shop")).unwrap();
+        let url = line[line.find("http").unwrap()..].split(',').next().unwrap();
+        let calls = blocking(reqwest::Client::new().get(format!("{url}/local/refresh-calls")));
+        serde_json::from_str::<Value>(&calls).unwrap()["refresh_calls"].as_u64().unwrap()
     }
 
     async fn post(&self, function: &str, kind: &str, event: &str) -> reqwest::Response {
-        let url = format!("{}/2015-03-31/functions/{function}/invocations", self.1);
+        let url = format!("{}/2015-03-31/functions/{function}/invocations", self.url);
         let request = reqwest::Client::new().post(url).header("x-amz-invocation-type", kind);
         request.body(event.to_owned()).send().await.unwrap()
     }
@@ -110,8 +137,8 @@ impl Stack {
 
 impl Drop for Stack {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 
@@ -122,7 +149,7 @@ fn tokens(stack: &Stack, arguments: &[&str]) -> Output {
 
 fn tokens_with(stack: &Stack, arguments: &[&str], environment: &[(&str, &str)], input: &str) -> Output {
     let mut child = Command::new(env!("CARGO_BIN_EXE_tiktok-tokens"))
-        .args(["--endpoint-url", &stack.1, "--region", "us-east-1"])
+        .args(["--endpoint-url", &stack.url, "--region", "us-east-1"])
         .args(arguments)
         .env("AWS_ACCESS_KEY_ID", "local")
         .env("AWS_SECRET_ACCESS_KEY", "local")
@@ -154,8 +181,100 @@ fn an_operator_refreshes_and_the_exit_code_tells_whether_all_is_well() {
     let one = ["refresh", "--team-id", "2", "--integration-id", "204", "--dry-run", "--output", "json"];
     let answer: Value = serde_json::from_str(&text(&tokens(&stack, &one))).unwrap();
     assert_eq!((&answer["dry_run"], &answer["integrations"][0]["outcome"]), (&json!(true), &json!("locked")));
-    // Without a terminal nobody can be asked, so a forced run of everything goes ahead.
-    assert!(text(&tokens(&stack, &["refresh", "--force"])).contains("15 examined"));
+}
+
+#[test]
+fn a_forced_refresh_of_everything_is_confirmed() {
+    let folder = TempDir::new().unwrap();
+    let stack = Stack::start(&folder);
+    let before = stack.refresh_calls();
+    let unasked = tokens(&stack, &["refresh", "--force"]);
+    assert_eq!(unasked.status.code(), Some(2), "without a terminal nobody can be asked");
+    assert!(said(&unasked).contains("pass --yes, or --team-id") && text(&unasked).is_empty());
+    let dry_run = tokens(&stack, &["refresh", "--force", "--dry-run"]);
+    assert!(text(&dry_run).contains("15 examined"), "a dry run needs no confirmation");
+    assert_eq!(stack.refresh_calls(), before);
+    assert!(text(&tokens(&stack, &["refresh", "--force", "--yes"])).contains("15 examined"));
+    assert!(stack.refresh_calls() > before);
+    let team = tokens(&stack, &["refresh", "--force", "--team-id", "1"]);
+    assert!(text(&team).contains("5 refreshed"), "a team's needs none: it is named");
+}
+
+/// What was asked for by name is found and done, or the exit code is 1 and a sentence says why.
+#[test]
+fn the_exit_code_tells_whether_what_was_asked_for_is_done() {
+    let folder = TempDir::new().unwrap();
+    let stack = Stack::start(&folder);
+    let one = |id: &'static str| ["--team-id", &id[..1], "--integration-id", id];
+    let nobody = ["--team-id", "8"];
+    let cases: &[(&[&str], &[&str], i32, &str)] = &[
+        (&["refresh"], &nobody, 1, "there is no integration of team 8"),
+        (&["status"], &nobody, 1, "there is no integration of team 8"),
+        (&["verify"], &nobody, 1, "there is no integration of team 8"),
+        (&["cleanup"], &nobody, 1, "there is no integration of team 8"),
+        (&["refresh"], &one("199"), 1, "there is no integration 199 of team 1"),
+        (&["verify"], &one("199"), 1, "there is no integration 199 of team 1"),
+        (&["ensure"], &one("199"), 1, "there is no usable access token"),
+        (&["verify"], &one("304"), 1, "the integration was skipped: its status is \"paused\""),
+        (&["refresh", "--force"], &one("304"), 1, "the integration was skipped: the row has the status"),
+        (
+            &["refresh", "--force"],
+            &one("204"),
+            1,
+            "1 integration not refreshed: another attempt holds the lease",
+        ),
+        (&["refresh"], &one("204"), 0, ""),
+        (&["refresh"], &one("101"), 0, ""),
+        (&["refresh"], &one("304"), 0, ""),
+        (&["status"], &["--team-id", "1"], 0, ""),
+        (
+            &["status"],
+            &["--team-id", "3"],
+            1,
+            "1 integration cannot be read; 3 integrations cannot be refreshed",
+        ),
+    ];
+    for (command, selection, code, sentence) in cases {
+        for output in ["text", "json"] {
+            let arguments = [*command, *selection, &["--output", output]].concat();
+            let done = tokens(&stack, &arguments);
+            assert_eq!(done.status.code(), Some(*code), "{arguments:?}: {} {}", text(&done), said(&done));
+            assert!(said(&done).starts_with(sentence), "{arguments:?}: {}", said(&done));
+            assert_eq!(said(&done).is_empty(), *code == 0, "{arguments:?}: {}", said(&done));
+        }
+    }
+}
+
+#[test]
+fn the_counts_add_up_and_a_row_that_is_named_is_listed() {
+    let folder = TempDir::new().unwrap();
+    let stack = Stack::start(&folder);
+    let report = tokens(&stack, &["status", "--format", "json"]);
+    let report: Value = serde_json::from_str(&text(&report)).unwrap();
+    let counts = report["counts"].as_object().unwrap();
+    let states = counts.iter().filter(|(name, _)| *name != "total");
+    assert_eq!(states.map(|(_, count)| count.as_u64().unwrap()).sum::<u64>(), 15, "{counts:?}");
+    assert_eq!(
+        (&counts["total"], &counts["inactive"], &counts["unreadable"]),
+        (&json!(15), &json!(1), &json!(1))
+    );
+    let shown = text(&tokens(&stack, &["status", "--team-id", "3"]));
+    let row = |seller: &str| shown.lines().find(|line| line.contains(seller)).unwrap().to_owned();
+    assert!(row("305").contains("unreadable") && row("Paused Plants").contains("inactive"), "{shown}");
+    for (id, outcome) in [("101", "not due"), ("304", "not due"), ("204", "locked")] {
+        let done = tokens(&stack, &["refresh", "--team-id", &id[..1], "--integration-id", id]);
+        assert!(
+            text(&done).lines().any(|line| line.contains(id) && line.contains(outcome)),
+            "{}",
+            text(&done)
+        );
+    }
+    for command in [&["verify", "--team-id", "1"][..], &["cleanup", "--dry-run"], &["refresh", "--dry-run"]] {
+        let shown = text(&tokens(&stack, command));
+        assert!(shown.contains("│ Team ┆ Id  ┆ Seller "), "{command:?}: {shown}");
+    }
+    let ensured = text(&tokens(&stack, &["ensure", "--team-id", "1", "--integration-id", "101"]));
+    assert!(ensured.contains("(Fresh Flowers)"), "{ensured}");
 }
 
 #[test]
@@ -169,14 +288,20 @@ fn an_operator_sees_the_tokens_health_at_any_width() {
         let rows = shown.lines().filter(|line| line.starts_with('│'));
         let widest = rows.map(|line| line.chars().count()).max().unwrap();
         assert!(widest <= width, "{widest} at {width}:\n{shown}");
-        assert!(shown.contains("15 total, 9 healthy"), "{shown}");
-        assert!(shown.contains("warning: integration 305 of team 3"), "{shown}");
+        assert!(shown.contains("15 integrations: 9 healthy"), "{shown}");
+        assert!(shown.contains("- integration 305 of team 3"), "{shown}");
     }
-    assert_eq!(
-        text(&tokens(&stack, &["status", "--team-id", "1", "--format", "summary"])),
-        "5 total, 5 healthy\n\
-         refresh tokens: 0 expired, 0 within 1 day, 0 within 7 days, 0 within 14 days, 0 within 30 days\n"
-    );
+    let no_width = text(&tokens_with(&stack, &["status"], &[("COLUMNS", "0")], ""));
+    let default = text(&tokens_with(&stack, &["status"], &[("COLUMNS", "100")], ""));
+    assert_eq!(no_width.lines().next(), default.lines().next(), "0 is no width");
+    let summary = text(&tokens(&stack, &["status", "--format", "summary"]));
+    let after_the_time = |text: &str| text.split_once('\n').unwrap().1.to_owned();
+    let own: String =
+        serde_json::from_str(&stack.answer(r#"{"action":"status","format":"summary"}"#)).unwrap();
+    assert_eq!(after_the_time(&summary), after_the_time(&(own + "\n")), "it is the function's own");
+    let expected = r#"{"action":"status","generated_at":""#;
+    let json = text(&tokens(&stack, &["status", "--output", "json"]));
+    assert!(json.starts_with(expected), "the keys are in the function's order: {}", &json[..60]);
     let report: Value =
         serde_json::from_str(&text(&tokens(&stack, &["status", "--format", "json"]))).unwrap();
     assert_eq!(report["counts"]["total"], 15);
@@ -203,7 +328,8 @@ fn an_operator_verifies_cleans_up_and_connects() {
 #[tokio::test]
 async fn an_application_is_developed_against_the_stack() {
     let folder = TempDir::new().unwrap();
-    let (stack, told) = Stack::start_telling(&folder);
+    let stack = Stack::start(&folder);
+    let told = &stack.told;
     let url = |service: &str| {
         let line = told.lines().find(|line| line.trim_start().starts_with(service)).unwrap();
         line[line.find("http").unwrap()..].split(',').next().unwrap().to_owned()
@@ -217,7 +343,10 @@ async fn an_application_is_developed_against_the_stack() {
     let one = ["ensure", "--team-id", "1", "--integration-id", "101", "--valid-for", "1h"];
     let answer = tokens(&stack, &one);
     assert_eq!(answer.status.code(), Some(0), "{}", said(&answer));
-    assert!(text(&answer).starts_with("valid: integration 101 of team 1, whose access token expires at "));
+    assert!(
+        text(&answer)
+            .starts_with("valid: integration 101 of team 1 (Fresh Flowers), whose access token expires at ")
+    );
     let through_the_alias =
         [&["--function-name", "tiktok-token-refresh:ensure", "--output", "json"], &one[..]];
     let answer: Value = serde_json::from_str(&text(&tokens(&stack, &through_the_alias.concat()))).unwrap();
@@ -252,11 +381,14 @@ fn errors_say_the_next_step() {
     assert!(said(&usage).contains("bad event: team_id"), "{}", said(&usage));
     assert_eq!(tokens(&stack, &["refresh", "--integration-id", "7"]).status.code(), Some(2));
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let stack = Stack(Command::new("true").spawn().unwrap(), format!("http://{nobody}"));
+    let process = Command::new("true").spawn().unwrap();
+    let stack = Stack { process, url: format!("http://{nobody}"), told: String::new() };
     let gone = tokens(&stack, &["status"]);
     assert_eq!(gone.status.code(), Some(3));
     assert!(
-        said(&gone).contains("could not be reached") && said(&gone).contains("aws configure"),
+        said(&gone).contains("nothing answers at http://127.0.0.1:")
+            && said(&gone).contains("start `tiktok-tokens local`")
+            && !said(&gone).contains("aws configure"),
         "{}",
         said(&gone)
     );
@@ -312,6 +444,6 @@ async fn it_stays_up_and_answers_as_lambdas_invoke_endpoint_does() {
     assert_eq!(missing.status(), 404);
     assert_eq!(missing.headers()["x-amzn-errortype"], "ResourceNotFoundException");
 
-    let ended = Command::new("kill").args(["-TERM", &stack.0.id().to_string()]).status().unwrap();
-    assert!(ended.success() && stack.0.wait().unwrap().success(), "told to end, it ends well");
+    let ended = Command::new("kill").args(["-TERM", &stack.process.id().to_string()]).status().unwrap();
+    assert!(ended.success() && stack.process.wait().unwrap().success(), "told to end, it ends well");
 }
