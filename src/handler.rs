@@ -199,7 +199,8 @@ impl Function {
         function_arn: &str,
         deadline: DateTime<Utc>,
     ) -> Result<Response, InvocationError> {
-        if function_arn.rsplit(':').next() != Some(ENSURE_ALIAS) {
+        // The eighth part is the alias or the version. The seventh is the function's name, which may also be `ensure`.
+        if function_arn.split(':').nth(7) != Some(ENSURE_ALIAS) {
             return self.handle(event, deadline).await;
         }
         let request = event::parse_ensure(event).inspect_err(|error| tracing::error!("{error}"))?;

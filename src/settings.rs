@@ -98,7 +98,7 @@ impl Settings {
             metrics_namespace: Some(
                 reader.text("METRICS_NAMESPACE").unwrap_or_else(|| "TikTokTokenRefresh".into()),
             )
-            // CloudWatch bills each metric. For a few integrations, that is most of the function's cost.
+            // For those who watch the log instead.
             .filter(|namespace| namespace != "none"),
             log_level: reader.level("LOG_LEVEL"),
         };

@@ -12,6 +12,7 @@ from samtranslator.yaml_helper import yaml_parse
 PROJECT = pathlib.Path(__file__).parents[2]
 REGION = "eu-central-1"
 ACCOUNT = "123456789012"
+STACK = "tiktok-token-refresh"
 # SAM wants to know a partition, and takes it from the region.
 os.environ["AWS_DEFAULT_REGION"] = REGION
 
@@ -37,11 +38,19 @@ def transformed():
     return transform(template, {}, NoManagedPolicies())
 
 
+@functools.cache
+def rendered(**parameters):
+    Template.AccountId, Template.StackName = ACCOUNT, STACK
+    return Template(copy.deepcopy(transformed())).create_stack(parameters, region=REGION).data
+
+
 def render(**parameters):
     """The stack's resources with these parameters. `!Ref X` becomes "X", and `!GetAtt X.Arn` becomes "X.Arn"."""
-    Template.AccountId = ACCOUNT
-    rendered = Template(copy.deepcopy(transformed())).create_stack(parameters, region=REGION)
-    return rendered.data["Resources"]
+    return rendered(**parameters)["Resources"]
+
+
+def outputs(**parameters):
+    return {name: each["Value"] for name, each in rendered(**parameters)["Outputs"].items()}
 
 
 def of_type(resources, kind):
@@ -52,10 +61,10 @@ def properties(resources, name):
     return resources[name]["Properties"]
 
 
-def statements(resources, role):
-    """Every statement of a role's own policies, with lists in place of single values."""
+def statements(resources, name):
+    """Every statement of a role's own policies or of a managed policy, with lists in place of single values."""
     found = []
-    for policy in properties(resources, role)["Policies"]:
+    for policy in properties(resources, name).get("Policies", [properties(resources, name)]):
         for statement in policy["PolicyDocument"]["Statement"]:
             # What `AWS::NoValue` leaves behind.
             if not statement:
@@ -66,3 +75,11 @@ def statements(resources, role):
                 listed[key] = value if isinstance(value, list) else [value]
             found.append(listed)
     return found
+
+
+def watched(alarm):
+    """Each metric that an alarm is billed for: by itself, or in an expression."""
+    if "Metrics" not in alarm:
+        return [{**alarm, "Dimensions": alarm.get("Dimensions", [])}]
+    queries = [each["MetricStat"] for each in alarm["Metrics"] if "MetricStat" in each]
+    return [{"Dimensions": [], **q["Metric"], "Period": q["Period"], "Statistic": q["Stat"]} for q in queries]

@@ -16,7 +16,7 @@ import urllib.request
 import boto3
 import pytest
 import samcli
-from stack import PROJECT, REGION, of_type, properties, render
+from stack import PROJECT, REGION, of_type, properties, render, watched
 
 PACKAGE = PROJECT / ".aws-sam/build/Function"
 MACHINE = {"aarch64": "arm64"}.get(platform.machine(), platform.machine())
@@ -245,10 +245,15 @@ def test_each_example_event_is_answered(function, file):
         assert answer["action"] == (named or ["refresh"])[0]
 
 
-def test_an_event_that_is_not_known_is_refused_by_name(function):
+def test_an_event_that_is_not_known_is_refused_by_name(function, stack):
     answer = function.invoke({"team": 1})
     assert answer["errorType"] == "BadEvent"
     assert "team" in answer["errorMessage"]
+    # The alarm on errors leaves it out, by this one line.
+    pattern = properties(stack.resources, "BadEvents")["FilterPattern"]
+    level, start = re.fullmatch(r'\{ \$\.level = "(\w+)" && \$\.message = "([^"]+)\*" \}', pattern).groups()
+    lines = [line for line in function.lines() if line.get("level") == level]
+    assert len([line for line in lines if line["message"].startswith(start)]) == 1
 
 
 def test_every_alarm_and_the_dashboard_watch_metrics_that_were_written(function, stack):
@@ -256,21 +261,22 @@ def test_every_alarm_and_the_dashboard_watch_metrics_that_were_written(function,
     answer = function.invoke({"team_id": "1", "integration_id": "101", "force": True})
     assert answer["counts"]["refreshed"] == 1
     written = function.metrics()
-    watched = set()
+    shown = set()
     for alarm in of_type(stack.resources, "AWS::CloudWatch::Alarm").values():
-        alarm = alarm["Properties"]
-        if alarm["Namespace"] == PARAMETERS["MetricsNamespace"]:
-            dimensions = tuple((each["Name"], each["Value"]) for each in alarm.get("Dimensions", []))
-            watched.add((alarm["Namespace"], alarm["MetricName"], dimensions))
-    assert len(watched) == 5
+        for metric in watched(alarm["Properties"]):
+            # What Lambda and SQS write, and what CloudWatch counts in the log.
+            if metric["Namespace"] == PARAMETERS["MetricsNamespace"] and metric["MetricName"] != "BadEvents":
+                dimensions = tuple((each["Name"], each["Value"]) for each in metric["Dimensions"])
+                shown.add((metric["Namespace"], metric["MetricName"], dimensions))
+    assert len(shown) == 6
     board = json.loads(properties(stack.resources, "Dashboard")["DashboardBody"])
     for widget in board["widgets"]:
         for namespace, name in re.findall(
             r'\["([^"/]+)", "(\w+)"', json.dumps(widget["properties"].get("metrics", [])).replace('"."', '"Shops"')
         ):
-            watched.add((namespace, name, ()))
-    assert len(watched) == 13
-    assert watched <= written, watched - written
+            shown.add((namespace, name, ()))
+    assert len(shown) == 15
+    assert shown <= written, shown - written
 
 
 def test_nothing_that_was_written_holds_a_secret(function, stack):

@@ -2,9 +2,22 @@
 
 import json
 import re
+import tomllib
 
 import pytest
-from stack import ACCOUNT, PROJECT, of_type, properties, render, source, statements, transformed
+from stack import (
+    ACCOUNT,
+    PROJECT,
+    STACK,
+    of_type,
+    outputs,
+    properties,
+    render,
+    source,
+    statements,
+    transformed,
+    watched,
+)
 
 DAY = 24 * 3600
 TWO_WEEKS = 14 * DAY
@@ -21,6 +34,40 @@ def stack():
 def code(file):
     """A source file without its unit tests."""
     return (PROJECT / "src" / file).read_text().split("#[cfg(test)]")[0]
+
+
+# Beside another stack
+
+
+def test_nothing_has_a_name_that_another_stack_could_have_too():
+    """Names are an account's in a region. CloudFormation makes one up, unless the template has one."""
+    # An alias's name is its function's own, and a metric's belongs to whoever writes it.
+    for name, resource in transformed()["Resources"].items():
+        for key, value in resource["Properties"].items():
+            if not key.endswith("Name") or key == "MetricName" or resource["Type"] == "AWS::Lambda::Alias":
+                continue
+            names_another = isinstance(value, dict) and "Ref" in value
+            assert names_another or "${AWS::StackName}" in value["Fn::Sub"], f"{name}.{key}"
+
+
+def test_each_stack_has_its_own_namespace_of_metrics():
+    written = [properties(render(), "Function")["Environment"]["Variables"]["METRICS_NAMESPACE"], NAMESPACE]
+    assert written == [f"TikTokTokenRefresh/{STACK}"] * 2
+    given = render(MetricsNamespace="Shops")
+    assert properties(given, "Function")["Environment"]["Variables"]["METRICS_NAMESPACE"] == "Shops"
+    namespaces = {each["Namespace"] for alarm in alarms(given).values() for each in watched(alarm)}
+    assert namespaces == {"Shops", "AWS/Lambda", "AWS/SQS"}
+    board = properties(given, "Dashboard")["DashboardBody"]
+    assert '"Shops", ' in board
+    assert "TikTokTokenRefresh" not in board
+
+
+@pytest.mark.parametrize("namespace", ["none", "AWS/Lambda", "AWS/", "a b", ":a", "x" * 256])
+def test_a_namespace_that_writes_no_metrics_or_is_awss_own_is_refused(namespace):
+    pattern = source()["Parameters"]["MetricsNamespace"]["AllowedPattern"]
+    assert not re.search(pattern, namespace)
+    for good in ("", "Shops", "nonesuch", "Shops/none", "AWSome"):
+        assert re.search(pattern, good), good
 
 
 # The table, the secret and the key
@@ -46,7 +93,20 @@ def test_the_table_is_encrypted_recoverable_and_survives_its_stack(stack):
 
 @pytest.mark.parametrize("name", ["Key", "Table", "Secret", "WorkQueue", "DeadLetters", "Log"])
 def test_what_may_hold_a_token_or_its_history_is_kept_when_the_stack_goes(stack, name):
-    assert stack[name]["DeletionPolicy"] == stack[name]["UpdateReplacePolicy"] == "Retain"
+    # A first deployment that fails leaves nothing. Only the table cannot be deleted: it is protected.
+    assert stack[name]["DeletionPolicy"] == ("Retain" if name == "Table" else "RetainExceptOnCreate")
+    assert stack[name]["UpdateReplacePolicy"] == "Retain"
+
+
+def test_a_stack_that_nobody_will_miss_leaves_nothing():
+    stack = render(RetainData="false")
+    kept = {name for name, each in stack.items() if each.get("DeletionPolicy", "Delete") != "Delete"}
+    kept |= {name for name, each in stack.items() if each.get("UpdateReplacePolicy", "Delete") != "Delete"}
+    assert not kept
+    # Or it could not be deleted.
+    assert properties(stack, "Table")["DeletionProtectionEnabled"] is False
+    # Functions in a deletion policy need this transform, before all others.
+    assert source()["Transform"][0] == "AWS::LanguageExtensions"
 
 
 def test_a_new_secret_is_encrypted_and_has_no_value(stack):
@@ -62,6 +122,20 @@ def test_the_key_is_rotated_and_left_to_the_accounts_policies(stack):
     assert statement["Principal"] == {"AWS": f"arn:aws:iam::{ACCOUNT}:root"}
 
 
+def test_the_key_has_a_name_for_people(stack):
+    assert properties(stack, "KeyAlias") == {"AliasName": f"alias/{STACK}", "TargetKeyId": "Key"}
+
+
+def test_whoever_reads_of_the_missed_runs_learns_that_a_secret_may_lie_there():
+    for file, text in (
+        ("infra/template.yaml", "`connect` or `import` asynchronously"),
+        ("infra/README.md", "`connect` or an `import`"),
+        ("README.md", "Invoke it synchronously\nonly"),
+    ):
+        assert text in (PROJECT / file).read_text(), file
+    assert "asynchronously" in transformed()["Outputs"]["MissedRunsUrl"]["Description"]
+
+
 # The night
 
 
@@ -70,9 +144,24 @@ def test_the_night_begins_at_two_in_utc_or_in_the_zone_that_is_given(stack):
     assert night["Properties"]["ScheduleExpression"] == "cron(0 2 * * ? *)"
     assert night["Properties"]["ScheduleExpressionTimezone"] == "UTC"
     assert night["Properties"]["FlexibleTimeWindow"] == {"Mode": "OFF"}
-    assert night["Properties"].get("State", "ENABLED") == "ENABLED"
+    assert night["Properties"]["State"] == "ENABLED"
     [elsewhere] = of_type(render(TimeZone="Asia/Ho_Chi_Minh"), "AWS::Scheduler::Schedule").values()
     assert elsewhere["Properties"]["ScheduleExpressionTimezone"] == "Asia/Ho_Chi_Minh"
+
+
+def test_the_schedule_can_be_another_or_pause():
+    [pausing] = of_type(
+        render(ScheduleExpression="rate(6 hours)", ScheduleState="DISABLED"), "AWS::Scheduler::Schedule"
+    ).values()
+    assert pausing["Properties"]["ScheduleExpression"] == "rate(6 hours)"
+    assert pausing["Properties"]["State"] == "DISABLED"
+
+
+def test_a_pause_that_is_forgotten_is_a_missing_night_and_tokens_are_rescued_meanwhile():
+    stack = render(ScheduleState="DISABLED", AlarmTopicArn=TOPIC)
+    assert alarms(stack)["NoCompletedRun"].get("ActionsEnabled", True)
+    [source] = of_type(stack, "AWS::Lambda::EventSourceMapping").values()
+    assert source["Properties"].get("Enabled", True)
 
 
 def test_a_night_that_cannot_be_started_is_tried_for_an_hour_and_then_kept(stack):
@@ -110,13 +199,15 @@ def test_the_function_is_what_lambda_runs(stack):
     assert properties(stack, "Log")["RetentionInDays"] == 90
 
 
-def test_concurrency_is_bounded_and_leaves_room_for_people(stack):
-    reserved = properties(stack, "Function")["ReservedConcurrentExecutions"]
+def test_a_new_accounts_limit_of_10_suffices(stack):
+    assert not properties(stack, "Function").get("ReservedConcurrentExecutions")
     [source] = of_type(stack, "AWS::Lambda::EventSourceMapping").values()
-    workers = source["Properties"]["ScalingConfig"]["MaximumConcurrency"]
-    assert workers + 3 <= reserved <= 20
-    # An account whose limit is 10 cannot reserve any.
-    assert not properties(render(ReservedConcurrency=0), "Function").get("ReservedConcurrentExecutions")
+    # The nightly run, and room for people.
+    assert source["Properties"]["ScalingConfig"]["MaximumConcurrency"] + 1 + 5 <= 10
+
+
+def test_concurrency_can_be_reserved():
+    assert properties(render(ReservedConcurrency=10), "Function")["ReservedConcurrentExecutions"] == 10
 
 
 def test_all_workers_together_ask_tiktok_no_more_than_one_function_alone_would(stack):
@@ -146,10 +237,29 @@ def test_every_queue_is_encrypted_and_keeps_for_two_weeks(stack, name):
     assert queue["MessageRetentionPeriod"] == TWO_WEEKS
 
 
-def test_a_message_is_hidden_for_longer_than_the_function_may_take(stack):
+def test_a_message_comes_back_as_soon_as_the_lease_of_a_killed_attempt_has_ended(stack):
     work, function = properties(stack, "WorkQueue"), properties(stack, "Function")
-    assert work["VisibilityTimeout"] >= 6 * function["Timeout"]
-    assert work["RedrivePolicy"] == {"deadLetterTargetArn": "DeadLetters.Arn", "maxReceiveCount": 5}
+    skew = re.search(r"CLOCK_SKEW: TimeDelta = TimeDelta::seconds\((\d+)\)", code("refresh/mod.rs"))
+    lease = function["Timeout"] + int(skew[1])
+    assert lease < work["VisibilityTimeout"] <= lease + 60
+
+
+def test_a_message_is_tried_for_four_hours_before_a_person_must_look(stack):
+    work = properties(stack, "WorkQueue")
+    redrive = work["RedrivePolicy"]
+    assert redrive["deadLetterTargetArn"] == "DeadLetters.Arn"
+    assert (redrive["maxReceiveCount"] - 1) * work["VisibilityTimeout"] >= 4 * 3600
+
+
+def test_the_alarm_on_the_oldest_message_goes_off_between_the_first_retry_and_the_second(stack):
+    """SQS leaves a message out of this metric once it was received three times."""
+    retry = properties(stack, "WorkQueue")["VisibilityTimeout"]
+    threshold = alarms(stack)["WorkWaits"]["Threshold"]
+    # The metric has a value a minute, and some of them must be above.
+    assert retry < threshold <= 2 * retry - 3 * 60
+    page = (PROJECT / "infra/README.md").read_text()
+    [longest_drain] = re.findall(r"^\| 1,000,000 \| .* \| ([\d,]+) s \|", page, re.MULTILINE)
+    assert int(longest_drain.replace(",", "")) < threshold
 
 
 def test_a_message_that_failed_comes_back_alone(stack):
@@ -238,24 +348,158 @@ def test_the_scheduler_may_invoke_this_function_and_fill_its_dead_letters(stack)
 
 def test_no_policy_has_a_wildcard_and_no_role_has_anothers_policy():
     stack = render(EventBusName="platform", ExistingKeyArns=KEY)
-    roles = of_type(stack, "AWS::IAM::Role")
+    roles, policies = of_type(stack, "AWS::IAM::Role"), of_type(stack, "AWS::IAM::ManagedPolicy")
     assert set(roles) == {"FunctionRole", "SchedulerRole"}
-    for name in roles:
+    assert set(policies) == {"ReadersPolicy"}
+    for name in roles | policies:
         assert not properties(stack, name).get("ManagedPolicyArns")
         for statement in statements(stack, name):
             assert statement["Effect"] == "Allow"
             assert not [each for each in statement["Action"] + statement["Resource"] if "*" in each], statement
 
 
+def test_in_a_network_of_yours_the_function_may_have_its_network_interfaces(stack):
+    """Lambda makes them in the function's name, and EC2 has no narrower resource for some of it.
+
+    https://docs.aws.amazon.com/lambda/latest/dg/configuration-vpc.html
+    """
+    assert not properties(stack, "Function").get("VpcConfig")
+    inside = render(SubnetIds="subnet-1a,subnet-2b", SecurityGroupIds="sg-3c,sg-4d")
+    assert properties(inside, "Function")["VpcConfig"] == {
+        "SubnetIds": ["subnet-1a", "subnet-2b"],
+        "SecurityGroupIds": ["sg-3c", "sg-4d"],
+    }
+    before, after = statements(stack, "FunctionRole"), statements(inside, "FunctionRole")
+    [interfaces] = [each for each in after if each not in before]
+    assert interfaces["Resource"] == ["*"]
+    assert set(interfaces["Action"]) == {
+        "ec2:CreateNetworkInterface",
+        "ec2:DescribeNetworkInterfaces",
+        "ec2:DescribeSubnets",
+        "ec2:DeleteNetworkInterface",
+        "ec2:AssignPrivateIpAddresses",
+        "ec2:UnassignPrivateIpAddresses",
+    }
+
+
+def test_subnets_without_security_groups_are_refused_before_anything_is_made():
+    [[assertion]] = [rule["Assertions"] for rule in transformed()["Rules"].values()]
+
+    def holds(part, given):
+        [(name, value)] = part.items()
+        if name == "Ref":
+            return given[value]
+        parts = [holds(each, given) if isinstance(each, dict) else each for each in value]
+        known = {"Fn::Or": any, "Fn::And": all, "Fn::Not": lambda p: not p[0], "Fn::Equals": lambda p: p[0] == p[1]}
+        return known[name](parts)
+
+    for subnets, groups in (("", ""), ("subnet-1a", "sg-3c")):
+        assert holds(assertion["Assert"], {"SubnetIds": subnets, "SecurityGroupIds": groups})
+    for subnets, groups in (("subnet-1a", ""), ("", "sg-3c")):
+        assert not holds(assertion["Assert"], {"SubnetIds": subnets, "SecurityGroupIds": groups})
+
+
+def test_every_role_is_bounded_where_the_account_demands_it(stack):
+    boundary = "arn:aws:iam::123456789012:policy/boundary"
+    bounded = render(PermissionsBoundaryArn=boundary)
+    for name in of_type(stack, "AWS::IAM::Role"):
+        assert not properties(stack, name).get("PermissionsBoundary")
+        assert properties(bounded, name)["PermissionsBoundary"] == boundary, name
+
+
 def test_the_keys_are_used_by_way_of_the_services_alone():
     stack = render(ExistingKeyArns=KEY)
-    for role in ("FunctionRole", "SchedulerRole"):
+    for role in ("FunctionRole", "SchedulerRole", "ReadersPolicy"):
         for statement in statements(stack, role):
             if any(action.startswith("kms:") for action in statement["Action"]):
                 via = statement["Condition"]["StringEquals"]["kms:ViaService"]
                 via = via if isinstance(via, list) else [via]
                 assert via
                 assert all(each.endswith(".eu-central-1.amazonaws.com") for each in via)
+
+
+# What applications may
+
+
+def allowed_to_readers(**parameters):
+    stack = render(**parameters)
+    return {(a, r) for each in statements(stack, "ReadersPolicy") for a in each["Action"] for r in each["Resource"]}
+
+
+def test_applications_have_an_alias_of_the_current_code(stack):
+    [(name, alias)] = of_type(stack, "AWS::Lambda::Alias").items()
+    assert name == "EnsureAlias"
+    # The function looks for this name at the end of the invoked ARN.
+    assert alias["Properties"]["Name"] == "ensure"
+    assert alias["Properties"]["FunctionName"] == "Function"
+    assert alias["Properties"]["FunctionVersion"] == "$LATEST"
+
+
+def test_nothing_but_applications_goes_by_the_alias(stack):
+    """There only one action is accepted: a night or a message would be refused."""
+    for name, resource in stack.items():
+        users = {"ReadersPolicy"} if "EnsureAlias" in json.dumps(resource) else set()
+        assert name in users or not users, name
+
+
+def test_readers_may_read_a_row_and_invoke_the_alias_and_nothing_else():
+    assert allowed_to_readers() == {
+        ("dynamodb:GetItem", "Table.Arn"),
+        ("lambda:InvokeFunction", "EnsureAlias"),
+        ("kms:Decrypt", "Key.Arn"),
+    }
+
+
+def test_readers_of_an_existing_table_use_its_key_if_it_has_one():
+    table = f"arn:aws:dynamodb:eu-central-1:{ACCOUNT}:table/shops"
+    without = {("dynamodb:GetItem", table), ("lambda:InvokeFunction", "EnsureAlias")}
+    assert allowed_to_readers(ExistingTableName="shops") == without
+    assert allowed_to_readers(ExistingTableName="shops", ExistingKeyArns=KEY) == without | {("kms:Decrypt", KEY)}
+    # The key of an existing secret is not theirs.
+    assert ("kms:Decrypt", KEY) not in allowed_to_readers(ExistingKeyArns=KEY)
+
+
+def test_readers_decrypt_by_way_of_dynamodb_alone(stack):
+    [key] = [each for each in statements(stack, "ReadersPolicy") if "kms:Decrypt" in each["Action"]]
+    assert key["Condition"] == {"StringEquals": {"kms:ViaService": "dynamodb.eu-central-1.amazonaws.com"}}
+
+
+# What the next stack, an application and a policy of the operator's need to know
+
+
+def test_the_outputs_name_what_others_refer_to():
+    expected = {
+        "FunctionName": "Function",
+        "FunctionArn": "Function.Arn",
+        "EnsureAliasArn": "EnsureAlias",
+        "ReadersPolicyArn": "ReadersPolicy",
+        "ScheduleName": "FunctionNightly",
+        "EventSourceMappingId": "FunctionWork",
+        "TableName": "Table",
+        "TableArn": "Table.Arn",
+        "KeyArn": "Key.Arn",
+        "SecretArn": "Secret",
+        "WorkQueueUrl": "WorkQueue",
+        "DeadLettersUrl": "DeadLetters",
+        "MissedRunsUrl": "MissedRuns",
+        "LogGroupName": "Log",
+        "DashboardName": "Dashboard",
+    }
+    assert outputs() == expected
+    # And in a stack that is put back on what an earlier one left.
+    again = outputs(ExistingTableName="shops", ExistingSecretArn=SECRET, ExistingKeyArns=KEY, CustomMetrics="false")
+    table = f"arn:aws:dynamodb:eu-central-1:{ACCOUNT}:table/shops"
+    assert again == expected | {"TableName": "shops", "TableArn": table, "SecretArn": SECRET}
+
+
+def test_a_stack_that_is_put_back_can_decrypt_what_the_earlier_one_encrypted():
+    again = render(ExistingTableName="shops", ExistingSecretArn=SECRET, ExistingKeyArns=KEY)
+    [keys] = [each for each in statements(again, "FunctionRole") if each["Sid"] == "ExistingKeys"]
+    assert keys["Resource"] == [KEY]
+    assert {each.split(".")[0] for each in keys["Condition"]["StringEquals"]["kms:ViaService"]} == {
+        "dynamodb",
+        "secretsmanager",
+    }
 
 
 # What exists already
@@ -287,27 +531,36 @@ def test_what_exists_may_have_a_key_of_its_own(stack):
 
 # What watches it
 
-NAMESPACE = "TikTokTokenRefresh"
+NAMESPACE = f"TikTokTokenRefresh/{STACK}"
 
 
 def alarms(stack):
     return {name: each["Properties"] for name, each in of_type(stack, "AWS::CloudWatch::Alarm").items()}
 
 
+def expression(alarm):
+    [returned] = [each for each in alarm["Metrics"] if each.get("ReturnData", True)]
+    return returned["Expression"]
+
+
+def window(alarm):
+    [period] = {each["Period"] for each in watched(alarm)}
+    return period * alarm["EvaluationPeriods"]
+
+
 @pytest.mark.parametrize(
     ("name", "metric", "statistic", "comparison", "threshold"),
     [
-        ("NoCompletedRun", "RunCompleted", "Sum", "LessThanThreshold", 1),
-        ("CannotRefresh", "CannotRefresh", "Maximum", "GreaterThanThreshold", 0),
+        ("NewlyCannotRefresh", "NewlyCannotRefresh", "Sum", "GreaterThanThreshold", 0),
+        ("AppsUnderSuspicion", "AppsUnderSuspicion", "Maximum", "GreaterThanThreshold", 0),
         ("ExpiredAccessTokens", "ExpiredAccessTokens", "Maximum", "GreaterThanThreshold", 0),
         ("RunNotComplete", "RunCompleted", "Minimum", "LessThanThreshold", 1),
         ("OutcomeUnknown", "OutcomeUnknown", "Sum", "GreaterThanThreshold", 10),
-        ("Errors", "Errors", "Sum", "GreaterThanThreshold", 0),
         ("Throttles", "Throttles", "Sum", "GreaterThanThreshold", 0),
         ("NearTimeout", "Duration", "Maximum", "GreaterThanThreshold", 840_000),
         ("WorkInDeadLetters", "ApproximateNumberOfMessagesVisible", "Maximum", "GreaterThanThreshold", 0),
         ("RunInDeadLetters", "ApproximateNumberOfMessagesVisible", "Maximum", "GreaterThanThreshold", 0),
-        ("WorkWaits", "ApproximateAgeOfOldestMessage", "Maximum", "GreaterThanThreshold", 10_800),
+        ("WorkWaits", "ApproximateAgeOfOldestMessage", "Maximum", "GreaterThanThreshold", 1800),
     ],
 )
 def test_the_alarms(stack, name, metric, statistic, comparison, threshold):
@@ -316,29 +569,87 @@ def test_the_alarms(stack, name, metric, statistic, comparison, threshold):
     assert (alarm["ComparisonOperator"], alarm["Threshold"]) == (comparison, threshold)
 
 
+def test_no_alarm_is_on_a_number_that_never_falls(stack):
+    """Marked rows stay until their sellers act, and some never do."""
+    assert "CannotRefresh" not in {each["MetricName"] for alarm in alarms(stack).values() for each in watched(alarm)}
+
+
+@pytest.mark.parametrize(("metrics", "name"), [("true", "NoCompletedRun"), ("false", "NoInvocation")])
+def test_a_missing_night_is_noticed_after_26_hours(metrics, name):
+    alarm = alarms(render(CustomMetrics=metrics))[name]
+    assert window(alarm) == 26 * 3600
+    # All of them must be without a run: one in the window is enough.
+    assert alarm.get("DatapointsToAlarm", alarm["EvaluationPeriods"]) == alarm["EvaluationPeriods"]
+    assert (alarm["ComparisonOperator"], alarm["Threshold"]) == ("LessThanThreshold", 1)
+    # Where data is missing, CloudWatch looks for older data instead, unless a number stands in for it.
+    # https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/alarms-and-missing-data.html
+    [run] = [each["Id"] for each in alarm["Metrics"] if "MetricStat" in each]
+    assert expression(alarm) == f"FILL({run}, 0)"
+    assert alarm["TreatMissingData"] == "breaching"
+
+
+def test_the_missing_night_is_the_schedules_own():
+    [completed] = watched(alarms(render())["NoCompletedRun"])
+    assert (completed["MetricName"], completed["Statistic"]) == ("RunCompleted", "Sum")
+    assert completed["Dimensions"] == [{"Name": "trigger", "Value": "schedule"}]
+    # Neither a dashboard, nor an application, nor the queue invokes asynchronously: they must not hide a missing night.
+    [started] = watched(alarms(render(CustomMetrics="false"))["NoInvocation"])
+    assert (started["MetricName"], started["Statistic"]) == ("AsyncEventsReceived", "Sum")
+
+
 def test_only_a_run_that_is_missing_makes_missing_data_an_alarm(stack):
     treatment = {name: alarm["TreatMissingData"] for name, alarm in alarms(stack).items()}
     assert {name for name, missing in treatment.items() if missing == "breaching"} == {"NoCompletedRun"}
     assert set(treatment.values()) == {"breaching", "notBreaching"}
 
 
-@pytest.mark.parametrize(("metrics", "name"), [("true", "NoCompletedRun"), ("false", "NoInvocation")])
-def test_a_missing_night_is_noticed_after_26_hours(metrics, name):
-    alarm = alarms(render(CustomMetrics=metrics))[name]
-    assert alarm["Period"] * alarm["EvaluationPeriods"] == 26 * 3600
-    # All of them must be without a run: one in the window is enough.
-    assert alarm.get("DatapointsToAlarm", alarm["EvaluationPeriods"]) == alarm["EvaluationPeriods"]
-    assert alarm["TreatMissingData"] == "breaching"
+def test_what_a_night_reports_is_green_again_before_the_next_night_and_seen_in_the_morning(stack):
+    """An alarm speaks when it changes: one that were still red could not tell of the next night."""
+    of_runs = [
+        name for name, alarm in alarms(stack).items() if any(m["Namespace"] == NAMESPACE for m in watched(alarm))
+    ]
+    nightly = set(of_runs) - {"NoCompletedRun", "Errors"}
+    assert len(nightly) == 5
+    for name in nightly:
+        alarm = alarms(stack)[name]
+        assert alarm["Period"] == 3600, name
+        assert 8 * 3600 <= window(alarm) <= 20 * 3600, name
+        assert alarm["DatapointsToAlarm"] == 1, name
 
 
-def test_no_alarm_looks_back_further_than_cloudwatch_lets_it(stack):
+def test_a_typing_slip_in_an_event_is_no_failed_night(stack):
+    alarm = alarms(stack)["Errors"]
+    assert expression(alarm) == "errors - FILL(slips, 0)"
+    assert (alarm["ComparisonOperator"], alarm["Threshold"]) == ("GreaterThanThreshold", 0)
+    errors, slips = [each["MetricStat"] for each in alarm["Metrics"] if "MetricStat" in each]
+    assert [each["Id"] for each in alarm["Metrics"][1:]] == ["errors", "slips"]
+    assert (errors["Metric"]["Namespace"], errors["Metric"]["MetricName"]) == ("AWS/Lambda", "Errors")
+    assert {errors["Stat"], slips["Stat"]} == {"Sum"}
+    assert errors["Period"] == slips["Period"]
+
+
+@pytest.mark.parametrize("metrics", ["true", "false"])
+def test_each_slip_is_one_line_that_is_counted(metrics):
+    stack = render(CustomMetrics=metrics, MetricsNamespace="Shops")
+    [slips] = [each for each in watched(alarms(stack)["Errors"]) if each["MetricName"] == "BadEvents"]
+    [counted] = properties(stack, "BadEvents")["MetricTransformations"]
+    assert (slips["Namespace"], slips["Dimensions"]) == ("Shops", [])
+    assert counted == {"MetricNamespace": "Shops", "MetricName": "BadEvents", "MetricValue": "1"}
+    assert properties(stack, "BadEvents")["LogGroupName"] == "Log"
+    # The line as the code writes it; test_package.py sees it, once for each event.
+    start = re.search(r'#\[error\("(bad event): ', code("event/read.rs"))[1]
+    assert properties(stack, "BadEvents")["FilterPattern"] == f'{{ $.level = "ERROR" && $.message = "{start}*" }}'
+
+
+def test_no_alarm_looks_back_further_than_cloudwatch_lets_it():
     """Seven days at periods of an hour or more, one day below.
 
     https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutMetricAlarm.html
     """
-    for name, alarm in alarms(stack).items():
-        window = alarm["Period"] * alarm["EvaluationPeriods"]
-        assert window <= (7 * DAY if alarm["Period"] >= 3600 else DAY), name
+    for metrics in ("true", "false"):
+        for name, alarm in alarms(render(CustomMetrics=metrics)).items():
+            shortest = min(each["Period"] for each in watched(alarm))
+            assert window(alarm) <= (7 * DAY if shortest >= 3600 else DAY), name
 
 
 def test_the_alarm_near_the_time_out_goes_off_before_it(stack):
@@ -349,22 +660,35 @@ def test_the_alarm_near_the_time_out_goes_off_before_it(stack):
 def test_alarms_on_aws_metrics_name_resources_of_this_stack():
     for metrics in ("true", "false"):
         stack = render(CustomMetrics=metrics)
-        for name, alarm in alarms(stack).items():
-            dimensions = {each["Name"]: each["Value"] for each in alarm.get("Dimensions", [])}
-            if alarm["Namespace"] == "AWS/Lambda":
+        for name, metric in [(name, each) for name, alarm in alarms(stack).items() for each in watched(alarm)]:
+            dimensions = {each["Name"]: each["Value"] for each in metric["Dimensions"]}
+            if metric["Namespace"] == "AWS/Lambda":
+                # All versions and aliases together.
                 assert dimensions == {"FunctionName": "Function"}, name
-            elif alarm["Namespace"] == "AWS/SQS":
+            elif metric["Namespace"] == "AWS/SQS":
                 [(dimension, queue)] = dimensions.items()
                 assert dimension == "QueueName"
                 assert stack[queue.removesuffix(".QueueName")]["Type"] == "AWS::SQS::Queue", name
             else:
-                assert alarm["Namespace"] == NAMESPACE, name
+                assert metric["Namespace"] == NAMESPACE, name
 
 
-def test_the_alarms_speak_to_the_topic_if_there_is_one(stack):
-    assert not any(alarm.get("AlarmActions") for alarm in alarms(stack).values())
-    for name, alarm in alarms(render(AlarmTopicArn=TOPIC)).items():
-        assert alarm["AlarmActions"] == [TOPIC], name
+@pytest.mark.parametrize("metrics", ["true", "false"])
+def test_the_alarms_tell_a_topic_and_an_address_when_they_go_off_and_when_they_are_over(metrics):
+    for parameters, told in (
+        ({}, []),
+        ({"AlarmTopicArn": TOPIC}, [TOPIC]),
+        ({"AlarmEmail": "on-call@example.com"}, ["AlarmTopic"]),
+        ({"AlarmTopicArn": TOPIC, "AlarmEmail": "on-call@example.com"}, [TOPIC, "AlarmTopic"]),
+    ):
+        stack = render(CustomMetrics=metrics, **parameters)
+        for name, alarm in alarms(stack).items():
+            # What `AWS::NoValue` leaves behind is empty.
+            assert [each for each in alarm["AlarmActions"] if each] == told, name
+            assert [each for each in alarm["OKActions"] if each] == told, name
+        assert ("AlarmTopic" in stack) == ("AlarmEmail" in parameters)
+    [subscription] = properties(stack, "AlarmTopic")["Subscription"]
+    assert subscription == {"Protocol": "email", "Endpoint": "on-call@example.com"}
 
 
 def test_every_alarm_leads_to_a_page_of_the_runbook():
@@ -375,20 +699,30 @@ def test_every_alarm_leads_to_a_page_of_the_runbook():
             assert heading in headings, name
 
 
-def test_without_custom_metrics_nothing_is_billed_for_them():
+def test_the_runbook_says_of_every_alarm_how_long_it_stays_red():
+    page = (PROJECT / "infra/README.md").read_text()
+    [table] = re.findall(r"^\| alarm \| .*? green again \|\n\|[-|]+\|\n((?:\|.*\n)+)", page, re.MULTILINE)
+    listed = {name for line in table.splitlines() for name in re.findall(r"`(\w+)`", line.split("|")[1])}
+    assert listed == {name for metrics in ("true", "false") for name in alarms(render(CustomMetrics=metrics))}
+    for name in ("NewlyCannotRefresh", "AppsUnderSuspicion", "ExpiredAccessTokens", "RunNotComplete", "OutcomeUnknown"):
+        [line] = [line for line in table.splitlines() if f"`{name}`" in line.split("|")[1]]
+        assert f"{window(alarms(render())[name]) // 3600} hours" in line, name
+
+
+def test_without_custom_metrics_the_runs_write_none_and_nothing_watches_them():
     stack = render(CustomMetrics="false")
     assert properties(stack, "Function")["Environment"]["Variables"]["METRICS_NAMESPACE"] == "none"
-    assert {alarm["Namespace"] for alarm in alarms(stack).values()} == {"AWS/Lambda", "AWS/SQS"}
-    assert "Dashboard" not in stack
+    of_ours = {
+        m["MetricName"] for alarm in alarms(stack).values() for m in watched(alarm) if m["Namespace"] == NAMESPACE
+    }
+    assert of_ours == {"BadEvents"}
+    assert NAMESPACE not in properties(stack, "Dashboard")["DashboardBody"]
 
 
-def test_the_dashboard_shows_the_outcomes_the_expiry_the_latency_and_the_status(stack):
+@pytest.mark.parametrize("metrics", ["true", "false"])
+def test_the_dashboard_shows_the_status_and_every_alarm(metrics):
+    stack = render(CustomMetrics=metrics)
     board = json.loads(properties(stack, "Dashboard")["DashboardBody"])
-    shown = json.dumps(board)
-    for metric in ("Refreshed", "CannotRefresh", "Failed", "OutcomeUnknown", "Deferred", "Queued"):
-        assert f'"{metric}"' in shown
-    assert '"SoonestAccessTokenExpirySeconds"' in shown
-    assert '"ProviderLatency"' in shown
     [status] = [widget for widget in board["widgets"] if widget["type"] == "custom"]
     assert status["properties"]["endpoint"] == "Function.Arn"
     example = json.loads((PROJECT / "events/status-widget.json").read_text())
@@ -397,8 +731,31 @@ def test_the_dashboard_shows_the_outcomes_the_expiry_the_latency_and_the_status(
     assert {each.removesuffix(".Arn") for each in listed["properties"]["alarms"]} == set(alarms(stack))
 
 
-def test_no_two_widgets_of_the_dashboard_overlap(stack):
+def test_the_dashboard_shows_the_outcomes_the_expiry_and_the_latency(stack):
+    shown = properties(stack, "Dashboard")["DashboardBody"]
+    for metric in (
+        "Refreshed",
+        "CannotRefresh",
+        "NewlyCannotRefresh",
+        "Failed",
+        "OutcomeUnknown",
+        "Deferred",
+        "Queued",
+    ):
+        assert f'"{metric}"' in shown
+    assert '"SoonestAccessTokenExpirySeconds"' in shown
+    assert '"ProviderLatency"' in shown
+
+
+def test_the_dashboard_keeps_its_widgets_own_periods(stack):
+    """By itself it makes them a function of the time range: a sum a day becomes another sum."""
     board = json.loads(properties(stack, "Dashboard")["DashboardBody"])
+    assert board["periodOverride"] == "inherit"
+
+
+@pytest.mark.parametrize("metrics", ["true", "false"])
+def test_no_two_widgets_of_the_dashboard_overlap(metrics):
+    board = json.loads(properties(render(CustomMetrics=metrics), "Dashboard")["DashboardBody"])
     taken = set()
     for widget in board["widgets"]:
         xs, ys = range(widget["x"], widget["x"] + widget["width"]), range(widget["y"], widget["y"] + widget["height"])
@@ -416,15 +773,25 @@ def test_the_runbooks_fixed_costs_are_their_arithmetic(stack):
     }
     for what, (number, each, month) in rows.items():
         assert month == round(number * each, 2), what
-    of_ours = [alarm for alarm in alarms(stack).values() if alarm["Namespace"] == NAMESPACE]
+    billed = [each["Namespace"] for alarm in alarms(stack).values() for each in watched(alarm)]
     # Each of the format's metrics without a dimension, and one of them with the run's trigger.
     metrics = len(re.findall(r'\(\s*"[A-Z]\w+",\s*"(?:Count|Milliseconds|Seconds)"', code("aws/cloudwatch.rs"))) + 1
-    assert rows["custom metrics"][0] == metrics
-    assert rows["alarms on custom metrics"][0] == len(of_ours)
-    assert rows["alarms on AWS's metrics"][0] == len(alarms(stack)) - len(of_ours)
-    with_custom_metrics = sum(rows[what][2] for what in list(rows)[:3])
-    assert f"The first three, **{with_custom_metrics:.2f} USD**" in page
-    assert f"some {with_custom_metrics:.0f} USD a month" in source()["Parameters"]["CustomMetrics"]["Description"]
+    sent, on_ours, board, on_awss = list(rows)[:4]
+    # A metric is billed by the hour in which it is sent: a night's. https://aws.amazon.com/cloudwatch/pricing/
+    assert sent == f"custom metrics: {metrics}, in 30 hours a month each"
+    assert rows[sent][:2] == [metrics * 30, round(0.30 / 720, 6)]
+    assert (on_ours, rows[on_ours][0]) == ("alarms on custom metrics", billed.count(NAMESPACE))
+    assert (on_awss, rows[on_awss][0]) == ("alarms on AWS's metrics", len(billed) - billed.count(NAMESPACE))
+    monitoring = sum(rows[what][2] for what in (sent, on_ours, board, on_awss))
+    assert f"The first four, **{monitoring:.2f} USD**" in page
+    # What is free in each account: 10 metrics for a whole month, 10 alarms and 3 dashboards.
+    assert metrics * 30 < 10 * 720
+    assert f"the monitoring costs **{(len(billed) - 10) * 0.10:.2f} USD**" in page
+    without = sum(len(watched(alarm)) for alarm in alarms(render(CustomMetrics="false")).values())
+    saved = rows[sent][2] + (len(billed) - without) * 0.10
+    assert f"`CustomMetrics=false` saves {saved:.2f} USD at most" in page
+    assert saved < 1
+    assert "less than 1 USD a month" in source()["Parameters"]["CustomMetrics"]["Description"]
 
 
 # The parameters
@@ -445,6 +812,79 @@ def test_every_parameter_says_what_it_is_and_has_bounds(name):
         assert parameter["ConstraintDescription"]
         for nonsense in ("two words", "?", "arn:aws:iam::1:x"):
             assert not re.fullmatch(parameter["AllowedPattern"], nonsense), nonsense
+
+
+UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": DAY}
+
+
+def allowed(parameter, value):
+    return re.search(source()["Parameters"][parameter]["AllowedPattern"], value)
+
+
+@pytest.mark.parametrize(
+    ("parameter", "least", "most", "good"),
+    [
+        ("RefreshAhead", 1, 30 * DAY, ["48h", "720h", "30d", "5m", "90s", "29d", "700h", "711h"]),
+        ("TikTokTimeout", 0.1, 60, ["10s", "100ms", "60s", "1m", "9999ms", "2s"]),
+    ],
+)
+def test_a_duration_that_the_function_would_refuse_at_night_is_refused_at_once(parameter, least, most, good):
+    for unit, seconds in UNITS.items():
+        for number in [*range(1100), 9_999, 10_000, 43_201, 99_999, 999_999, 2_592_001, 9_999_999]:
+            if allowed(parameter, f"{number}{unit}"):
+                assert least <= number * seconds <= most, f"{number}{unit}"
+    for value in good:
+        assert allowed(parameter, value), value
+    for value in ("", "48", "h", "-5m", "1.5h", "048h", "48 h", "48h0m", "48H", " 48h"):
+        assert not allowed(parameter, value), value
+
+
+def test_the_bounds_of_the_durations_are_the_codes_own():
+    settings = code("settings.rs")
+    assert "MAX_REFRESH_AHEAD: Duration = Duration::from_hours(30 * 24)" in settings
+    assert "Duration::from_secs(1)..=MAX_REFRESH_AHEAD" in settings
+    assert "Duration::from_millis(100)..=Duration::from_mins(1)" in settings
+
+
+@pytest.mark.parametrize(
+    ("parameter", "variable"),
+    [
+        ("MaxConcurrency", "MAX_CONCURRENCY"),
+        ("RequestsPerSecondPerWorker", "MAX_REQUESTS_PER_SECOND"),
+        ("FanOutAbove", "FAN_OUT_ABOVE"),
+    ],
+)
+def test_a_number_that_the_function_would_refuse_at_night_is_refused_at_once(parameter, variable):
+    settings = code("settings.rs")
+    most = re.search(rf'"{variable}", \d+, (\w+)\)', settings)[1]
+    # A number, or a constant's name.
+    most = re.sub(r"[A-Z]\w+", lambda name: re.search(rf"const {name[0]}: \w+ = ([\d_]+);", settings)[1], most)
+    assert source()["Parameters"][parameter]["MinValue"] == 1
+    assert source()["Parameters"][parameter]["MaxValue"] == int(most.replace("_", ""))
+
+
+@pytest.mark.parametrize("parameter", ["TikTokAuthUrl", "TikTokApiUrl"])
+def test_a_url_that_the_function_would_refuse_at_night_is_refused_at_once(parameter):
+    for good in ("https://auth.tiktok-shops.com", "https://auth.example.com:8443/"):
+        assert allowed(parameter, good), good
+    for bad in (
+        "http://auth.example.com",
+        "https://",
+        "https://a b.com",
+        "https://user@auth.example.com",
+        "https://auth.example.com?x=1",
+        "https://auth.example.com:99999",
+        "https://-.com",
+        "https://auth.example.com/path",
+    ):
+        assert not allowed(parameter, bad), bad
+
+
+def test_an_expression_that_runs_once_or_never_is_refused():
+    for good in ("cron(0 2 * * ? *)", "rate(6 hours)", "rate(1 day)", "cron(0/30 * * * ? *)"):
+        assert allowed("ScheduleExpression", good), good
+    for bad in ("", "at(2026-11-23T02:00:00)", "0 2 * * *", "rate(0 hours)", "rate(6)", "cron()"):
+        assert not allowed("ScheduleExpression", bad), bad
 
 
 def test_every_parameter_is_used_and_shown_in_a_group():
@@ -471,4 +911,57 @@ def test_the_defaults_of_the_settings_are_the_codes_own():
     assert given["TIKTOK_TIMEOUT"] == "10s"
     assert "from_secs(10)" in settings
     assert given["LOG_LEVEL"] == "info"
-    assert given["METRICS_NAMESPACE"] == NAMESPACE in settings
+    assert re.search(r'"METRICS_NAMESPACE"\).unwrap_or_else\(\|\| "(\w+)"', settings)[1] == NAMESPACE.split("/")[0]
+
+
+# The configuration of `sam build` and `sam deploy`
+
+CONFIG = tomllib.loads((PROJECT / "samconfig.toml").read_text())
+ENVIRONMENTS = ["default", "dev", "prod"]
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_each_environment_is_complete_as_it_inherits_nothing(environment):
+    assert list(CONFIG) == ["version", *ENVIRONMENTS]
+    config = CONFIG[environment]
+    assert config["build"]["parameters"] == {"template_file": "infra/template.yaml"}
+    deploy = config["deploy"]["parameters"]
+    assert set(deploy) == {"capabilities", "confirm_changeset", "resolve_s3"}
+    assert deploy["resolve_s3"] is True
+    # The second is for the transform of deletion policies.
+    assert deploy["capabilities"] == ["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"]
+    assert deploy["confirm_changeset"] is (environment != "dev")
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_each_environments_parameters_are_the_templates_and_for_both_commands(environment):
+    given = dict(each.split("=", 1) for each in CONFIG[environment]["global"]["parameters"]["parameter_overrides"])
+    assert "Architecture" in given
+    for name, value in given.items():
+        parameter = source()["Parameters"][name]
+        assert value in parameter.get("AllowedValues", [value])
+        assert allowed(name, value) if "AllowedPattern" in parameter else True
+    assert render(**given)
+
+
+def test_environments_are_stacks_of_their_own_and_only_the_first_may_go_with_its_data():
+    assert len({CONFIG[each]["global"]["parameters"]["stack_name"] for each in ENVIRONMENTS}) == 3
+    gone = [each for each in ENVIRONMENTS if "RetainData=false" in str(CONFIG[each])]
+    assert gone == ["dev"]
+
+
+def test_whoever_follows_the_pages_gets_the_versions_that_the_checks_use():
+    pinned = dict(re.findall(r"'([a-z-]+)==([\d.]+)'", (PROJECT / ".ci/tools").read_text()))
+    for page in ("README.md", "README.vi.md", "infra/README.md"):
+        named = re.findall(r"\b([a-z-]+)==([\d.]+)\b", (PROJECT / page).read_text())
+        assert {name for name, _ in named} == {"aws-sam-cli", "cargo-lambda", "ziglang"}, page
+        assert all(pinned[name] == version for name, version in named), page
+        assert not re.search(r"pip install (?!\S+==)", (PROJECT / page).read_text().replace("`pip install`", "")), page
+
+
+@pytest.mark.parametrize("workflow", sorted((PROJECT / ".github/workflows").glob("*.yml")), ids=lambda file: file.stem)
+def test_every_action_is_pinned_by_its_commit(workflow):
+    used = re.findall(r"uses: (\S+)", workflow.read_text())
+    assert used
+    for action in used:
+        assert re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", action), action

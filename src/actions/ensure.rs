@@ -153,10 +153,10 @@ fn log_answer(answer: &Answer, is_own: bool) {
     match answer.outcome {
         // As many as there are callers. Who refreshes the token logs that itself.
         EnsureOutcome::Valid | EnsureOutcome::Refreshed | EnsureOutcome::RefreshedByAnother => {
-            line!(debug, "the TikTok access token is valid")
+            line!(debug, "the TikTok access token is valid");
         }
         EnsureOutcome::Locked | EnsureOutcome::OutcomeUnknown => {
-            line!(warn, "no valid TikTok access token yet: {why}")
+            line!(warn, "no valid TikTok access token yet: {why}");
         }
         EnsureOutcome::CannotRefresh | EnsureOutcome::Failed if is_own => {
             line!(error, "no valid TikTok access token: {why}");
@@ -262,11 +262,12 @@ impl TokenSource {
 
     /// Makes sure that a stored access token is usable, or says why not.
     async fn ensure(&self, request: &EnsureRequest) -> Result<Ensured, EnsureError> {
-        let row = self.read(&request.key).await?;
-        match (request.answer(row.as_deref(), row.as_deref(), self.services.clock.now()), row) {
-            (Some(answer), row) => Ok(Ensured { answer, row, is_own: false }),
-            (None, Some(first)) => Box::pin(self.refresh_or_wait(request, first)).await,
-            (None, None) => unreachable!("an absent row is an answer"),
+        let Some(row) = self.read(&request.key).await? else {
+            return Ok(Ensured { answer: request.not_found(), row: None, is_own: false });
+        };
+        match request.answer(Some(&*row), Some(&*row), self.services.clock.now()) {
+            Some(answer) => Ok(Ensured { answer, row: Some(row), is_own: false }),
+            None => Box::pin(self.refresh_or_wait(request, row)).await,
         }
     }
 
@@ -306,17 +307,15 @@ impl TokenSource {
                 tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
-            let now_stored = self.read(&request.key).await?;
-            let answer = request.answer(Some(&*first), now_stored.as_deref(), self.services.clock.now());
-            match (answer, now_stored) {
-                (Some(mut answer), row) => {
-                    if has_refreshed && answer.outcome.is_valid() {
-                        answer.outcome = EnsureOutcome::Refreshed;
-                    }
-                    return Ok(Ensured { answer, row, is_own: has_refreshed });
+            let Some(read) = self.read(&request.key).await? else {
+                return Ok(Ensured { answer: request.not_found(), row: None, is_own: has_refreshed });
+            };
+            row = read;
+            if let Some(mut answer) = request.answer(Some(&*first), Some(&*row), self.services.clock.now()) {
+                if has_refreshed && answer.outcome.is_valid() {
+                    answer.outcome = EnsureOutcome::Refreshed;
                 }
-                (None, Some(read)) => row = read,
-                (None, None) => unreachable!("an absent row is an answer"),
+                return Ok(Ensured { answer, row: Some(row), is_own: has_refreshed });
             }
         }
     }

@@ -121,26 +121,25 @@ fn connect(response: &Value) -> String {
 
 fn ensure(response: &Value) -> String {
     let part = |name: &str| printable(&response[name]);
-    let mut line = format!(
-        "{}: integration {} of team {}",
+    let expiry = response["access_token_expires_at"].as_i64().filter(|_| response["valid"] == true);
+    let expiry = expiry
+        .and_then(|at| DateTime::from_timestamp(at, 0))
+        .map(|at| at.format(", whose access token expires at %Y-%m-%d %H:%M UTC").to_string());
+    let why = (!response["message"].is_null())
+        .then(|| format!("\n{}: {}", in_words(&part("reason")), part("message")));
+    let retry = response["retry_after_seconds"].as_u64();
+    let retry = retry.map(|seconds| format!("\nAsk again in {}.", in_two_units(seconds)));
+    let seller = (!response["seller_name"].is_null()).then(|| format!(" ({})", part("seller_name")));
+    format!(
+        "{}: integration {} of team {}{}{}{}{}",
         in_words(&part("outcome")),
         part("integration_id"),
-        part("team_id")
-    );
-    if !response["seller_name"].is_null() {
-        line.push_str(&format!(" ({})", part("seller_name")));
-    }
-    if let Some(at) = response["access_token_expires_at"].as_i64().filter(|_| response["valid"] == true) {
-        let at = DateTime::from_timestamp(at, 0).map(|at| at.format("%Y-%m-%d %H:%M UTC").to_string());
-        line.push_str(&at.map(|at| format!(", whose access token expires at {at}")).unwrap_or_default());
-    }
-    if !response["message"].is_null() {
-        line.push_str(&format!("\n{}: {}", in_words(&part("reason")), part("message")));
-    }
-    if let Some(seconds) = response["retry_after_seconds"].as_u64() {
-        line.push_str(&format!("\nAsk again in {}.", in_two_units(seconds)));
-    }
-    line
+        part("team_id"),
+        seller.unwrap_or_default(),
+        expiry.unwrap_or_default(),
+        why.unwrap_or_default(),
+        retry.unwrap_or_default()
+    )
 }
 
 /// Renders a response that lists the outcome of each integration.

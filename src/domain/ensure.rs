@@ -188,6 +188,12 @@ impl EnsureRequest {
     /// How long a token must still live, unless the request says otherwise.
     pub const DEFAULT_VALID_FOR: TimeDelta = TimeDelta::minutes(5);
 
+    /// The answer if there is no row.
+    pub fn not_found(&self) -> Answer {
+        let message = format!("there is no {} in the table", self.key);
+        Answer::new(EnsureOutcome::Failed).because("not_found", message)
+    }
+
     /// The answer, if the row gives one by itself: its token is usable, or its status forbids a refresh. `first` is the row as
     /// this request read it first.
     pub fn answer(
@@ -196,10 +202,7 @@ impl EnsureRequest {
         row: Option<&Integration>,
         now: DateTime<Utc>,
     ) -> Option<Answer> {
-        let Some(row) = row else {
-            let message = format!("there is no {} in the table", self.key);
-            return Some(Answer::new(EnsureOutcome::Failed).because("not_found", message));
-        };
+        let Some(row) = row else { return Some(self.not_found()) };
         let candidate = &row.candidate;
         match &candidate.status {
             Status::Active => {}

@@ -45,16 +45,12 @@ async fn invoke(
     headers: HeaderMap,
     event: String,
 ) -> Response {
-    let Some(qualifier) = qualifier(&name) else {
-        let message = format!("Function not found: {name}; the local stack has only {FUNCTION_NAME}");
+    let Some(arn) = invoked_arn(&name, query.get("Qualifier").map(String::as_str)) else {
+        let message = format!(
+            "Function not found: {name}; the local stack has only {FUNCTION_NAME}, $LATEST and the alias ensure"
+        );
         return service_error(StatusCode::NOT_FOUND, "ResourceNotFoundException", &message);
     };
-    let qualifier = qualifier.or(query.get("Qualifier").map(String::as_str));
-    let arn = format!(
-        "{FUNCTION_ARN}{}{}",
-        if qualifier.is_some() { ":" } else { "" },
-        qualifier.unwrap_or_default()
-    );
     let kind =
         headers.get("x-amz-invocation-type").and_then(|kind| kind.to_str().ok()).unwrap_or("RequestResponse");
     if kind == "DryRun" {
@@ -91,13 +87,19 @@ fn service_error(status: StatusCode, kind: &'static str, message: &str) -> Respo
     (status, [("x-amzn-errortype", kind)], Json(body)).into_response()
 }
 
-/// The version or alias in the function's name, partial ARN or ARN, if there is one; `None` for another function.
-fn qualifier(name: &str) -> Option<Option<&str>> {
+/// The ARN that the function sees when it is invoked by this name, partial ARN or ARN, which may end with a version or an alias;
+/// `None` for another function, version or alias: on Lambda, too, a typing slip must not open every action.
+fn invoked_arn(name: &str, qualifier: Option<&str>) -> Option<String> {
     let name = name.rsplit_once("function:").map_or(name, |(_, name)| name);
-    match name.split_once(':') {
-        None => (name == FUNCTION_NAME).then_some(None),
-        Some((name, qualifier)) => (name == FUNCTION_NAME).then_some(Some(qualifier)),
-    }
+    let (name, qualifier) =
+        name.split_once(':').map_or((name, qualifier), |(name, qualifier)| (name, Some(qualifier)));
+    let suffix = match qualifier {
+        None => "",
+        Some("$LATEST") => ":$LATEST",
+        Some("ensure") => ":ensure",
+        Some(_) => return None,
+    };
+    (name == FUNCTION_NAME).then(|| format!("{FUNCTION_ARN}{suffix}"))
 }
 
 #[cfg(test)]
@@ -107,13 +109,17 @@ mod tests {
     #[test]
     fn the_function_has_a_name_and_arns() {
         for (name, expected) in [
-            ("tiktok-token-refresh", None),
-            ("tiktok-token-refresh:$LATEST", Some("$LATEST")),
-            ("123456789012:function:tiktok-token-refresh", None),
-            ("arn:aws:lambda:eu-central-1:123456789012:function:tiktok-token-refresh:ensure", Some("ensure")),
+            ("tiktok-token-refresh", ""),
+            ("tiktok-token-refresh:$LATEST", ":$LATEST"),
+            ("123456789012:function:tiktok-token-refresh", ""),
+            ("arn:aws:lambda:eu-central-1:123456789012:function:tiktok-token-refresh:ensure", ":ensure"),
         ] {
-            assert_eq!(qualifier(name), Some(expected), "{name}");
+            assert_eq!(invoked_arn(name, None), Some(format!("{FUNCTION_ARN}{expected}")), "{name}");
         }
-        assert_eq!((qualifier("tiktok-token"), qualifier("")), (None, None));
+        let by_query = invoked_arn("tiktok-token-refresh", Some("ensure"));
+        assert_eq!(by_query, Some(format!("{FUNCTION_ARN}:ensure")));
+        assert_eq!((invoked_arn("tiktok-token", None), invoked_arn("", None)), (None, None));
+        assert_eq!(invoked_arn("tiktok-token-refresh:ensured", None), None);
+        assert_eq!(invoked_arn("tiktok-token-refresh", Some("live")), None);
     }
 }

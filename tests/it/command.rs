@@ -98,20 +98,20 @@ fn blocking(request: reqwest::RequestBuilder) -> String {
 
 impl Stack {
     fn start(folder: &TempDir) -> Self {
-        let mut process = local(folder, &["--port", "0"]).stdout(Stdio::piped()).spawn().unwrap();
-        let lines = BufReader::new(process.stdout.as_mut().unwrap()).lines().map(Result::unwrap);
-        let mut told = String::new();
-        let mut url = None;
+        let process = local(folder, &["--port", "0"]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut stack = Self { process, url: String::new(), told: String::new() };
+        let lines = BufReader::new(stack.process.stdout.as_mut().unwrap()).lines().map(Result::unwrap);
         for line in lines {
-            told += &format!("{line}\n");
-            if let Some((_, rest)) = line.split_once("Lambda       ") {
-                url = Some(rest.split(',').next().unwrap().to_owned());
+            stack.told += &format!("{line}\n");
+            if let Some((_, rest)) = line.split_once("  Lambda       ") {
+                rest.split(',').next().unwrap().clone_into(&mut stack.url);
             }
             if line.contains("reject-access-tokens") {
-                return Self { process, url: url.expect("it says how to invoke it"), told };
+                break;
             }
         }
-        panic!("it does not say the next steps: {told}");
+        assert!(!stack.url.is_empty(), "it says how to invoke it: {}", stack.told);
+        stack
     }
 
     /// The function's answer to an event, by the command's own endpoint.

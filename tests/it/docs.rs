@@ -1,6 +1,13 @@
-//! The README and the log page agree with the code.
+//! The README, the log page and the page for applications agree with the code.
 
 use std::{collections::BTreeSet, fs, path::Path};
+use tiktok_token_refresh::{
+    domain::{
+        ensure::{Answer, EnsureOutcome},
+        integration::IntegrationKey,
+    },
+    response::EnsureResponse,
+};
 
 fn read(file: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap()
@@ -133,4 +140,38 @@ fn the_vietnamese_readme_is_kept_equal() {
         assert_eq!(english, vietnamese);
     }
     assert_eq!(outline(&english).len(), outline(&vietnamese).len());
+}
+
+#[test]
+fn the_page_for_applications_shows_the_clients_as_they_are() {
+    let page = read("docs/APPLICATIONS.md");
+    for (language, file) in [
+        ("python", "clients/python/tiktok_tokens.py"),
+        ("js", "clients/node/tiktok-tokens.mjs"),
+        ("php", "clients/php/TikTokShopTokens.php"),
+    ] {
+        let shown = format!("[`{file}`](../{file}):\n\n```{language}\n{}```\n", read(file));
+        assert!(page.contains(&shown), "the page shows another {file}: copy the file into its code block");
+    }
+}
+
+#[test]
+fn the_page_for_applications_explains_every_outcome_and_names_every_key_of_the_answer() {
+    let page = read("docs/APPLICATIONS.md");
+    let source = read("src/domain/ensure.rs");
+    let code = source.split("fn as_str(self)").nth(1).unwrap().split("\n    }\n").next().unwrap();
+    let outcomes = quoted(code, |_| true);
+    assert_eq!(outcomes.len(), 7, "{outcomes:?}");
+    for outcome in outcomes {
+        assert!(page.contains(&format!("| `{outcome}` |")), "{outcome}");
+    }
+    let example = page.split("```json\n").find(|part| part.contains("\"valid\":")).unwrap();
+    let example: serde_json::Value = serde_json::from_str(example.split("```").next().unwrap()).unwrap();
+    let answer = EnsureResponse::new(
+        IntegrationKey { team_id: "1".into(), integration_id: "101".into() },
+        None,
+        Answer::new(EnsureOutcome::CannotRefresh),
+    );
+    let keys = |value: serde_json::Value| value.as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>();
+    assert_eq!(keys(example), keys(serde_json::to_value(answer).unwrap()));
 }

@@ -586,7 +586,8 @@ async fn through_the_alias_ensure_nothing_else_is_accepted() {
     }
     assert_eq!((world.aws.requests(), world.tiktok.all_calls()), (0, 0));
     invoke(event(&shop), &applications).await.unwrap();
-    for arn in [arn.to_owned(), format!("{arn}:live"), format!("{arn}:$LATEST")] {
+    let named_ensure = "arn:aws:lambda:us-east-1:123456789012:function:ensure".to_owned();
+    for arn in [arn.to_owned(), format!("{arn}:live"), format!("{arn}:$LATEST"), named_ensure] {
         invoke(event(&shop), &arn).await.unwrap();
         invoke(json!({"action": "status"}), &arn).await.unwrap();
     }
