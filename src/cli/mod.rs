@@ -1,6 +1,7 @@
 //! The `tiktok-tokens` command: a client of the deployed function or the local stack. It works only through Lambda's
 //! Invoke API, so an operator sees what production does.
 
+mod import;
 mod invoke;
 pub(crate) mod show;
 mod verdict;
@@ -103,6 +104,17 @@ enum Command {
          echo TTC_… | tiktok-tokens connect --team-id 9 --integration-id 901   # a code of the local stack"
     ))]
     Connect(Connect),
+    /// Create integrations from a file of existing tokens
+    ///
+    /// Each line of the file is a JSON object with team_id, integration_id and refresh_token, and optionally access_token,
+    /// access_token_expires_at and refresh_token_expires_at (Unix seconds), status, app_key, open_id, seller_name,
+    /// seller_base_region and granted_scopes. The whole file is checked first; if any line is invalid, nothing is written.
+    /// A row that exists already stays as it is, so an import can be repeated.
+    #[command(after_help = with_exit_codes(
+        "tiktok-tokens import integrations.jsonl --dry-run\n\
+         tiktok-tokens import integrations.jsonl"
+    ))]
+    Import(import::Import),
     /// Mark integrations with an expired refresh token as expired
     #[command(after_help = with_exit_codes("tiktok-tokens cleanup --dry-run\ntiktok-tokens cleanup --team-id 1"))]
     Cleanup(Cleanup),
@@ -307,6 +319,7 @@ async fn execute(Arguments { command, aws, output }: Arguments) -> Result<Vec<St
             session.send(integrations.event("verify"), &integrations.asked()).await
         }
         Command::Connect(connect) => session.connect(&connect).await,
+        Command::Import(import) => session.import(&import).await,
         Command::Cleanup(cleanup) => {
             let event = json!({"action": "cleanup", "team_id": cleanup.team_id, "dry_run": cleanup.dry_run});
             session.send(event, &Asked { team_id: cleanup.team_id, ..Asked::default() }).await
@@ -422,6 +435,13 @@ impl Session {
             "auth_code": code.trim(), "app_key": connect.app_key, "replace": connect.replace,
         });
         self.send(event, &Asked::default()).await
+    }
+
+    async fn import(&self, import: &import::Import) -> Result<Vec<String>, CliError> {
+        let response = import::run(&self.aws, import).await?;
+        let answer = Answer { text: response.to_string(), json: response };
+        self.print(&answer, import::show)?;
+        Ok(verdict::problems(&answer.json, &Asked::default()))
     }
 
     async fn invoke(&self, event: &Value) -> Result<Answer, InvokeError> {

@@ -11,6 +11,7 @@ pub mod duration;
 pub mod ensure;
 pub mod gauges;
 pub mod grant;
+pub mod import;
 pub mod integration;
 pub mod latency;
 pub mod loopback;

@@ -369,6 +369,80 @@ async fn an_application_is_developed_against_the_stack() {
     assert_eq!(calls().await["refresh_calls"], before + 1);
 }
 
+/// A folder's file of integrations.
+fn lines(folder: &TempDir, lines: &[&str]) -> String {
+    let file = folder.path().join("integrations.jsonl");
+    std::fs::write(&file, lines.join("\n")).unwrap();
+    file.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn an_operator_imports_a_file() {
+    let folder = TempDir::new().unwrap();
+    let stack = Stack::start(&folder);
+    // As doubles, two of these ids are the same.
+    let good = [
+        r#"{"team_id":8,"integration_id":9007199254740992,"refresh_token":"TTR_a"}"#,
+        "",
+        r#"{"team_id":8,"integration_id":9007199254740993,"refresh_token":"TTR_b","seller_name":"Ink"}"#,
+    ];
+    let file = lines(&folder, &good);
+    let dry_run = tokens(&stack, &["import", &file, "--dry-run"]);
+    assert_eq!((dry_run.status.code(), text(&dry_run)), (Some(0), "2 would create\n".into()));
+    let created = tokens(&stack, &["import", &file]);
+    assert_eq!((created.status.code(), text(&created)), (Some(0), "2 created\n".into()));
+    let again = tokens(&stack, &["import", &file]);
+    assert_eq!((again.status.code(), text(&again)), (Some(0), "2 exists\nexists: lines 1, 3\n".into()));
+    let run = text(&tokens(&stack, &["refresh", "--team-id", "8", "--dry-run"]));
+    assert!(run.contains("9007199254740992") && run.contains("9007199254740993"), "{run}");
+
+    let another = r#"{"team_id":8,"integration_id":7,"refresh_token":"TTR_c"}"#;
+    let bad = [
+        another,
+        r#"{"team_id":8,"integration_id":"7","refresh_token":"TTR_d"}"#,
+        r#"{"team_id":8,"integration_id":6,"refresh_token":"eyJpdiI6Ik9r"}"#,
+        "{\"team_id\":8,",
+        r#"{"team_id":8,"integration_id":5,"refresh_token":"TTR_e","access_token_expires_at":604800}"#,
+    ];
+    let refused = tokens(&stack, &["import", &lines(&folder, &bad)]);
+    let shown = text(&refused);
+    assert_eq!(refused.status.code(), Some(1), "{shown}");
+    for part in [
+        "the same team_id and integration_id as line 1",
+        "got a Laravel ciphertext",
+        "not JSON: EOF while parsing",
+        "looks like a duration",
+        "4 invalid, 1 not written\ninvalid: lines 2-5\nNothing was written.\n",
+    ] {
+        assert!(shown.replace(" │\n│      ┆      ┆    ┆         ┆ ", " ").contains(part), "{part}: {shown}");
+    }
+    assert_eq!(said(&refused), "4 integrations invalid; 1 integration not written\n");
+    let team = ["status", "--team-id", "8", "--output", "json"];
+    let report: Value = serde_json::from_str(&text(&tokens(&stack, &team))).unwrap();
+    assert_eq!(report["counts"]["total"], 2, "nothing else was written");
+
+    // The same key in two requests.
+    let many: Vec<String> = (0..150)
+        .map(|id| format!(r#"{{"team_id":"many","integration_id":{},"refresh_token":"TTR_{id}"}}"#, id % 149))
+        .collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let twice = tokens(&stack, &["import", &lines(&folder, &many)]);
+    assert!(
+        text(&twice).contains("as line 1 ") && text(&twice).contains("1 invalid, 149 not written"),
+        "{}",
+        text(&twice)
+    );
+    let created = tokens(&stack, &["import", &lines(&folder, &many[..149]), "--output", "json"]);
+    let created: Value = serde_json::from_str(&text(&created)).unwrap();
+    assert_eq!(
+        created,
+        json!({"action": "import", "dry_run": false, "counts": {"created": 149}, "integrations": []})
+    );
+    let missing = tokens(&stack, &["import", "no-such-file.jsonl"]);
+    assert_eq!(missing.status.code(), Some(2));
+    assert!(said(&missing).starts_with("error: no-such-file.jsonl: "), "{}", said(&missing));
+}
+
 #[test]
 fn errors_say_the_next_step() {
     let folder = TempDir::new().unwrap();

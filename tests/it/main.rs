@@ -18,6 +18,7 @@ mod docs;
 mod ensure;
 mod events;
 mod faults;
+mod import;
 mod kills;
 mod lambda;
 mod limits;

@@ -313,8 +313,18 @@ fn alone(arguments: &[&str]) -> String {
 
 #[test]
 fn the_command_explains_itself() {
-    let subcommands =
-        ["refresh", "ensure", "status", "verify", "connect", "cleanup", "local", "completions", "man"];
+    let subcommands = [
+        "refresh",
+        "ensure",
+        "status",
+        "verify",
+        "connect",
+        "import",
+        "cleanup",
+        "local",
+        "completions",
+        "man",
+    ];
     hold("command-help", &[alone(&["--help"]), alone(&[]), alone(&["--version"])].concat());
     let each = subcommands.map(|subcommand| alone(&[subcommand, "--help"]));
     hold("command-help-subcommands", &each.concat());
