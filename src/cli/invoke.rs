@@ -184,7 +184,11 @@ impl Aws {
                 | "InvalidSignatureException" => InvokeError::Denied(code),
                 _ => InvokeError::Rejected(code),
             },
-            AwsError::NoCredentials(cause) => InvokeError::NoCredentials(cause),
+            // The SDK goes on with a line for each provider that it has tried.
+            AwsError::NoCredentials(cause) => {
+                let cause = cause.split(". Attempted:").next().unwrap_or_default();
+                InvokeError::NoCredentials(cause.to_owned())
+            }
             AwsError::NoResponse(cause) => match &self.endpoint_url {
                 Some(url) if self.is_local() => InvokeError::NothingLocal(url.clone(), cause),
                 _ => InvokeError::Unreachable(cause),

@@ -3,6 +3,7 @@
 
 mod import;
 mod invoke;
+mod man;
 pub(crate) mod show;
 mod verdict;
 
@@ -122,7 +123,7 @@ enum Command {
     ///
     /// Starts an embedded DynamoDB, a TikTok Shop stand-in and Lambda's Invoke endpoint. Runs the scheduled event, and
     /// shows the integrations before and after the run. Then keeps running, so that the other commands work with
-    /// `--endpoint-url http://127.0.0.1:9000`. The folder .local keeps the data between starts.
+    /// `--endpoint-url http://127.0.0.1:9000`. Prints auth codes with which to rehearse `connect`. The folder .local keeps the data between starts.
     #[cfg(feature = "local")]
     #[command(after_help = with_exit_codes("tiktok-tokens local\ntiktok-tokens local --once --reset"))]
     Local(crate::local::Options),
@@ -329,11 +330,17 @@ async fn execute(Arguments { command, aws, output }: Arguments) -> Result<Vec<St
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut self::command(), "tiktok-tokens", &mut script);
+            if shell == clap_complete::Shell::Bash {
+                // clap_complete gives a command with a hyphen two names, so that no option would be completed.
+                let text =
+                    String::from_utf8_lossy(&script).replace("tiktok__subcmd__tokens", "tiktok__tokens");
+                script = text.into_bytes();
+            }
             io::stdout().write_all(&script)?;
             Ok(Vec::new())
         }
         Command::Man => {
-            clap_mangen::Man::new(self::command()).render(&mut io::stdout())?;
+            man::render(&self::command(), &mut io::stdout())?;
             Ok(Vec::new())
         }
     }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use std::{
-    io::{BufRead, BufReader, Write},
+    io::{BufRead, BufReader, Read, Write},
     process::{Child, Command, Output, Stdio},
 };
 use tempfile::TempDir;
@@ -369,6 +369,192 @@ async fn an_application_is_developed_against_the_stack() {
     assert_eq!(calls().await["refresh_calls"], before + 1);
 }
 
+/// The auth code that the stack prints in the command for an integration.
+fn code(stack: &Stack, integration_id: &str) -> String {
+    let end = format!("--integration-id {integration_id}");
+    let line = stack.told.lines().find(|line| line.contains("connect") && line.ends_with(&end)).unwrap();
+    line.split_whitespace().nth(1).unwrap().to_owned()
+}
+
+#[test]
+fn a_connect_is_rehearsed_with_the_codes_that_the_stack_prints() {
+    let folder = TempDir::new().unwrap();
+    let stack = Stack::start(&folder);
+    let connect = |id: &'static str| ["connect", "--team-id", &id[..1], "--integration-id", id];
+    let new = tokens_with(&stack, &connect("901"), &[], &code(&stack, "901"));
+    assert_eq!(text(&new), "connected: integration 901 of team 9, seller New Noodles (seller-901)\n");
+    let again = tokens_with(&stack, &connect("901"), &[], &code(&stack, "901"));
+    assert!(said(&again).contains("works once"), "{}", said(&again));
+    let same = tokens_with(&stack, &connect("301"), &[], &code(&stack, "301"));
+    assert_eq!(text(&same), "reconnected: integration 301 of team 3, seller Revoked Rings (seller-301)\n");
+    let another = tokens_with(&stack, &connect("101"), &[], &code(&stack, "101"));
+    assert!(said(&another).contains("this row belongs to another seller"), "{}", said(&another));
+
+    let tiktok = stack.told.lines().find(|line| line.trim_start().starts_with("TikTok Shop")).unwrap();
+    let url = tiktok[tiktok.find("http").unwrap()..].split(',').next().unwrap();
+    let more = format!("{url}/local/auth-codes?open_id=seller-902");
+    let file = folder.path().join("code.txt");
+    std::fs::write(&file, blocking(reqwest::Client::new().post(more))).unwrap();
+    let from_a_file = ["--replace", "--code-file", file.to_str().unwrap()];
+    let replaced = tokens(&stack, &[&connect("101")[..], &from_a_file].concat());
+    assert_eq!(text(&replaced), "replaced: integration 101 of team 1, seller Another Atelier (seller-902)\n");
+    let missing = tokens(&stack, &[&connect("101")[..], &["--code-file", "no-such-file"]].concat());
+    assert_eq!((missing.status.code(), said(&missing).contains("no-such-file")), (Some(2), true));
+}
+
+/// A terminal, by script(1).
+#[cfg(target_os = "linux")]
+#[test]
+fn a_terminal_does_not_show_the_auth_code_and_is_asked_before_everything_is_forced() {
+    let folder = TempDir::new().unwrap();
+    let stack = Stack::start(&folder);
+    let at_a_terminal = |arguments: &str, input: &str| {
+        let command =
+            format!("{} --endpoint-url {} {arguments}", env!("CARGO_BIN_EXE_tiktok-tokens"), stack.url);
+        let mut child = Command::new("script")
+            .args(["--quiet", "--return", "--echo", "always", "--command", &command, "/dev/null"])
+            .env_remove("AWS_PROFILE")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut shown = vec![0; 1];
+        let mut output = child.stdout.take().unwrap();
+        // The answer comes after the question: what is typed before it, the terminal shows.
+        while !shown.ends_with(b": ") && !shown.ends_with(b"[y/N] ") {
+            let mut byte = [0];
+            assert_eq!(output.read(&mut byte).unwrap(), 1, "{}", String::from_utf8_lossy(&shown));
+            shown.push(byte[0]);
+        }
+        child.stdin.as_mut().unwrap().write_all(input.as_bytes()).unwrap();
+        output.read_to_end(&mut shown).unwrap();
+        (child.wait().unwrap().code(), String::from_utf8(shown).unwrap())
+    };
+    let code = code(&stack, "901");
+    let (ended, shown) = at_a_terminal("connect --team-id 9 --integration-id 901", &format!("{code}\n"));
+    assert!(ended == Some(0) && shown.contains("connected: integration 901"), "{shown}");
+    assert!(shown.contains("Auth code (not shown): ") && !shown.contains(&code), "{shown}");
+    let before = stack.refresh_calls();
+    let (ended, shown) = at_a_terminal("refresh --force", "n\n");
+    assert!(ended == Some(2) && shown.contains("canceled; nothing was refreshed"), "{ended:?} {shown}");
+    assert_eq!(stack.refresh_calls(), before);
+}
+
+#[test]
+fn two_stacks_never_share_a_folder_and_damaged_data_are_told() {
+    let folder = TempDir::new().unwrap();
+    let stack = Stack::start(&folder);
+    for arguments in [&[][..], &["--reset"]] {
+        let second = once(&folder, arguments);
+        assert_eq!(second.status.code(), Some(3));
+        assert!(said(&second).contains("another local stack uses the folder .local"), "{}", said(&second));
+    }
+    let rows = tokens(&stack, &["status", "--format", "summary"]);
+    assert!(text(&rows).contains("15 integrations"), "the first one's data are not touched");
+    drop(stack);
+    // With the write-ahead log beside it, from which SQLite could restore the pages.
+    for entry in std::fs::read_dir(folder.path().join(".local")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.file_name().unwrap().to_str().unwrap().starts_with("dynamodb.sqlite") {
+            std::fs::write(path, "not a database, and longer than a header of one ".repeat(100)).unwrap();
+        }
+    }
+    let damaged = once(&folder, &[]);
+    assert_eq!(damaged.status.code(), Some(3), "{}", text(&damaged));
+    assert!(said(&damaged).contains("--reset starts over"), "{}", said(&damaged));
+    assert!(once(&folder, &["--reset"]).status.success());
+}
+
+#[test]
+fn a_watch_goes_on_after_a_failure() {
+    let folder = TempDir::new().unwrap();
+    let stack = Stack::start(&folder);
+    let mut watch = Command::new(env!("CARGO_BIN_EXE_tiktok-tokens"))
+        .args(["status", "--format", "summary", "--watch", "1", "--endpoint-url", &stack.url])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.next().unwrap().starts_with("TikTok Shop tokens at "));
+    drop(stack);
+    let mut errors = BufReader::new(watch.stderr.take().unwrap()).lines().map(Result::unwrap);
+    for _ in 0..2 {
+        let error = errors.next().unwrap();
+        let (time, error) = error.split_once(": ").unwrap();
+        assert!(time.ends_with(" UTC") && error.starts_with("error: nothing answers at "), "{error}");
+        assert!(error.ends_with("; trying again in 1 s"), "{error}");
+    }
+    watch.kill().unwrap();
+    watch.wait().unwrap();
+}
+
+/// What a real bash completes at the end of a line.
+fn completed(words: &[&str]) -> String {
+    let script =
+        Command::new(env!("CARGO_BIN_EXE_tiktok-tokens")).args(["completions", "bash"]).output().unwrap();
+    let ask = r#"
+        COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1))
+        function=$(complete -p tiktok-tokens | sed 's/.*-F \([^ ]*\).*/\1/')
+        "$function" tiktok-tokens "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}"
+        echo "${COMPREPLY[*]}""#;
+    let output =
+        Command::new("bash").args(["-c", &(text(&script) + ask), "bash"]).args(words).output().unwrap();
+    text(&output).trim().to_owned()
+}
+
+#[test]
+fn bash_completes_commands_options_and_values() {
+    for (words, expected) in [
+        (&["tiktok-tokens", "st"][..], "status"),
+        (&["tiktok-tokens", "status", "--fo"], "--format"),
+        (&["tiktok-tokens", "status", "--format", ""], "table summary json"),
+        (&["tiktok-tokens", "status", "--format", "s"], "summary"),
+        (&["tiktok-tokens", "--region", "eu-central-1", "refresh", "--dr"], "--dry-run"),
+        (&["tiktok-tokens", "connect", "--code"], "--code-file"),
+        (&["tiktok-tokens", "verify", "--output", ""], "text json"),
+        (&["tiktok-tokens", "completions", "ba"], "bash"),
+    ] {
+        assert_eq!(completed(words), expected, "{words:?}");
+    }
+}
+
+#[test]
+fn a_command_without_configuration_says_what_is_missing() {
+    let folder = TempDir::new().unwrap();
+    let stack = Stack::start(&folder);
+    let bare = |arguments: &[&str], environment: &[(&str, &str)]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tiktok-tokens"));
+        command
+            .args(arguments)
+            .env_clear()
+            .env("HOME", folder.path())
+            .env("AWS_EC2_METADATA_DISABLED", "true");
+        command.envs(environment.iter().copied()).output().unwrap()
+    };
+    let local = bare(&["status", "--team-id", "1"], &[("AWS_ENDPOINT_URL_LAMBDA", &stack.url)]);
+    assert_eq!(local.status.code(), Some(0), "a function on this machine needs nothing: {}", said(&local));
+    let no_scheme = bare(&["status", "--endpoint-url", "localhost:9000"], &[]);
+    assert_eq!(no_scheme.status.code(), Some(2));
+    assert!(said(&no_scheme).contains("such as http://localhost:9000"), "{}", said(&no_scheme));
+    for (arguments, environment, told) in [
+        (&["status"][..], &[][..], "no AWS region is configured: pass --region"),
+        (&["status", "--profile", "nobody"], &[], "have no profile nobody"),
+        (&["status"], &[("AWS_PROFILE", "nobody")], "have no profile nobody"),
+        (&["status", "--region", "eu-central-1"], &[], "there are no AWS credentials"),
+    ] {
+        let failed = bare(arguments, environment);
+        assert_eq!(failed.status.code(), Some(3));
+        let said = said(&failed);
+        assert!(said.contains(told) && said.lines().count() == 1, "{said}");
+        assert_eq!(
+            said.contains("aws sso login"),
+            told.contains("credentials"),
+            "hints only where they apply: {said}"
+        );
+    }
+}
+
 /// A folder's file of integrations.
 fn lines(folder: &TempDir, lines: &[&str]) -> String {
     let file = folder.path().join("integrations.jsonl");
@@ -478,7 +664,15 @@ fn the_command_explains_itself() {
     assert!(code == Some(0) && help.contains("Exit codes") && help.contains("connect"), "{help}");
     assert!(run(&["refresh", "--help"]).1.contains("--dry-run"));
     assert!(run(&["completions", "bash"]).1.contains("complete -F"));
-    assert!(run(&["man"]).1.contains(".TH tiktok-tokens"));
+    let page = run(&["man"]).1;
+    assert!(
+        page.contains(".TH tiktok-tokens")
+            && page.contains(".SH ENVIRONMENT")
+            && page.contains(".SH EXAMPLES")
+    );
+    for option in ["valid\\-for", "code\\-file", "dry\\-run", "watch", "dynamodb\\-port", "endpoint\\-url"] {
+        assert!(page.contains(option), "{option}: {page}");
+    }
 }
 
 async fn json_of(response: reqwest::Response) -> Value {
