@@ -36,11 +36,11 @@ use verdict::Asked;
 pub struct Arguments {
     #[command(subcommand)]
     command: Command,
-    #[command(flatten)]
-    aws: Aws,
     /// Output format
     #[arg(long, value_enum, default_value_t, global = true)]
     output: Output,
+    #[command(flatten)]
+    aws: Aws,
 }
 
 /// The subcommands that invoke no function, so that the options of an invocation do nothing.
