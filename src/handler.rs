@@ -6,7 +6,7 @@ use crate::{
         cleanup, connect,
         connect::ConnectError,
         ensure::{self, EnsureError, Fresh, TokenError},
-        queue,
+        import, queue,
         status::{self, Status},
         verify::{self, VerifyError},
     },
@@ -18,7 +18,9 @@ use crate::{
         secret::{AccessToken, AppCredentials},
     },
     event::{self, BadEvent, Request},
-    response::{CleanupResponse, ConnectResponse, EnsureResponse, RefreshResponse, VerifyResponse},
+    response::{
+        CleanupResponse, ConnectResponse, EnsureResponse, ImportResponse, RefreshResponse, VerifyResponse,
+    },
     run::{self, RunError},
     services::Services,
     settings::Settings,
@@ -62,6 +64,8 @@ pub enum Response {
     Verify(Box<VerifyResponse>),
     /// To `ensure`.
     Ensure(Box<EnsureResponse>),
+    /// To `import`.
+    Import(Box<ImportResponse>),
 }
 
 /// Why an invocation failed: the type and the message that Lambda shows.
@@ -233,6 +237,9 @@ impl Function {
             }
             Request::Ensure(request) => {
                 Response::Ensure(Box::new(Box::pin(ensure::run(services, request, deadline)).await?))
+            }
+            Request::Import(request) => {
+                Response::Import(Box::new(Box::pin(import::run(services, request, deadline)).await?))
             }
             Request::Connect(request) => {
                 Response::Connect(Box::new(Box::pin(connect::run(services, &request, deadline)).await?))

@@ -14,6 +14,7 @@ use crate::{
     },
     refresh::{Attempt, Refresher, RunContext, Verdict},
     response::EnsureResponse,
+    run::log,
     services::Services,
     tiktok::{ApiError, CallError},
 };
@@ -129,18 +130,19 @@ pub(crate) async fn run(
     let ensure = async {
         let ensured = TokenSource::new(services, run_id.clone(), deadline).ensure(&request).await;
         match &ensured {
-            Ok(Ensured { answer, is_own, .. }) => log(answer, *is_own),
+            Ok(Ensured { answer, is_own, .. }) => log_answer(answer, *is_own),
             Err(error) => error!("could not ensure a valid TikTok access token: {error}"),
         }
         ensured
     };
     // The inner span is made within the outer one, so that a line has the fields of both.
-    let answer = async { ensure.instrument(request.key.span()).await }.instrument(span).await?.answer;
-    Ok(EnsureResponse::new(request.key, answer))
+    let Ensured { answer, row, .. } =
+        async { ensure.instrument(request.key.span()).await }.instrument(span).await?;
+    let seller_name = row.and_then(|row| row.candidate.seller_name);
+    Ok(EnsureResponse::new(request.key, seller_name, answer))
 }
 
-fn log(answer: &Answer, is_own: bool) {
-    let new_expires_at = answer.access_token_expires_at.map(|at| at.0);
+fn log_answer(answer: &Answer, is_own: bool) {
     macro_rules! line {
         ($level:ident, $($message:tt)+) => {
             $level!(
@@ -153,11 +155,8 @@ fn log(answer: &Answer, is_own: bool) {
     }
     let why = answer.message.as_deref().unwrap_or_default();
     match answer.outcome {
-        EnsureOutcome::Refreshed => {
-            line!(info, new_expires_at, "TikTok token refresh completed successfully");
-        }
-        // As many as there are callers.
-        EnsureOutcome::Valid | EnsureOutcome::RefreshedByAnother => {
+        // As many as there are callers. Who refreshes the token logs that itself.
+        EnsureOutcome::Valid | EnsureOutcome::Refreshed | EnsureOutcome::RefreshedByAnother => {
             line!(debug, "the TikTok access token is valid");
         }
         EnsureOutcome::Locked | EnsureOutcome::OutcomeUnknown => {
@@ -359,6 +358,7 @@ impl TokenSource {
                 Attempt::Rejected(rejected) => (rejected.report_noted(), Some(CallOutcome::Rejected)),
             }
         };
+        let started = Instant::now();
         let ended = tokio::spawn(refresh.in_current_span()).await;
         let now = self.services.clock.now();
         let lease_seconds = (deadline + CLOCK_SKEW - now).num_seconds();
@@ -369,6 +369,7 @@ impl TokenSource {
             return Ok(Tried::Ended { answer: answer.retry_after(lease_seconds), is_own: true });
         };
         if report.outcome == Outcome::Refreshed {
+            log::refreshed(&report, started.elapsed());
             return Ok(Tried::Refreshed(report));
         }
         let is_rejected = call == Some(CallOutcome::Rejected);

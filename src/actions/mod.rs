@@ -3,6 +3,7 @@
 pub mod cleanup;
 pub mod connect;
 pub mod ensure;
+pub(crate) mod import;
 pub mod queue;
 mod shops;
 pub mod status;

@@ -348,10 +348,12 @@ pub enum AccessState {
     Ok,
 }
 
-/// The state of an integration: the first variant that applies.
+/// The state of an integration. Variants are in the order of the report: those that need a person come first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Health {
+    /// An attribute of the row is missing or has the wrong type, so nobody refreshes it.
+    Unreadable,
     /// The refresh token has expired, or the row is marked `error` or `expired`: the seller must connect again.
     CannotRefresh,
     /// The access token has expired.
@@ -360,19 +362,24 @@ pub enum Health {
     ExpiringSoon,
     /// The access token expires within `REFRESH_AHEAD`, or its expiry is implausible.
     NeedsRefresh,
-    /// None of the above.
+    /// None of the other states.
     Healthy,
+    /// The status is the user's own, so the function leaves the row alone. This takes precedence over every other state of a
+    /// row that can be read.
+    Inactive,
 }
 
 impl Health {
     /// The name in responses.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Unreadable => "unreadable",
             Self::CannotRefresh => "cannot_refresh",
             Self::Expired => "expired",
             Self::ExpiringSoon => "expiring_soon",
             Self::NeedsRefresh => "needs_refresh",
             Self::Healthy => "healthy",
+            Self::Inactive => "inactive",
         }
     }
 }
@@ -472,6 +479,9 @@ impl Candidate {
 
     /// The integration's state.
     pub fn health(&self, policy: &DuePolicy) -> Health {
+        if matches!(self.status, Status::Other(_)) {
+            return Health::Inactive;
+        }
         let marked = matches!(self.status, Status::Error | Status::Expired);
         if marked || self.refresh_token_expired(policy.now) {
             return Health::CannotRefresh;

@@ -2,6 +2,7 @@
 //! field: a typo in `team_id` must never select all teams.
 
 mod ensure;
+mod import;
 mod read;
 mod status;
 
@@ -10,6 +11,7 @@ pub use status::{Format, StatusRequest};
 
 use crate::domain::{
     ensure::EnsureRequest,
+    import::ImportRequest,
     integration::IntegrationKey,
     secret::AuthCode,
     selection::{CleanupRequest, RefreshRequest, Selection, Trigger},
@@ -36,6 +38,8 @@ pub enum Request {
     Connect(ConnectRequest),
     /// Make sure that one integration's access token is usable.
     Ensure(EnsureRequest),
+    /// Create rows for existing tokens.
+    Import(ImportRequest),
     /// Process messages of the function's own queue.
     Queue(Vec<QueueRecord>),
 }
@@ -102,8 +106,9 @@ pub fn parse(event: &str) -> Result<Request, BadEvent> {
         Some("connect") => connect(read(event)?),
         Some("verify") => verify(read(event)?),
         Some("ensure") => ensure::request(read(event)?),
+        Some("import") => import::request(read(event)?),
         Some(other) => Err(BadEvent(format!(
-            "action: got {}, expected \"refresh\", \"ensure\", \"status\", \"verify\", \"connect\" or \"cleanup\"",
+            "action: got {}, expected \"refresh\", \"ensure\", \"status\", \"verify\", \"connect\", \"import\" or \"cleanup\"",
             quoted(other)
         ))),
     }

@@ -10,6 +10,7 @@ pub mod tiktok;
 
 use crate::{
     aws::dynamodb::row::{self, Item},
+    cli,
     domain::{clock::Clock, integration::DuePolicy, secret::AppCredentials},
     handler::{Function, InvocationError, Response},
     logging,
@@ -18,7 +19,7 @@ use crate::{
 use aws_config::{Region, SdkConfig};
 use aws_sdk_dynamodb::{Client, config::Credentials, error::DisplayErrorContext};
 use std::{
-    fs::{self, File},
+    fs::{self, File, TryLockError},
     io::{self, Write},
     net::SocketAddr,
     path::Path,
@@ -30,6 +31,8 @@ use tokio::net::TcpListener;
 /// The folder of the stack's data, relative to the working directory.
 const FOLDER: &str = ".local";
 const LOG_FILE: &str = "function.log";
+/// Locked by the stack that uses the folder.
+const LOCK_FILE: &str = "lock";
 const TABLE: &str = "tiktok-shop-integrations";
 /// The credentials of the stand-in's app. They open nothing else, so they may be known.
 const APP_KEY: &str = "local-app";
@@ -70,6 +73,12 @@ pub enum LocalError {
     /// A file or a socket failed.
     #[error("{0}: {1}")]
     Io(&'static str, #[source] io::Error),
+    /// Another stack uses the folder.
+    #[error("another local stack uses the folder {FOLDER}: stop it, or start this one in another folder")]
+    InUse,
+    /// The data cannot be read.
+    #[error("the data in {FOLDER} cannot be read ({0}); --reset starts over")]
+    Data(#[source] io::Error),
     /// The settings in the environment are invalid.
     #[error(transparent)]
     Settings(#[from] SettingsError),
@@ -103,18 +112,10 @@ pub async fn run(options: &Options) -> Result<(), LocalError> {
     };
     let counts = response.counts;
     print(format_args!(
-        "\nThe scheduled run took {} ms:\n{}\n\
-         {} examined, {} due: {} refreshed, {} locked, {} cannot be refreshed, {} failed, {} unknown, {} deferred",
+        "\nThe scheduled run took {} ms:\n{}\n{}",
         response.duration_ms,
         show::outcomes(&response),
-        counts.examined,
-        counts.due,
-        counts.refreshed,
-        counts.skipped_locked,
-        counts.cannot_refresh,
-        counts.failed,
-        counts.outcome_unknown,
-        counts.deferred,
+        cli::show::counts(&serde_json::to_value(counts).unwrap_or_default()),
     ))?;
     print(format_args!("\nThe integrations after the run:\n{}", stack.rows().await?))?;
     if counts.refreshed == 0 {
@@ -135,19 +136,23 @@ pub async fn run(options: &Options) -> Result<(), LocalError> {
 struct Stack {
     clock: Clock,
     dynamodb: SocketAddr,
+    tiktok: TikTokStandIn,
     tiktok_url: String,
     table: Client,
     function: Arc<Function>,
     policy: DuePolicy,
+    /// Keeps other stacks away from the folder as long as this one lives.
+    _lock: File,
 }
 
 impl Stack {
     async fn start(reset: bool, dynamodb: TcpListener) -> Result<Self, LocalError> {
         let folder = Path::new(FOLDER);
-        if reset && folder.exists() {
-            fs::remove_dir_all(folder).map_err(io("the old data"))?;
-        }
         fs::create_dir_all(folder).map_err(io("the folder .local"))?;
+        let lock = lock(folder)?;
+        if reset {
+            delete_data(folder).map_err(io("the old data"))?;
+        }
         let log =
             File::options().create(true).append(true).open(folder.join(LOG_FILE)).map_err(io("the log"))?;
         let metrics = log.try_clone().map_err(io("the log"))?;
@@ -160,7 +165,7 @@ impl Stack {
             format!("http://{}", tiktok_listener.local_addr().map_err(io("the TikTok stand-in"))?);
         tokio::spawn(tiktok.clone().serve(tiktok_listener));
         let dynamodb =
-            dynamodb::serve_on(dynamodb, Some(&folder.join("dynamodb.sqlite"))).map_err(io("DynamoDB"))?;
+            dynamodb::serve_on(dynamodb, Some(&folder.join("dynamodb.sqlite"))).map_err(LocalError::Data)?;
 
         let settings = settings(&app, &tiktok_url)?;
         let log_level = settings.log_level;
@@ -179,21 +184,21 @@ impl Stack {
             }
         });
         let function = Arc::new(Function::new(settings, &sdk, clock.clone(), emit));
-        let stack = Self { clock, dynamodb, tiktok_url, table, function, policy };
-        if dynamodb::create_table(&stack.table, TABLE).await.map_err(io("the table"))? {
-            for item in samples::items(stack.clock.now(), &tiktok) {
+        let stack = Self { clock, dynamodb, tiktok, tiktok_url, table, function, policy, _lock: lock };
+        if dynamodb::create_table(&stack.table, TABLE).await.map_err(LocalError::Data)? {
+            for item in samples::items(stack.clock.now(), &stack.tiktok) {
                 let put = stack.table.put_item().table_name(TABLE).set_item(Some(item)).send().await;
                 put.map_err(|error| LocalError::Io("the sample integrations", io_error(error)))?;
             }
         }
-        samples::prepare(&stack.items().await?, &tiktok);
+        samples::prepare(&stack.items().await?, &stack.tiktok);
         Ok(stack)
     }
 
     async fn items(&self) -> Result<Vec<Item>, LocalError> {
         let scan = self.table.scan().table_name(TABLE).into_paginator().items().send();
         let mut items: Vec<Item> =
-            scan.try_collect().await.map_err(|error| LocalError::Io("the table", io_error(error)))?;
+            scan.try_collect().await.map_err(|error| LocalError::Data(io_error(error)))?;
         items.sort_by_cached_key(row::key_of);
         Ok(items)
     }
@@ -202,6 +207,30 @@ impl Stack {
         let policy = DuePolicy { now: self.clock.now(), ..self.policy };
         Ok(show::rows(&self.items().await?, &policy))
     }
+}
+
+/// Locks the folder: two stacks on the same data would lose each other's writes.
+fn lock(folder: &Path) -> Result<File, LocalError> {
+    let file = File::options().create(true).truncate(false).write(true).open(folder.join(LOCK_FILE));
+    let file = file.map_err(io("the folder's lock"))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(LocalError::InUse),
+        Err(TryLockError::Error(error)) => Err(LocalError::Io("the folder's lock", error)),
+    }
+}
+
+/// Deletes everything in the folder but its lock.
+fn delete_data(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            fs::remove_dir_all(path)?;
+        } else if path.file_name().is_some_and(|name| name != LOCK_FILE) {
+            fs::remove_file(path)?;
+        }
+    }
+    Ok(())
 }
 
 async fn listen(port: u16, option: &'static str) -> Result<TcpListener, LocalError> {
@@ -243,7 +272,20 @@ fn print(text: std::fmt::Arguments<'_>) -> Result<(), LocalError> {
 }
 
 fn next_steps(invoke: SocketAddr, stack: &Stack) -> String {
-    let Stack { dynamodb, tiktok_url, .. } = stack;
+    let Stack { dynamodb, tiktok, tiktok_url, .. } = stack;
+    let connect = |open_id: &str, seller: &str, team_id: u32, integration_id: u32| {
+        let code = tiktok.auth_code(open_id, seller);
+        format!("echo {code} | tiktok-tokens connect --team-id {team_id} --integration-id {integration_id}")
+    };
+    let codes = format!(
+        "a new seller:\n      {}\n    the same seller again, which clears a mark:\n      {}\n    \
+         another seller, who is refused without --replace:\n      {}\n    more codes:\n      \
+         curl -X POST '{tiktok_url}{}?open_id=seller-301'",
+        connect("seller-901", "New Noodles", 9, 901),
+        connect("seller-301", "Revoked Rings", 3, 301),
+        connect("seller-902", "Another Atelier", 1, 101),
+        tiktok::CODES_PATH,
+    );
     let call = format!(
         "aws lambda invoke --endpoint-url http://{invoke} --function-name {} \\\n      \
          --cli-binary-format raw-in-base64-out --payload file://events/",
@@ -255,13 +297,15 @@ fn next_steps(invoke: SocketAddr, stack: &Stack) -> String {
          Lambda       http://{invoke}, function {}, alias ensure\n  \
          TikTok Shop  {tiktok_url}, app key {APP_KEY}, app secret {APP_SECRET}\n\n\
          Next steps, from another terminal in this folder:\n\n  \
-         export AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local AWS_DEFAULT_REGION=us-east-1\n\n\
+         export AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local AWS_DEFAULT_REGION=us-east-1\n  \
+         export AWS_ENDPOINT_URL_LAMBDA=http://{invoke}    # so that tiktok-tokens finds the function, too\n\n\
          1. Refresh one team:\n    {call}manual-team.json out.json && cat out.json\n\n\
          2. Preview a forced refresh of all integrations:\n    \
             {call}manual-force-dry-run.json out.json && cat out.json\n\n\
          3. Read the table:\n    \
             aws dynamodb scan --endpoint-url http://{dynamodb} --table-name {TABLE}\n\n\
-         4. Make TikTok Shop reject the access token of integration 101 of team 1:\n    \
+         4. Rehearse connect. Each of these auth codes works once.\n    {codes}\n\n\
+         5. Make TikTok Shop reject the access token of integration 101 of team 1:\n    \
             curl -X POST '{tiktok_url}{}?open_id=seller-101'\n",
         invoke::FUNCTION_NAME,
         tiktok::REJECT_PATH

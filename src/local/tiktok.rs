@@ -27,6 +27,8 @@ use tokio::net::TcpListener;
 
 /// Where a POST with `open_id` tells the stand-in to reject a seller's present access tokens. Not a path of TikTok Shop's.
 pub const REJECT_PATH: &str = "/local/reject-access-tokens";
+/// Where a POST with `open_id` gives an auth code for a seller. Not a path of TikTok Shop's.
+pub const CODES_PATH: &str = "/local/auth-codes";
 /// Where a GET tells how many refresh calls there were so far. Not a path of TikTok Shop's.
 pub const CALLS_PATH: &str = "/local/refresh-calls";
 /// The lifetime of an access token.
@@ -324,6 +326,11 @@ async fn route(
 ) -> Response {
     match (&method, uri.path(), query.get("open_id")) {
         (&Method::POST, REJECT_PATH, Some(open_id)) => return tiktok.reject_access_tokens(open_id),
+        (&Method::POST, CODES_PATH, Some(open_id)) => {
+            let known = tiktok.lock().sellers.get(open_id).map(|seller| seller.name.clone());
+            let name = known.unwrap_or_else(|| open_id.clone());
+            return format!("{}\n", tiktok.auth_code(open_id, &name)).into_response();
+        }
         (&Method::GET, CALLS_PATH, _) => {
             return axum::Json(json!({ "refresh_calls": tiktok.all_calls() })).into_response();
         }

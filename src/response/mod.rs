@@ -3,11 +3,13 @@
 mod cleanup;
 mod connect;
 mod ensure;
+mod import;
 mod refresh;
 mod verify;
 
 pub use cleanup::{CleanupCounts, CleanupReport, CleanupResponse, CleanupResults};
 pub use connect::ConnectResponse;
 pub use ensure::EnsureResponse;
+pub use import::{ImportCounts, ImportOutcome, ImportReport, ImportResponse};
 pub use refresh::{RefreshResponse, RefreshResults};
 pub use verify::{VerifyCounts, VerifyReport, VerifyResponse, VerifyResults};

@@ -4,7 +4,7 @@
 mod app;
 mod backlog;
 mod fan_out;
-mod log;
+pub(crate) mod log;
 mod marking;
 mod scan;
 mod work_loop;

@@ -19,6 +19,7 @@ mod docs;
 mod ensure;
 mod events;
 mod faults;
+mod import;
 mod kills;
 mod lambda;
 mod limits;
