@@ -141,12 +141,12 @@ fn with_duplicates(first: &mut HashMap<(String, String), usize>, line: usize, ro
         }
         Some(earlier) => {
             let message = format!("the same team_id and integration_id as line {earlier}");
-            invalid(row, "duplicate_key", message)
+            invalid(row, "duplicate_key", &message)
         }
     }
 }
 
-fn invalid(mut row: Value, reason: &str, message: String) -> Value {
+fn invalid(mut row: Value, reason: &str, message: &str) -> Value {
     row["outcome"] = json!("invalid");
     row["reason"] = json!(reason);
     row["message"] = json!(message);
@@ -171,7 +171,7 @@ async fn send(aws: &Aws, chunk: &[Line], dry_run: bool) -> Result<Vec<Value>, Cl
         Some(error) => {
             let what = error.to_string();
             let what = what.split(" at line ").next().unwrap_or_default();
-            invalid(none.clone(), "invalid_json", format!("not JSON: {what} at column {}", error.column()))
+            invalid(none.clone(), "invalid_json", &format!("not JSON: {what} at column {}", error.column()))
         }
         None => rows.next().unwrap_or_else(|| none.clone()),
     };
@@ -234,28 +234,31 @@ pub(super) fn show(response: &Value) -> String {
             .map(Cell::new)
             .to_vec()
     });
-    let mut shown = show::filled(&["Line", "Team", "Id", "Outcome", "Reason"], cells.collect());
+    let cells: Vec<_> = cells.collect();
+    let mut shown =
+        vec![show::filled(&["Line", "Team", "Id", "Outcome", "Reason"], &cells).trim_end().to_owned()];
     if problems.len() > MAX_SHOWN {
         let more = counted((problems.len() - MAX_SHOWN) as u64, "more line");
-        shown.push_str(&format!("and {more}; --output json has all\n"));
+        shown.push(format!("and {more}; --output json has all"));
     }
     let summary = show::counts(&response["counts"]);
-    shown.push_str(if summary.is_empty() { "the file has no lines" } else { &summary });
+    shown.push(if summary.is_empty() { "the file has no lines".to_owned() } else { summary });
     for outcome in ["exists", "invalid", "not_written"] {
         let lines =
             rows.iter().filter(|row| row["outcome"] == outcome).filter_map(|row| row["line"].as_u64());
         let lines = ranges(&lines.collect::<Vec<_>>());
         if !lines.is_empty() {
-            shown.push_str(&format!("\n{}: {lines}", in_words(outcome)));
+            shown.push(format!("{}: {lines}", in_words(outcome)));
         }
     }
     if let Some(line) = response["stopped_after_line"].as_u64() {
-        shown.push_str(&format!("\nstopped after line {line}, as nothing could be written"));
+        shown.push(format!("stopped after line {line}, as nothing could be written"));
     }
     if response["counts"]["invalid"].as_u64().is_some_and(|count| count > 0) && response["dry_run"] == false {
-        shown.push_str("\nNothing was written.");
+        shown.push("Nothing was written.".to_owned());
     }
-    shown
+    shown.retain(|part| !part.is_empty());
+    shown.join("\n")
 }
 
 /// Ascending line numbers in few words: "lines 4-6, 9".

@@ -208,7 +208,9 @@ fn endpoint(text: &str) -> Result<Url, String> {
 /// Whether the AWS configuration files define a profile. Files that cannot be read are left to the SDK, which says so.
 async fn has_profile(name: &str) -> bool {
     let (fs, env) = (aws_types::os_shim_internal::Fs::real(), aws_types::os_shim_internal::Env::real());
-    match aws_config::profile::load(&fs, &env, &Default::default(), None).await {
+    #[expect(clippy::default_trait_access, reason = "the type is in a crate below the SDK's configuration")]
+    let files = Default::default();
+    match aws_config::profile::load(&fs, &env, &files, None).await {
         Ok(profiles) => profiles.get_profile(name).is_some(),
         Err(_) => true,
     }

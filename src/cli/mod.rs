@@ -105,6 +105,7 @@ enum Command {
          echo TTC_… | tiktok-tokens connect --team-id 9 --integration-id 901   # a code of the local stack"
     ))]
     Connect(Connect),
+    #[expect(clippy::doc_markdown, reason = "the help shows this text as it is")]
     /// Create integrations from a file of existing tokens
     ///
     /// Each line of the file is a JSON object with team_id, integration_id and refresh_token, and optionally access_token,

@@ -49,7 +49,7 @@ fn refresh(response: &Value, asked: &Asked) -> String {
             Cell::new(reason),
         ]
     });
-    let table = filled(&["Team", "Id", "Seller", "Outcome", "Reason"], rows.collect());
+    let table = filled(&["Team", "Id", "Seller", "Outcome", "Reason"], &rows.collect::<Vec<_>>());
     let incomplete = if response["complete"] == false {
         "\nThe run is not complete: the next run refreshes the rest."
     } else {
@@ -87,7 +87,7 @@ fn status(report: &Value) -> String {
         }
         rows.push(cells);
     }
-    let table = filled(&header[..if is_narrow { 7 } else { 8 }], rows);
+    let table = filled(&header[..if is_narrow { 7 } else { 8 }], &rows);
     format!("{table}{}{}{}", errors.concat(), summary(report), omitted(report))
 }
 
@@ -155,21 +155,21 @@ fn outcomes(response: &Value) -> String {
             plain(&row["message"]),
         ]
     });
-    let table = filled(&["Team", "Id", "Seller", "Outcome", "Shops", "Reason"], rows.collect());
+    let table = filled(&["Team", "Id", "Seller", "Outcome", "Shops", "Reason"], &rows.collect::<Vec<_>>());
     let incomplete =
         if response["complete"] == false { "\nThe run is not complete: the time ran out." } else { "" };
     format!("{table}{}{}{incomplete}", counts(&response["counts"]), omitted(response))
 }
 
 /// A table of these rows without its empty columns; nothing if there are no rows.
-pub(crate) fn filled(header: &[&str], rows: Vec<Vec<Cell>>) -> String {
+pub(crate) fn filled(header: &[&str], rows: &[Vec<Cell>]) -> String {
     if rows.is_empty() {
         return String::new();
     }
     let is_filled = |column: &usize| rows.iter().any(|row| !row[*column].content().is_empty());
     let columns: Vec<usize> = (0..header.len()).filter(is_filled).collect();
     let mut table = table(&columns.iter().map(|column| header[*column]).collect::<Vec<_>>());
-    for row in &rows {
+    for row in rows {
         table.add_row(columns.iter().map(|column| row[*column].clone()).collect::<Vec<_>>());
     }
     format!("{table}\n")

@@ -76,7 +76,7 @@ const STYLE: &str = "\
 .ttr *{box-sizing:border-box}\
 .ttr h3{margin:18px 0 6px;font-size:14px;font-weight:700;line-height:1.3}\
 .ttr p{margin:4px 0}\
-.ttr .ttr-tiles{display:grid;grid-template-columns:repeat(auto-fill,minmax(96px,1fr));gap:8px;margin:8px 0}\
+.ttr .ttr-tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(96px,1fr));gap:8px;margin:8px 0}\
 .ttr .ttr-tile{padding:7px 6px 7px 8px;border:1px solid;border-left-width:4px;border-radius:4px}\
 .ttr .ttr-tile b{display:block;font-size:24px;line-height:1.2}\
 .ttr .ttr-small b{font-size:17px}\
@@ -464,7 +464,9 @@ mod tests {
     /// A report on these integrations, with their counts.
     fn report(integrations: Vec<IntegrationStatus>) -> StatusReport {
         let mut counts = StateCounts::default();
-        integrations.iter().for_each(|row| counts.add(row.state));
+        for row in &integrations {
+            counts.add(row.state);
+        }
         StatusReport { counts, integrations, ..empty() }
     }
 

@@ -102,7 +102,8 @@ impl Stack {
         let mut stack = Self { process, url: String::new(), told: String::new() };
         let lines = BufReader::new(stack.process.stdout.as_mut().unwrap()).lines().map(Result::unwrap);
         for line in lines {
-            stack.told += &format!("{line}\n");
+            stack.told.push_str(&line);
+            stack.told.push('\n');
             if let Some((_, rest)) = line.split_once("  Lambda       ") {
                 rest.split(',').next().unwrap().clone_into(&mut stack.url);
             }
@@ -408,9 +409,12 @@ fn a_connect_is_rehearsed_with_the_codes_that_the_stack_prints() {
 fn a_terminal_does_not_show_the_auth_code_and_is_asked_before_everything_is_forced() {
     let folder = TempDir::new().unwrap();
     let stack = Stack::start(&folder);
-    let at_a_terminal = |arguments: &str, input: &str| {
+    let tty = folder.path().join("tty");
+    // Types the input once the question is asked, and, for a secret, once the terminal shows nothing any more.
+    let at_a_terminal = |arguments: &str, question: &str, is_secret: bool, input: &str| {
+        let binary = env!("CARGO_BIN_EXE_tiktok-tokens");
         let command =
-            format!("{} --endpoint-url {} {arguments}", env!("CARGO_BIN_EXE_tiktok-tokens"), stack.url);
+            format!("tty >{}; exec {binary} --endpoint-url {} {arguments}", tty.display(), stack.url);
         let mut child = Command::new("script")
             .args(["--quiet", "--return", "--echo", "always", "--command", &command, "/dev/null"])
             .env_remove("AWS_PROFILE")
@@ -418,24 +422,33 @@ fn a_terminal_does_not_show_the_auth_code_and_is_asked_before_everything_is_forc
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut shown = vec![0; 1];
+        let mut shown = Vec::new();
         let mut output = child.stdout.take().unwrap();
-        // The answer comes after the question: what is typed before it, the terminal shows.
-        while !shown.ends_with(b": ") && !shown.ends_with(b"[y/N] ") {
+        while !shown.ends_with(question.as_bytes()) {
             let mut byte = [0];
             assert_eq!(output.read(&mut byte).unwrap(), 1, "{}", String::from_utf8_lossy(&shown));
             shown.push(byte[0]);
+        }
+        let device = std::fs::read_to_string(&tty).unwrap();
+        let settings = || Command::new("stty").args(["-F", device.trim(), "-a"]).output().unwrap();
+        while is_secret && !text(&settings()).contains(" -echo ") {
+            std::thread::yield_now();
         }
         child.stdin.as_mut().unwrap().write_all(input.as_bytes()).unwrap();
         output.read_to_end(&mut shown).unwrap();
         (child.wait().unwrap().code(), String::from_utf8(shown).unwrap())
     };
     let code = code(&stack, "901");
-    let (ended, shown) = at_a_terminal("connect --team-id 9 --integration-id 901", &format!("{code}\n"));
+    let (ended, shown) = at_a_terminal(
+        "connect --team-id 9 --integration-id 901",
+        "Auth code (not shown): ",
+        true,
+        &format!("{code}\n"),
+    );
     assert!(ended == Some(0) && shown.contains("connected: integration 901"), "{shown}");
     assert!(shown.contains("Auth code (not shown): ") && !shown.contains(&code), "{shown}");
     let before = stack.refresh_calls();
-    let (ended, shown) = at_a_terminal("refresh --force", "n\n");
+    let (ended, shown) = at_a_terminal("refresh --force", "[y/N] ", false, "n\n");
     assert!(ended == Some(2) && shown.contains("canceled; nothing was refreshed"), "{ended:?} {shown}");
     assert_eq!(stack.refresh_calls(), before);
 }
