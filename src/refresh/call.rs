@@ -105,9 +105,10 @@ impl Refresher {
     ) -> Result<Grant, CallError> {
         let Err(CallError::Ambiguous { .. }) = result else { return result };
         let wait = self.services.retry_policy.lost_response_wait.mul_f64(1.0 + fastrand::f64());
-        tokio::time::sleep(wait).await;
+        let slot = self.services.rate_limiter.until_ready(&app.app_key);
+        tokio::join!(tokio::time::sleep(wait), slot);
         warn!("TikTok's response was lost, asking once more");
-        match self.call_once(app, &leased.sent, false).await {
+        match self.call_once(app, &leased.sent, true).await {
             // What the loss of the first response looks like when refresh tokens are single-use.
             Err(error @ CallError::Reauthorize { .. }) => {
                 leased.was_interrupted = true;
