@@ -385,6 +385,17 @@ def test_in_a_network_of_yours_the_function_may_have_its_network_interfaces(stac
     }
 
 
+def test_the_code_itself_may_not_touch_network_interfaces(stack):
+    """https://docs.aws.amazon.com/lambda/latest/dg/configuration-vpc.html"""
+    assert "NoInterfacesForTheCode" not in stack
+    inside = render(SubnetIds="subnet-1a", SecurityGroupIds="sg-3c")
+    assert properties(inside, "NoInterfacesForTheCode")["Roles"] == ["FunctionRole"]
+    [denied] = statements(inside, "NoInterfacesForTheCode")
+    [allowed] = [each for each in statements(inside, "FunctionRole") if each["Sid"] == "NetworkInterfaces"]
+    assert (denied["Effect"], denied["Resource"], denied["Action"]) == ("Deny", ["*"], allowed["Action"])
+    assert denied["Condition"] == {"ArnEquals": {"lambda:SourceFunctionArn": "Function.Arn"}}
+
+
 def test_subnets_without_security_groups_are_refused_before_anything_is_made():
     [[assertion]] = [rule["Assertions"] for rule in transformed()["Rules"].values()]
 
@@ -451,6 +462,28 @@ def test_readers_may_read_a_row_and_invoke_the_alias_and_nothing_else():
         ("lambda:InvokeFunction", "EnsureAlias"),
         ("kms:Decrypt", "Key.Arn"),
     }
+
+
+def test_readers_see_what_an_application_needs_and_never_a_refresh_token(stack):
+    """https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/specifying-conditions.html"""
+    [table] = [each for each in statements(stack, "ReadersPolicy") if each["Sid"] == "Table"]
+    # A read without a list of attributes is refused, or it would return all of them.
+    assert table["Condition"]["StringEquals"] == {"dynamodb:Select": "SPECIFIC_ATTRIBUTES"}
+    seen = set(table["Condition"]["ForAllValues:StringEquals"]["dynamodb:Attributes"])
+    assert not {"refresh_token", "lock_owner", "rejected_by"} & seen
+    keys = {each["AttributeName"] for each in properties(stack, "Table")["KeySchema"]}
+    readme = (PROJECT / "README.md").read_text().split("## The table")[1].split("\n## ")[0]
+    documented = {
+        name for row in re.findall(r"^\| (.*?) \|", readme, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)
+    }
+    assert keys <= seen <= documented | keys
+    for file in (
+        "clients/python/tiktok_tokens.py",
+        "clients/node/tiktok-tokens.mjs",
+        "clients/php/TikTokShopTokens.php",
+    ):
+        [read] = re.findall(r"ProjectionExpression['\"]?(?:=|:| =>) ?['\"]([^'\"]+)", (PROJECT / file).read_text())
+        assert {name.strip("#") for name in read.split(", ")} <= seen, file
 
 
 def test_readers_of_an_existing_table_use_its_key_if_it_has_one():
