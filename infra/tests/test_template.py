@@ -43,10 +43,11 @@ def code(file):
 
 def test_nothing_has_a_name_that_another_stack_could_have_too():
     """Names are an account's in a region. CloudFormation makes one up, unless the template has one."""
-    # An alias's name is its function's own, and a metric's belongs to whoever writes it.
+    # An alias's name is its function's own, as a policy's is its role's, and a metric's belongs to whoever writes it.
+    of_another = {"AWS::Lambda::Alias", "AWS::IAM::Policy"}
     for name, resource in transformed()["Resources"].items():
         for key, value in resource["Properties"].items():
-            if not key.endswith("Name") or key == "MetricName" or resource["Type"] == "AWS::Lambda::Alias":
+            if not key.endswith("Name") or key == "MetricName" or resource["Type"] in of_another:
                 continue
             names_another = isinstance(value, dict) and "Ref" in value
             assert names_another or "${AWS::StackName}" in value["Fn::Sub"], f"{name}.{key}"
@@ -473,16 +474,11 @@ def test_readers_see_what_an_application_needs_and_never_a_refresh_token(stack):
     assert not {"refresh_token", "lock_owner", "rejected_by"} & seen
     keys = {each["AttributeName"] for each in properties(stack, "Table")["KeySchema"]}
     readme = (PROJECT / "README.md").read_text().split("## The table")[1].split("\n## ")[0]
-    documented = {
-        name for row in re.findall(r"^\| (.*?) \|", readme, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)
-    }
+    documented = set(re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| (.*?) \|", readme, re.MULTILINE))))
     assert keys <= seen <= documented | keys
-    for file in (
-        "clients/python/tiktok_tokens.py",
-        "clients/node/tiktok-tokens.mjs",
-        "clients/php/TikTokShopTokens.php",
-    ):
-        [read] = re.findall(r"ProjectionExpression['\"]?(?:=|:| =>) ?['\"]([^'\"]+)", (PROJECT / file).read_text())
+    for file in ("python/tiktok_tokens.py", "node/tiktok-tokens.mjs", "php/TikTokShopTokens.php"):
+        text = (PROJECT / "clients" / file).read_text()
+        [read] = re.findall(r"ProjectionExpression['\"]?(?:=|:| =>) ?['\"]([^'\"]+)", text)
         assert {name.strip("#") for name in read.split(", ")} <= seen, file
 
 
