@@ -130,7 +130,7 @@ def test_whoever_reads_of_the_missed_runs_learns_that_a_secret_may_lie_there():
     for file, text in (
         ("infra/template.yaml", "`connect` or `import` asynchronously"),
         ("infra/README.md", "`connect` or an `import`"),
-        ("README.md", "Invoke it synchronously\nonly"),
+        ("README.md", "Invoke it synchronously only"),
     ):
         assert text in (PROJECT / file).read_text(), file
     assert "asynchronously" in transformed()["Outputs"]["MissedRunsUrl"]["Description"]
@@ -239,7 +239,7 @@ def test_every_queue_is_encrypted_and_keeps_for_two_weeks(stack, name):
 
 def test_a_message_comes_back_as_soon_as_the_lease_of_a_killed_attempt_has_ended(stack):
     work, function = properties(stack, "WorkQueue"), properties(stack, "Function")
-    skew = re.search(r"CLOCK_SKEW: TimeDelta = TimeDelta::seconds\((\d+)\)", code("refresh/mod.rs"))
+    skew = re.search(r"CLOCK_SKEW: TimeDelta = TimeDelta::seconds\((\d+)\)", code("domain/integration.rs"))
     lease = function["Timeout"] + int(skew[1])
     assert lease < work["VisibilityTimeout"] <= lease + 60
 
