@@ -6,7 +6,7 @@ use crate::{
         connect::ConnectError,
         connect_link::{self, ConnectLinkError},
         ensure::{self, EnsureError, Fresh, TokenError},
-        queue,
+        import, queue,
         status::{self, Status},
         verify::{self, VerifyError},
     },
@@ -20,8 +20,8 @@ use crate::{
     event::{self, BadEvent, Request},
     http,
     response::{
-        CleanupResponse, ConnectLinkResponse, ConnectResponse, EnsureResponse, RefreshResponse,
-        VerifyResponse,
+        CleanupResponse, ConnectLinkResponse, ConnectResponse, EnsureResponse, ImportResponse,
+        RefreshResponse, VerifyResponse,
     },
     run::{self, RunError},
     services::Services,
@@ -71,6 +71,8 @@ pub enum Response {
     Verify(Box<VerifyResponse>),
     /// To `ensure`.
     Ensure(Box<EnsureResponse>),
+    /// To `import`.
+    Import(Box<ImportResponse>),
 }
 
 /// Why an invocation failed: the type and the message that Lambda shows.
@@ -252,6 +254,9 @@ impl Function {
             }
             Request::Ensure(request) => {
                 Response::Ensure(Box::new(Box::pin(ensure::run(services, request, deadline)).await?))
+            }
+            Request::Import(request) => {
+                Response::Import(Box::new(Box::pin(import::run(services, request, deadline)).await?))
             }
             Request::Connect(request) => {
                 Response::Connect(Box::new(Box::pin(connect::run(services, &request, deadline)).await?))

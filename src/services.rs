@@ -15,7 +15,7 @@ use crate::{
 };
 use aws_config::SdkConfig;
 use chrono::{DateTime, TimeDelta, Utc};
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 use uuid::Uuid;
 
 /// The time at the end of an invocation that is reserved for its response, and for handing over what is left.
@@ -25,6 +25,11 @@ const RESPONSE_RESERVE: TimeDelta = TimeDelta::seconds(3);
 pub(crate) fn last_read(deadline: DateTime<Utc>) -> DateTime<Utc> {
     deadline - RESPONSE_RESERVE
 }
+
+/// The time at the end of an invocation in which no request to AWS is waited for.
+const LAST_SECOND: Duration = Duration::from_secs(1);
+/// How long a request to AWS may take even if the deadline seems to be near or over: this clock may be fast.
+const MIN_REQUEST_TIME: Duration = Duration::from_millis(500);
 
 /// Writes a line of metrics: to standard output in production.
 pub type EmitMetrics = Arc<dyn Fn(&str) + Send + Sync>;
@@ -76,6 +81,13 @@ impl Services {
 }
 
 impl Services {
+    /// How long a request to AWS may take at most in an invocation with this deadline, so that one that hangs does not keep the
+    /// invocation from its response.
+    pub(crate) fn time_for_a_request(&self, deadline: DateTime<Utc>) -> Duration {
+        let left = (deadline - self.clock.now()).to_std().unwrap_or_default();
+        left.saturating_sub(LAST_SECOND).max(MIN_REQUEST_TIME)
+    }
+
     /// The output of `work`, or `None` if that is not there by `time`. Only for work that may be dropped half done.
     pub(crate) fn by<T>(
         &self,

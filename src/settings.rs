@@ -291,6 +291,14 @@ mod tests {
     }
 
     #[test]
+    fn no_more_refreshes_are_in_flight_than_there_are_file_descriptors_for() {
+        assert_eq!(with("MAX_CONCURRENCY", "400").unwrap().max_concurrency, 400);
+        for beyond in ["401", "1000", "4294967296", "-1", "32.5", "0x20"] {
+            assert!(with("MAX_CONCURRENCY", beyond).is_err(), "{beyond}");
+        }
+    }
+
+    #[test]
     fn all_problems_are_reported_at_once() {
         let error = parse(&[
             ("TABLE_NAME", " "),

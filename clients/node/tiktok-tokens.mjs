@@ -25,15 +25,15 @@ export class TikTokTokens {
   #ensureAliasArn;
   #cache = new Map();
   #dynamodb = new DynamoDBClient();
-  // An `ensure` takes up to a minute.
-  #lambda = new LambdaClient({ requestHandler: { requestTimeout: 70_000, throwOnRequestTimeout: true } });
+  // An `ensure` takes up to a minute, and the SDK would invoke it three times.
+  #lambda = new LambdaClient({ maxAttempts: 2, requestHandler: { requestTimeout: 70_000, throwOnRequestTimeout: true } });
 
   constructor(tableName, ensureAliasArn) {
     this.#tableName = tableName;
     this.#ensureAliasArn = ensureAliasArn;
   }
 
-  /** An access token that lives for more than a few minutes. Never store, log or print it. */
+  /** An access token, to be used at once. Never store, log or print it. */
   async token(team, integration) {
     return (await this.#usable([`${team}`, `${integration}`])).token;
   }
@@ -92,8 +92,8 @@ export class TikTokTokens {
   }
 
   #keep(key, row) {
-    const shop = ({ M }) => Object.fromEntries(Object.entries(M).map(([name, value]) => [name, value.S]));
-    const shops = (row.authorized_shops?.L ?? []).map(shop);
+    const shop = (map) => Object.fromEntries(Object.entries(map).map(([name, value]) => [name, value.S]));
+    const shops = (row.authorized_shops?.L ?? []).flatMap(({ M }) => (M ? [shop(M)] : []));
     const usable = { token: row.access_token.S, shops, until: performance.now() + CACHE_MS };
     this.#cache.set(JSON.stringify(key), usable);
     return usable;

@@ -1,6 +1,8 @@
 // The client against the local stack, by the AWS SDK. `.ci/clients` starts the stack and sets the variables.
 import assert from "node:assert/strict";
 import { createHmac } from "node:crypto";
+import { once } from "node:events";
+import { createServer } from "node:http";
 import { test } from "node:test";
 import { inspect } from "node:util";
 import { DeleteTableCommand, DynamoDBClient, UpdateItemCommand } from "@aws-sdk/client-dynamodb";
@@ -70,6 +72,34 @@ test("the shops are read from the row", async () => {
   const shop = { id: "7495", name: "Fresh Flowers", region: "VN", cipher: "ROW_local" };
   assert.deepEqual(await tokens().shops(1, 101), [shop]);
   assert.deepEqual(await tokens().call(1, 101, (_token, shops) => shops), [shop]);
+});
+
+test("what is not a map among the shops is skipped", async () => {
+  await stored(105, 24 * HOUR);
+  const shop = { M: { id: { S: "7495" } } };
+  const update = new UpdateItemCommand({
+    TableName: TABLE_NAME,
+    Key: { team_id: { S: "1" }, integration_id: { S: "105" } },
+    UpdateExpression: "SET authorized_shops = :shops",
+    ExpressionAttributeValues: { ":shops": { L: [{ S: "7495" }, shop, { NULL: true }] } },
+  });
+  await new DynamoDBClient().send(update);
+  assert.deepEqual(await tokens().shops(1, 105), [{ id: "7495" }]);
+});
+
+test("an invocation without an answer is repeated once", async (t) => {
+  const [key, seen] = [await stored(105, -HOUR), []];
+  const server = createServer((request) => {
+    seen.push(request.url);
+    request.socket.destroy();
+  });
+  await once(server.listen(0, "127.0.0.1"), "listening");
+  t.after(() => server.close());
+  const url = process.env.AWS_ENDPOINT_URL_LAMBDA;
+  t.after(() => (process.env.AWS_ENDPOINT_URL_LAMBDA = url));
+  process.env.AWS_ENDPOINT_URL_LAMBDA = `http://127.0.0.1:${server.address().port}`;
+  await assert.rejects(tokens().token(...key), (error) => !(error instanceof TokenUnavailable));
+  assert.equal(seen.length, 2);
 });
 
 for (const expiresIn of [-HOUR, 200, 4_000_000_000]) {

@@ -41,7 +41,7 @@ final class TikTokShopTokens
         private readonly string $ensureAliasArn,
     ) {}
 
-    /** An access token that lives for more than a few minutes. Never store, log or print it. */
+    /** An access token, to be used at once. Never store, log or print it. */
     public function token(string|int $team, string|int $integration): string
     {
         return $this->usable([(string) $team, (string) $integration])['token'];
@@ -92,7 +92,8 @@ final class TikTokShopTokens
         $result = $this->lambda->invoke([
             'FunctionName' => $this->ensureAliasArn,
             'Payload' => json_encode($event, JSON_THROW_ON_ERROR),
-            '@http' => ['timeout' => 70], // An ensure takes up to a minute.
+            '@http' => ['timeout' => 70], // An ensure takes up to a minute,
+            '@retries' => 1, // and the SDK would invoke it up to four times.
         ]);
         $answer = json_decode((string) $result['Payload'], true, flags: JSON_THROW_ON_ERROR);
         if (! empty($result['FunctionError'])) {
@@ -121,8 +122,8 @@ final class TikTokShopTokens
 
     private function keep(array $key, #[SensitiveParameter] array $row): array
     {
-        $shop = fn (array $shop): array => array_map(fn (array $value) => $value['S'] ?? null, $shop['M']);
-        $shops = array_map($shop, $row['authorized_shops']['L'] ?? []);
+        $shop = fn (array $map): array => array_map(fn (array $value) => $value['S'] ?? null, $map);
+        $shops = array_map($shop, array_column($row['authorized_shops']['L'] ?? [], 'M')); // Skips what is not a map.
         $usable = ['token' => $row['access_token']['S'], 'shops' => $shops, 'until' => hrtime(true) / 1e9 + self::CACHE_SECONDS];
         return $this->cache[json_encode($key)] = $usable;
     }

@@ -9,10 +9,12 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Barrier, Thread
 
 import boto3
 import pytest
+from botocore.exceptions import BotoCoreError
 from tiktok_tokens import TikTokTokens, TokenRejected, TokenUnavailable
 
 TABLE, FUNCTION, TIKTOK, APP_KEY, APP_SECRET = (
@@ -86,6 +88,38 @@ def test_the_shops_are_read_from_the_row():
     shop = {"id": "7495", "name": "Fresh Flowers", "region": "VN", "cipher": "ROW_local"}
     assert tokens().shops(1, 101) == [shop]
     assert tokens().call(1, 101, lambda _token, shops: shops) == [shop]
+
+
+def test_what_is_not_a_map_among_the_shops_is_skipped():
+    stored(105, expires_in=24 * HOUR)
+    shop = {"M": {"id": {"S": "7495"}, "cipher": {"NULL": True}}}
+    boto3.client("dynamodb").update_item(
+        TableName=TABLE,
+        Key={"team_id": {"S": "1"}, "integration_id": {"S": "105"}},
+        UpdateExpression="SET authorized_shops = :shops",
+        ExpressionAttributeValues={":shops": {"L": [{"S": "7495"}, shop, {"NULL": True}]}},
+    )
+    assert tokens().shops(1, 105) == [{"id": "7495"}]
+
+
+def test_an_invocation_without_an_answer_is_repeated_once(monkeypatch):
+    key, seen = stored(105, expires_in=-HOUR), []
+
+    class Broken(BaseHTTPRequestHandler):
+        def do_POST(self):
+            seen.append(self.path)
+            self.close_connection = True
+
+        def log_message(self, *_):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Broken) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL_LAMBDA", f"http://127.0.0.1:{server.server_port}")
+        with pytest.raises(BotoCoreError):
+            tokens().token(*key)
+        server.shutdown()
+    assert len(seen) == 2
 
 
 @pytest.mark.parametrize("expires_in", [-HOUR, 200, 4_000_000_000])

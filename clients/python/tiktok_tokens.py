@@ -30,11 +30,12 @@ class TikTokTokens:
     def __init__(self, table_name, ensure_alias_arn):
         self._table_name, self._ensure_alias_arn = table_name, ensure_alias_arn
         self._dynamodb = boto3.client("dynamodb")
-        self._lambda = boto3.client("lambda", config=Config(read_timeout=70))  # An `ensure` takes up to a minute.
+        # An `ensure` takes up to a minute, and boto3 would invoke it up to five times.
+        self._lambda = boto3.client("lambda", config=Config(read_timeout=70, retries={"total_max_attempts": 2}))
         self._cache = {}
 
     def token(self, team, integration):
-        """An access token that lives for more than a few minutes. Never store, log or print it."""
+        """An access token, to be used at once. Never store, log or print it."""
         return self._usable((str(team), str(integration)))[0]
 
     def shops(self, team, integration):
@@ -84,8 +85,8 @@ class TikTokTokens:
         return response.get("Item", {})
 
     def _keep(self, key, row):
-        shops = row.get("authorized_shops", {}).get("L", [])
-        usable = row["access_token"]["S"], [{k: v["S"] for k, v in shop["M"].items() if "S" in v} for shop in shops]
+        maps = [shop["M"] for shop in row.get("authorized_shops", {}).get("L", []) if "M" in shop]
+        usable = row["access_token"]["S"], [{k: v["S"] for k, v in shop.items() if "S" in v} for shop in maps]
         self._cache[key] = (time.monotonic() + CACHE_SECONDS, usable)
         return usable
 

@@ -37,6 +37,7 @@ def test_the_linter_accepts_it(text, tmp_path):
 
 def test_it_has_the_same_resources_with_the_package_from_a_bucket(plain):
     every = set(render(PublicEndpoint="true", AlarmEmail="a@example.com")) | set(render(CustomMetrics="false"))
+    every |= set(render(SubnetIds="subnet-1a", SecurityGroupIds="sg-3c"))
     assert set(plain["Resources"]) == every
     for function in ("Function", "PublicFunction"):
         code = plain["Resources"][function]["Properties"]["Code"]

@@ -7,7 +7,7 @@ use crate::{
         integration::{Candidate, IntegrationKey, Status},
         selection::CleanupRequest,
     },
-    response::{CleanupResponse, CleanupResults},
+    response::{CleanupReport, CleanupResponse, CleanupResults},
     services::{Services, last_read},
 };
 use chrono::{DateTime, Utc};
@@ -16,12 +16,12 @@ use tracing::{Instrument, error, error_span, info, warn};
 
 /// The result for one row.
 enum Cleaned {
-    Marked(IntegrationKey),
-    WouldMark(IntegrationKey),
+    Marked(Box<Candidate>),
+    WouldMark(Box<Candidate>),
     Skipped,
     /// There was no time for it, or none to learn whether the mark was written.
     Deferred,
-    Failed(IntegrationKey, String),
+    Failed(IntegrationKey, Option<String>, String),
 }
 
 /// Answers a `cleanup` request, by `deadline`.
@@ -65,7 +65,7 @@ pub(crate) async fn run(
 async fn clean_up(services: &Services, dry_run: bool, row: Result<Candidate, MalformedRow>) -> Cleaned {
     let row = match row {
         Ok(row) => row,
-        Err(malformed) => return Cleaned::Failed(malformed.key.clone(), malformed.to_string()),
+        Err(malformed) => return Cleaned::Failed(malformed.key.clone(), None, malformed.to_string()),
     };
     let now = services.clock.now();
     let is_ours = matches!(row.status, Status::Active | Status::Error);
@@ -73,12 +73,12 @@ async fn clean_up(services: &Services, dry_run: bool, row: Result<Candidate, Mal
         return Cleaned::Skipped;
     }
     if dry_run {
-        return Cleaned::WouldMark(row.key);
+        return Cleaned::WouldMark(Box::new(row));
     }
     match services.table.update(&row.key, updates::clean_up(&row)).await {
-        Ok(Ok(())) => Cleaned::Marked(row.key),
+        Ok(Ok(())) => Cleaned::Marked(Box::new(row)),
         Ok(Err(_)) => Cleaned::Skipped,
-        Err(error) => Cleaned::Failed(row.key, error.to_string()),
+        Err(error) => Cleaned::Failed(row.key, row.seller_name, error.to_string()),
     }
 }
 
@@ -87,19 +87,22 @@ fn record(results: &mut CleanupResults, cleaned: Cleaned) {
     match cleaned {
         Cleaned::Skipped => results.counts.skipped += 1,
         Cleaned::Deferred => results.counts.deferred += 1,
-        Cleaned::Marked(key) => {
+        Cleaned::Marked(row) => {
+            let Candidate { key, seller_name, .. } = *row;
             key.span().in_scope(|| info!("marked the integration as expired: its refresh token has expired"));
             results.counts.marked += 1;
-            results.list(key, "marked", None);
+            results.list(CleanupReport { key, seller_name, outcome: "marked", message: None });
         }
-        Cleaned::WouldMark(key) => {
+        Cleaned::WouldMark(row) => {
+            let Candidate { key, seller_name, .. } = *row;
             results.counts.would_mark += 1;
-            results.list(key, "would_mark", Some("the refresh token has expired".into()));
+            let message = Some("the refresh token has expired".into());
+            results.list(CleanupReport { key, seller_name, outcome: "would_mark", message });
         }
-        Cleaned::Failed(key, why) => {
+        Cleaned::Failed(key, seller_name, why) => {
             key.span().in_scope(|| error!("could not mark the integration as expired: {why}"));
             results.counts.failed += 1;
-            results.list(key, "failed", Some(why));
+            results.list(CleanupReport { key, seller_name, outcome: "failed", message: Some(why) });
         }
     }
 }

@@ -9,11 +9,12 @@ use crate::{
         circuit_breaker::CallOutcome,
         ensure::{ATTEMPT, Answer, EnsureOutcome, EnsureRequest, Step, lost_every_race},
         integration::{CLOCK_SKEW, Candidate, Integration, IntegrationKey},
-        outcome::{Outcome, Report},
+        outcome::{MISMATCH, Outcome, Report},
         secret::{AccessToken, AppCredentials},
     },
-    refresh::{Attempt, Refresher, RunContext},
+    refresh::{Attempt, Refresher, RunContext, Verdict},
     response::EnsureResponse,
+    run::log,
     services::Services,
     tiktok::{ApiError, CallError},
 };
@@ -108,7 +109,11 @@ enum Tried {
     Refreshed(Report),
     /// It did not take the row, which is no longer as it was read.
     Lost,
-    Ended(Answer),
+    /// `is_own` is false for an answer that was given before, and logged.
+    Ended {
+        answer: Answer,
+        is_own: bool,
+    },
 }
 
 /// Answers an `ensure` request, by `deadline`.
@@ -125,18 +130,19 @@ pub(crate) async fn run(
     let ensure = async {
         let ensured = TokenSource::new(services, run_id.clone(), deadline).ensure(&request).await;
         match &ensured {
-            Ok(Ensured { answer, is_own, .. }) => log(answer, *is_own),
+            Ok(Ensured { answer, is_own, .. }) => log_answer(answer, *is_own),
             Err(error) => error!("could not ensure a valid TikTok access token: {error}"),
         }
         ensured
     };
     // The inner span is made within the outer one, so that a line has the fields of both.
-    let answer = async { ensure.instrument(request.key.span()).await }.instrument(span).await?.answer;
-    Ok(EnsureResponse::new(request.key, answer))
+    let Ensured { answer, row, .. } =
+        async { ensure.instrument(request.key.span()).await }.instrument(span).await?;
+    let seller_name = row.and_then(|row| row.candidate.seller_name);
+    Ok(EnsureResponse::new(request.key, seller_name, answer))
 }
 
-fn log(answer: &Answer, is_own: bool) {
-    let new_expires_at = answer.access_token_expires_at.map(|at| at.0);
+fn log_answer(answer: &Answer, is_own: bool) {
     macro_rules! line {
         ($level:ident, $($message:tt)+) => {
             $level!(
@@ -149,11 +155,8 @@ fn log(answer: &Answer, is_own: bool) {
     }
     let why = answer.message.as_deref().unwrap_or_default();
     match answer.outcome {
-        EnsureOutcome::Refreshed => {
-            line!(info, new_expires_at, "TikTok token refresh completed successfully");
-        }
-        // As many as there are callers.
-        EnsureOutcome::Valid | EnsureOutcome::RefreshedByAnother => {
+        // As many as there are callers. Who refreshes the token logs that itself.
+        EnsureOutcome::Valid | EnsureOutcome::Refreshed | EnsureOutcome::RefreshedByAnother => {
             line!(debug, "the TikTok access token is valid");
         }
         EnsureOutcome::Locked | EnsureOutcome::OutcomeUnknown => {
@@ -289,11 +292,15 @@ impl TokenSource {
         let (mut row, mut has_refreshed) = (first.clone(), false);
         loop {
             let in_use = self.refresher().await?.in_use(&row.candidate);
+            let mut ended = None;
             let locked = match request.next_step(&first, &row, in_use.as_ref(), self.services.clock.now()) {
                 Step::Answer(answer) => return Ok(Ensured { answer, row: Some(row), is_own: false }),
                 Step::Wait(locked) => Some(locked),
                 Step::Refresh => match self.attempt(&row).await? {
-                    Tried::Ended(answer) => return Ok(Ensured { answer, row: Some(row), is_own: true }),
+                    Tried::Ended { answer, is_own } => {
+                        ended = Some((answer, is_own));
+                        None
+                    }
                     Tried::Refreshed(report) => {
                         has_refreshed = report.reason.is_none();
                         None
@@ -308,9 +315,22 @@ impl TokenSource {
                 tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
-            let Some(read) = self.read(&request.key).await? else {
-                return Ok(Ensured { answer: request.not_found(), row: None, is_own: has_refreshed });
+            let read = match (self.read(&request.key).await, &ended) {
+                (Ok(Some(read)), _) => read,
+                (Ok(None), _) => {
+                    return Ok(Ensured { answer: request.not_found(), row: None, is_own: has_refreshed });
+                }
+                (Err(_), Some(_)) => row.clone(),
+                (Err(error), None) => return Err(error),
             };
+            // If somebody has stored another token meanwhile, that one counts, and not what TikTok said of the old one. Another
+            // seller's pair is stored by the attempt itself.
+            if let Some((answer, is_own)) = ended
+                && (read.holds_access_token(row.access_token.as_ref())
+                    || answer.reason.as_deref() == Some(MISMATCH.0))
+            {
+                return Ok(Ensured { answer, row: Some(read), is_own });
+            }
             row = read;
             if let Some(mut answer) = request.answer(Some(&*first), Some(&*row), self.services.clock.now()) {
                 if has_refreshed && answer.outcome.is_valid() {
@@ -328,7 +348,7 @@ impl TokenSource {
         let (in_use, now) = (refresher.in_use(&row.candidate), self.services.clock.now());
         let refused = &self.services.refused_credentials;
         if let Some(answer) = in_use.as_ref().and_then(|in_use| refused.answer(in_use, row, now)) {
-            return Ok(Tried::Ended(answer));
+            return Ok(Tried::Ended { answer, is_own: false });
         }
         let deadline = self.deadline.min(now + ATTEMPT);
         let (refresher, leased) = (refresher.for_attempt(deadline), row.clone());
@@ -338,6 +358,7 @@ impl TokenSource {
                 Attempt::Rejected(rejected) => (rejected.report_noted(), Some(CallOutcome::Rejected)),
             }
         };
+        let started = Instant::now();
         let ended = tokio::spawn(refresh.in_current_span()).await;
         let now = self.services.clock.now();
         let lease_seconds = (deadline + CLOCK_SKEW - now).num_seconds();
@@ -345,9 +366,10 @@ impl TokenSource {
             let answer = Answer::of(row, EnsureOutcome::Failed);
             let answer =
                 answer.because("internal_error", "the refresh panicked; this is a bug in the function");
-            return Ok(Tried::Ended(answer.retry_after(lease_seconds)));
+            return Ok(Tried::Ended { answer: answer.retry_after(lease_seconds), is_own: true });
         };
         if report.outcome == Outcome::Refreshed {
+            log::refreshed(&report, started.elapsed());
             return Ok(Tried::Refreshed(report));
         }
         let is_rejected = call == Some(CallOutcome::Rejected);
@@ -355,7 +377,7 @@ impl TokenSource {
         if let (Some(CallOutcome::Misconfigured), Some(in_use), Some(answer)) = (call, in_use, &answer) {
             refused.remember(in_use, answer, now);
         }
-        Ok(answer.map_or(Tried::Lost, Tried::Ended))
+        Ok(answer.map_or(Tried::Lost, |answer| Tried::Ended { answer, is_own: true }))
     }
 
     async fn token(&self, request: &EnsureRequest) -> Result<ValidToken, TokenError> {
@@ -415,8 +437,12 @@ impl TokenSource {
             return Ok(result?);
         }
         let retry = |app: Arc<AppCredentials>| call((*app).clone(), token.clone());
-        let is_refused = |_: &AppCredentials, error: &ApiError| is_about_the_app(error);
-        let retried = refresher.with_other_secrets(&app, row, retry, is_refused).await;
+        let judge = |_: &AppCredentials, error: &ApiError| match error {
+            error if is_about_the_app(error) => Verdict::Refused,
+            error if error.may_pass() => Verdict::Nothing,
+            _ => Verdict::Accepted,
+        };
+        let retried = refresher.with_other_secrets(&app, row, retry, judge).await;
         Ok(retried.map_or(result, |(_, retried)| retried)?)
     }
 }

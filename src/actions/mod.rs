@@ -4,6 +4,7 @@ pub mod cleanup;
 pub mod connect;
 pub mod connect_link;
 pub mod ensure;
+pub(crate) mod import;
 pub mod queue;
 mod shops;
 pub mod status;

@@ -53,7 +53,7 @@ pub(crate) async fn run(
             for row in page {
                 match (row, tokens) {
                     (Ok(row), Some(tokens)) => report.row(row, tokens),
-                    (Err(malformed), Some(_)) => report.malformed(&malformed.key, &malformed.to_string()),
+                    (Err(malformed), Some(_)) => report.unreadable(&malformed.key, &malformed.to_string()),
                     (Ok(row), None) => report.name_shared(&row),
                     (Err(_), None) => {}
                 }

@@ -95,9 +95,9 @@ async fn verify(
         }
     };
     if row.status != Status::Active {
-        return VerifyReport::skipped(row.key, row.status.as_str());
+        return VerifyReport::skipped(row.key, row.status.as_str()).of_seller(row.seller_name);
     }
-    let key = row.key;
+    let (key, seller_name) = (row.key, row.seller_name);
     let verify = async {
         let called = source
             .call(&key, |app, token| {
@@ -117,7 +117,7 @@ async fn verify(
         }
         Ok((shops, called.was_refreshed))
     };
-    match verify.instrument(key.span()).await {
+    let report = match verify.instrument(key.span()).await {
         Ok((shops, was_refreshed)) => {
             VerifyReport::valid(key, was_refreshed, shops.into_iter().map(|shop| shop.id))
         }
@@ -128,7 +128,8 @@ async fn verify(
         Err(TokenError::Call(error)) => {
             VerifyReport::failed(key, error.reason(), error.to_string(), error.code())
         }
-    }
+    };
+    report.of_seller(seller_name)
 }
 
 fn log(report: &VerifyReport) {

@@ -327,9 +327,12 @@ fn parse(text: &str) -> Result<Parsed, &'static str> {
             return Err("has an empty app_key or app_secret");
         }
         credentials.push(Arc::new(app));
-        had_blanks.extend(parts);
+        for part in parts {
+            if !had_blanks.contains(&part) {
+                had_blanks.push(part);
+            }
+        }
     }
-    had_blanks.dedup();
     Ok(Parsed { apps: Apps(credentials), had_blanks, without_service })
 }
 
@@ -398,6 +401,9 @@ mod tests {
         assert_eq!(app.app_secret.expose(), "s");
         assert_eq!(had_blanks, ["the JSON", "the app key", "the app secret"]);
         assert!(parse(r#"{"app_key":"a", "app_secret":"s"}"#).had_blanks.is_empty());
+        let two =
+            parse(r#"{"apps":[{"app_key":"a ","app_secret":"s "},{"app_key":"b ","app_secret":"t "}]}"#);
+        assert_eq!(two.had_blanks, ["the app key", "the app secret"], "each is told once");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use aws_sdk_sqs::{Client, types::SendMessageBatchRequestEntry};
 use backon::{BackoffBuilder, ExponentialBuilder};
 use futures_util::{StreamExt, stream};
 use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 use url::Url;
 
@@ -43,23 +44,27 @@ impl Queue {
         send.send().await.map(drop).map_err(|error| QueueError(AwsError::of(&error).to_string()))
     }
 
-    /// Sends messages in concurrent batches. Returns the indices of the messages that SQS did not accept.
-    pub async fn send_all(&self, messages: Vec<String>) -> Vec<usize> {
-        let batches = stream::iter(batches(messages)).map(|batch| self.send_batch(batch));
+    /// Sends messages in concurrent batches, and takes at most `limit` for all. Returns the indices of the messages that SQS did
+    /// not accept.
+    pub async fn send_all(&self, messages: Vec<String>, limit: Duration) -> Vec<usize> {
+        let end = Instant::now() + limit;
+        let batches = stream::iter(batches(messages)).map(|batch| self.send_batch(batch, end));
         batches.buffer_unordered(CONCURRENT_BATCHES).concat().await
     }
 
     /// Sends one batch. SQS accepts or refuses each message separately; the refused ones are retried. Returns the indices of
     /// those that SQS did not accept.
-    async fn send_batch(&self, mut pending: Vec<(usize, String)>) -> Vec<usize> {
+    async fn send_batch(&self, mut pending: Vec<(usize, String)>, end: Instant) -> Vec<usize> {
         let backoff = ExponentialBuilder::new().with_min_delay(Duration::from_millis(100)).with_jitter();
         let mut waits = backoff.with_max_times(3).build();
         loop {
-            match self.try_batch(&pending).await {
+            let out_of_time = |_| Err(QueueError("no response, and the invocation's time runs out".into()));
+            match timeout_at(end, self.try_batch(&pending)).await.unwrap_or_else(out_of_time) {
                 Ok(refused) => pending.retain(|(index, _)| refused.contains(index)),
                 Err(error) => warn!("{error}"),
             }
             let wait = if pending.is_empty() { None } else { waits.next() };
+            let wait = wait.filter(|wait| Instant::now() + *wait < end);
             let Some(wait) = wait else { return pending.into_iter().map(|(index, _)| index).collect() };
             tokio::time::sleep(wait).await;
         }

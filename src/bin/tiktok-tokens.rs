@@ -1,10 +1,9 @@
 //! The `tiktok-tokens` command for operators.
 
-use clap::Parser;
 use std::process::ExitCode;
-use tiktok_token_refresh::cli::{self, Arguments};
+use tiktok_token_refresh::cli;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    cli::run(Arguments::parse()).await
+    cli::run(cli::parse()).await
 }

@@ -1,20 +1,37 @@
 //! A client of Lambda's Invoke API. Its errors name the next step.
 
-use crate::aws::{self, AwsError};
-use aws_config::{Region, retry::RetryConfig, timeout::TimeoutConfig};
-use aws_sdk_lambda::{Client, primitives::Blob};
+use crate::{
+    aws::{self, AwsError},
+    domain::loopback::is_loopback,
+};
+use aws_config::{Region, SdkConfig, retry::RetryConfig, timeout::TimeoutConfig};
+use aws_sdk_lambda::{
+    Client,
+    config::{Builder, Credentials},
+    primitives::Blob,
+};
 use clap::Args;
 use serde_json::Value;
 use std::time::Duration;
+use url::Url;
 
 /// One minute more than Lambda's maximum function timeout.
 const READ_TIMEOUT: Duration = Duration::from_mins(16);
+/// The region of a function on this machine, where any will do.
+const LOCAL_REGION: &str = "us-east-1";
 
 /// The options that locate the function.
 #[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Function")]
 pub struct Aws {
     /// The function's name or ARN
-    #[arg(long, global = true, env = "TIKTOK_TOKENS_FUNCTION", default_value = "tiktok-token-refresh")]
+    #[arg(
+        long,
+        global = true,
+        env = "TIKTOK_TOKENS_FUNCTION",
+        hide_env_values = true,
+        default_value = "tiktok-token-refresh"
+    )]
     function_name: String,
     /// Profile of the AWS configuration files
     #[arg(long, global = true)]
@@ -22,9 +39,24 @@ pub struct Aws {
     /// AWS region
     #[arg(long, global = true)]
     region: Option<String>,
-    /// Endpoint of Lambda's API instead of AWS's, such as that of `tiktok-tokens local`
-    #[arg(long, global = true, value_name = "URL")]
-    endpoint_url: Option<String>,
+    /// Endpoint of Lambda's API instead of AWS's, such as that of `tiktok-tokens local`. On this machine, credentials and
+    /// region may be missing
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        env = "AWS_ENDPOINT_URL_LAMBDA",
+        hide_env_values = true,
+        value_parser = endpoint
+    )]
+    endpoint_url: Option<Url>,
+}
+
+/// The function's answer: its own text, and the same as JSON.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) text: String,
+    pub(super) json: Value,
 }
 
 /// Why an invocation failed.
@@ -38,12 +70,22 @@ pub enum InvokeError {
     /// AWS denies the caller access.
     #[error("AWS denied the call ({0}): allow lambda:InvokeFunction, or choose another --profile")]
     Denied(String),
-    /// There is no response: the credentials, the region, the network or the endpoint is missing.
+    /// There are no credentials.
+    #[error("there are no AWS credentials ({0}): run `aws configure` or `aws sso login`, or pass --profile")]
+    NoCredentials(String),
+    /// The named profile does not exist.
     #[error(
-        "the function could not be reached: {0}\n  If credentials are missing, run `aws configure` or `aws sso login`, \
-         or pass --profile. If the region is missing, pass --region.\n  To use the local stack, start \
-         `tiktok-tokens local` and pass its --endpoint-url."
+        "the AWS configuration files have no profile {0}: check --profile, or run `aws configure --profile {0}`"
     )]
+    NoProfile(String),
+    /// No region is configured.
+    #[error("no AWS region is configured: pass --region, or set AWS_REGION")]
+    NoRegion,
+    /// Nothing answers on this machine.
+    #[error("nothing answers at {0}: start `tiktok-tokens local`, or correct --endpoint-url ({1})")]
+    NothingLocal(Url, String),
+    /// There is no response.
+    #[error("the function could not be reached: {0}; check the network, --region and --endpoint-url")]
     Unreachable(String),
     /// The function timed out.
     #[error(
@@ -77,37 +119,59 @@ impl Aws {
         &self.function_name
     }
 
-    /// Invokes the function and waits for its response.
-    ///
-    /// # Errors
-    /// [`InvokeError`]; its message names the next step.
-    pub async fn invoke(&self, event: &Value) -> Result<Value, InvokeError> {
+    /// Invokes the function with a JSON event and waits for its answer.
+    pub(super) async fn invoke(&self, event: String) -> Result<Answer, InvokeError> {
+        let client = self.client().await?;
+        let invoke =
+            client.invoke().function_name(&self.function_name).payload(Blob::new(event.into_bytes()));
+        let output = invoke.send().await.map_err(|error| self.service_error(AwsError::of(&error)))?;
+        let body = output.payload().map(|blob| blob.as_ref().to_vec()).unwrap_or_default();
+        let no_json = || InvokeError::Rejected("the response is not JSON: check --function-name".into());
+        let text = String::from_utf8(body).map_err(|_| no_json())?;
+        let json: Value = serde_json::from_str(&text).map_err(|_| no_json())?;
+        match output.function_error() {
+            None => Ok(Answer { text, json }),
+            Some(_) => Err(function_error(&json)),
+        }
+    }
+
+    async fn client(&self) -> Result<Client, InvokeError> {
         // Retries are off, because a second attempt could start a second run.
         let timeouts = TimeoutConfig::builder()
             .connect_timeout(Duration::from_secs(5))
             .read_timeout(READ_TIMEOUT)
             .build();
         let mut config = aws::config().timeout_config(timeouts).retry_config(RetryConfig::disabled());
-        if let Some(profile) = &self.profile {
+        let named = self.profile.clone().or_else(|| variable("AWS_PROFILE").filter(|_| !self.is_local()));
+        if let Some(profile) = named {
+            if !has_profile(&profile).await {
+                return Err(InvokeError::NoProfile(profile));
+            }
             config = config.profile_name(profile);
         }
         if let Some(region) = &self.region {
             config = config.region(Region::new(region.clone()));
         }
+        if self.is_local() && self.profile.is_none() && variable("AWS_ACCESS_KEY_ID").is_none() {
+            config = config.credentials_provider(Credentials::new("local", "local", None, None, "local"));
+        }
+        let sdk: SdkConfig = config.load().await;
+        let mut config = Builder::from(&sdk);
         if let Some(url) = &self.endpoint_url {
-            config = config.endpoint_url(url);
+            config = config.endpoint_url(url.as_str());
         }
-        let client = Client::new(&config.load().await);
-        let payload = Blob::new(event.to_string().into_bytes());
-        let result = client.invoke().function_name(&self.function_name).payload(payload).send().await;
-        let output = result.map_err(|error| self.service_error(AwsError::of(&error)))?;
-        let body = output.payload().map(|blob| blob.as_ref().to_vec()).unwrap_or_default();
-        let response: Value = serde_json::from_slice(&body)
-            .map_err(|_| InvokeError::Rejected("the response is not JSON: check --function-name".into()))?;
-        match output.function_error() {
-            None => Ok(response),
-            Some(_) => Err(function_error(&response)),
+        if sdk.region().is_none() {
+            if !self.is_local() {
+                return Err(InvokeError::NoRegion);
+            }
+            config = config.region(Region::new(LOCAL_REGION));
         }
+        Ok(Client::from_conf(config.build()))
+    }
+
+    /// Whether the function is on this machine, which needs no credentials.
+    fn is_local(&self) -> bool {
+        self.endpoint_url.as_ref().is_some_and(is_loopback)
     }
 
     fn service_error(&self, error: AwsError) -> InvokeError {
@@ -120,9 +184,41 @@ impl Aws {
                 | "InvalidSignatureException" => InvokeError::Denied(code),
                 _ => InvokeError::Rejected(code),
             },
-            AwsError::NoResponse(cause) | AwsError::NoCredentials(cause) => InvokeError::Unreachable(cause),
+            // The SDK goes on with a line for each provider that it has tried.
+            AwsError::NoCredentials(cause) => {
+                let cause = cause.split(". Attempted:").next().unwrap_or_default();
+                InvokeError::NoCredentials(cause.to_owned())
+            }
+            AwsError::NoResponse(cause) => match &self.endpoint_url {
+                Some(url) if self.is_local() => InvokeError::NothingLocal(url.clone(), cause),
+                _ => InvokeError::Unreachable(cause),
+            },
         }
     }
+}
+
+/// Parses an endpoint. Without a scheme, `localhost:9000` would be a URL of the scheme "localhost".
+fn endpoint(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+    url.ok_or_else(|| {
+        format!("expected a URL with its scheme, such as http://{}", text.rsplit("//").next().unwrap_or(text))
+    })
+}
+
+/// Whether the AWS configuration files define a profile. Files that cannot be read are left to the SDK, which says so.
+async fn has_profile(name: &str) -> bool {
+    let (fs, env) = (aws_types::os_shim_internal::Fs::real(), aws_types::os_shim_internal::Env::real());
+    #[expect(clippy::default_trait_access, reason = "the type is in a crate below the SDK's configuration")]
+    let files = Default::default();
+    match aws_config::profile::load(&fs, &env, &files, None).await {
+        Ok(profiles) => profiles.get_profile(name).is_some(),
+        Err(_) => true,
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the command may read the environment")]
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }
 
 fn function_error(response: &Value) -> InvokeError {

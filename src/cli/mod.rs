@@ -1,35 +1,62 @@
 //! The `tiktok-tokens` command: a client of the deployed function or the local stack. It works only through Lambda's
 //! Invoke API, so an operator sees what production does.
 
+mod import;
 mod invoke;
+mod man;
 pub(crate) mod show;
+mod verdict;
 
 pub use invoke::{Aws, InvokeError};
 
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use crate::domain::clock::Clock;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use console::Term;
 use indicatif::{ProgressBar, ProgressStyle};
+use invoke::Answer;
 use serde_json::{Value, json};
 use std::{
+    fs,
     io::{self, BufRead, IsTerminal, Write},
+    path::PathBuf,
     process::ExitCode,
     time::Duration,
 };
+use verdict::Asked;
 
 /// Refresh and inspect the tokens of TikTok Shop integrations
 #[derive(Debug, Parser)]
-#[command(name = "tiktok-tokens", version, arg_required_else_help = true, after_help = EXIT_CODES)]
+#[command(
+    name = "tiktok-tokens",
+    version,
+    arg_required_else_help = true,
+    max_term_width = 100,
+    after_help = with_exit_codes("tiktok-tokens status\ntiktok-tokens refresh --team-id 1 --dry-run")
+)]
 pub struct Arguments {
     #[command(subcommand)]
     command: Command,
-    #[command(flatten)]
-    aws: Aws,
     /// Output format
     #[arg(long, value_enum, default_value_t, global = true)]
     output: Output,
+    #[command(flatten)]
+    aws: Aws,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 success; 1 an integration failed or cannot be refreshed; 2 invalid usage; \
-                          3 the function could not be reached or failed.";
+/// The subcommands that invoke no function, so that the options of an invocation do nothing.
+const WITHOUT_A_FUNCTION: [&str; 3] = ["local", "completions", "man"];
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  all is well
+  1  something failed, cannot be refreshed, or was not found
+  2  wrong usage, or declined
+  3  the function could not be reached, or failed";
+
+/// The end of a command's help: examples, one a line, and the exit codes.
+fn with_exit_codes(examples: &str) -> String {
+    format!("Examples:\n  {}\n\n{EXIT_CODES}", examples.replace('\n', "\n  "))
+}
 
 /// The output format.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -44,32 +71,81 @@ enum Output {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Refresh the tokens that are due
+    #[command(after_help = with_exit_codes(
+        "tiktok-tokens refresh\n\
+         tiktok-tokens refresh --team-id 1 --integration-id 101 --force\n\
+         tiktok-tokens refresh --force --dry-run"
+    ))]
     Refresh(Refresh),
     /// Make sure that one integration's access token is usable
+    #[command(after_help = with_exit_codes(
+        "tiktok-tokens ensure --team-id 1 --integration-id 101 --valid-for 1h"
+    ))]
     Ensure(Ensure),
     /// Show the health of the tokens
+    #[command(after_help = with_exit_codes(
+        "tiktok-tokens status\n\
+         tiktok-tokens status --team-id 1 --format summary\n\
+         tiktok-tokens status --watch 60"
+    ))]
     Status(Status),
     /// Check each active integration's token with a call to TikTok
+    #[command(after_help = with_exit_codes(
+        "tiktok-tokens verify --team-id 1\n\
+         tiktok-tokens verify --team-id 1 --integration-id 101"
+    ))]
     Verify(IntegrationArgs),
-    /// Connect or reconnect an integration with an auth code, read from standard input
+    /// Connect or reconnect an integration with an auth code
+    ///
+    /// The code comes from standard input or a file, never from the command line, which other users of the machine can see.
+    /// On a terminal, the command asks for the code and does not show it. A code works once and expires soon.
+    #[command(after_help = with_exit_codes(
+        "tiktok-tokens connect --team-id 1 --integration-id 101\n\
+         tiktok-tokens connect --team-id 1 --integration-id 101 --code-file code.txt\n\
+         echo TTC_… | tiktok-tokens connect --team-id 9 --integration-id 901   # a code of the local stack"
+    ))]
     Connect(Connect),
     /// Print a link with which a seller connects or reconnects an integration
+    ///
+    /// Until it expires, whoever holds the link can attach a shop to the integration, unless that belongs to another seller.
+    #[command(after_help = with_exit_codes(
+        "tiktok-tokens connect-link --team-id 1 --integration-id 101\n\
+         tiktok-tokens connect-link --team-id 1 --integration-id 101 --market us --valid-for 24h"
+    ))]
     ConnectLink(ConnectLink),
+    #[expect(clippy::doc_markdown, reason = "the help shows this text as it is")]
+    /// Create integrations from a file of existing tokens
+    ///
+    /// Each line of the file is a JSON object with team_id, integration_id and refresh_token, and optionally access_token,
+    /// access_token_expires_at and refresh_token_expires_at (Unix seconds), status, app_key, open_id, seller_name,
+    /// seller_base_region and granted_scopes. The whole file is checked first; if any line is invalid, nothing is written.
+    /// A row that exists already stays as it is, so an import can be repeated.
+    #[command(after_help = with_exit_codes(
+        "tiktok-tokens import integrations.jsonl --dry-run\n\
+         tiktok-tokens import integrations.jsonl"
+    ))]
+    Import(import::Import),
     /// Mark integrations with an expired refresh token as expired
+    #[command(after_help = with_exit_codes("tiktok-tokens cleanup --dry-run\ntiktok-tokens cleanup --team-id 1"))]
     Cleanup(Cleanup),
     /// Run the whole system on this machine, with sample integrations
     ///
     /// Starts an embedded DynamoDB, a TikTok Shop stand-in and Lambda's Invoke endpoint. Runs the scheduled event, and
     /// shows the integrations before and after the run. Then keeps running, so that the other commands work with
-    /// `--endpoint-url http://127.0.0.1:9000`. The folder .local keeps the data between starts.
+    /// `--endpoint-url http://127.0.0.1:9000`. Prints auth codes with which to rehearse `connect`. The folder .local keeps the data between starts.
     #[cfg(feature = "local")]
+    #[command(after_help = with_exit_codes("tiktok-tokens local\ntiktok-tokens local --once --reset"))]
     Local(crate::local::Options),
     /// Print a shell completion script
+    #[command(after_help = with_exit_codes(
+        "tiktok-tokens completions bash > ~/.local/share/bash-completion/completions/tiktok-tokens"
+    ))]
     Completions {
         /// Shell to complete for
         shell: clap_complete::Shell,
     },
     /// Print the manual page
+    #[command(after_help = with_exit_codes("tiktok-tokens man | man -l -"))]
     Man,
 }
 
@@ -94,7 +170,7 @@ struct Refresh {
     /// Show what the run would do and why, without calling TikTok or writing to the table
     #[arg(long)]
     dry_run: bool,
-    /// Skip the confirmation of a forced refresh of all integrations
+    /// Skip the confirmation of a forced refresh of all integrations, which needs a terminal
     #[arg(long, short)]
     yes: bool,
 }
@@ -108,7 +184,7 @@ struct Ensure {
     #[arg(long)]
     integration_id: String,
     /// How long the token must still live, such as 1h; at most 24h [default: 5m]
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     valid_for: Option<String>,
 }
 
@@ -120,7 +196,7 @@ struct Status {
     /// Report format
     #[arg(long, value_enum, default_value_t)]
     format: Format,
-    /// Repeat the report at this interval; 10 seconds if no value is given
+    /// Repeat the report at this interval [default: 10]
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "10",
           value_parser = clap::value_parser!(u64).range(1..))]
     watch: Option<u64>,
@@ -151,6 +227,9 @@ struct Connect {
     /// Overwrite a row that belongs to another seller
     #[arg(long)]
     replace: bool,
+    /// File that holds the auth code, instead of standard input
+    #[arg(long, value_name = "FILE")]
+    code_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -168,7 +247,7 @@ struct ConnectLink {
     #[arg(long)]
     market: Option<String>,
     /// How long the link works, such as 24h; at most 30d [default: 7d]
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     valid_for: Option<String>,
 }
 
@@ -195,22 +274,52 @@ enum CliError {
     #[cfg(feature = "local")]
     #[error(transparent)]
     Local(#[from] crate::local::LocalError),
+    /// A file cannot be read.
+    #[error("{}: {}", .0.display(), .1)]
+    File(PathBuf, #[source] io::Error),
     /// The user declined the confirmation.
     #[error("canceled; nothing was refreshed")]
     Declined,
+    /// There is nobody to confirm.
+    #[error(
+        "a forced refresh of all integrations asks for a confirmation, and there is no terminal: pass --yes, or --team-id"
+    )]
+    Unconfirmed,
+}
+
+/// Parses the command line. Invalid usage ends the process.
+pub fn parse() -> Arguments {
+    let matches = command().get_matches();
+    Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+}
+
+/// The command line's definition. The options of an invocation are hidden where they do nothing.
+fn command() -> clap::Command {
+    let mut command = Arguments::command();
+    let global: Vec<_> = command.get_arguments().filter(|arg| arg.is_global_set()).cloned().collect();
+    for name in WITHOUT_A_FUNCTION {
+        if command.find_subcommand(name).is_some() {
+            let hidden = global.iter().map(|arg| arg.clone().hide(true)).collect::<Vec<_>>();
+            command = command.mut_subcommand(name, |subcommand| subcommand.args(hidden));
+        }
+    }
+    command
 }
 
 /// Runs a command and returns its exit code.
 pub async fn run(arguments: Arguments) -> ExitCode {
     match execute(arguments).await {
-        Ok(is_success) => ExitCode::from(u8::from(!is_success)),
+        Ok(problems) if problems.is_empty() => ExitCode::SUCCESS,
+        Ok(problems) => {
+            complain(&problems.join("; "));
+            ExitCode::from(1)
+        }
         // The reader of a pipe, such as `head`, has closed it.
         Err(CliError::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
-            // If standard error fails, there is nowhere left to report it.
-            let _ = writeln!(io::stderr(), "error: {error}");
+            complain(&format!("error: {error}"));
             ExitCode::from(match error {
-                CliError::Declined => 2,
+                CliError::Declined | CliError::Unconfirmed | CliError::File(..) => 2,
                 CliError::Invoke(error) if error.is_usage() => 2,
                 _ => 3,
             })
@@ -218,8 +327,13 @@ pub async fn run(arguments: Arguments) -> ExitCode {
     }
 }
 
-/// Executes a command. Returns whether no integration failed and none needs to be reconnected.
-async fn execute(Arguments { command, aws, output }: Arguments) -> Result<bool, CliError> {
+/// Writes a line to standard error. If that fails, there is nowhere left to report it.
+fn complain(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// Executes a command. Returns everything that is not well.
+async fn execute(Arguments { command, aws, output }: Arguments) -> Result<Vec<String>, CliError> {
     let session = Session { aws, output };
     match command {
         Command::Refresh(refresh) => session.refresh(&refresh).await,
@@ -227,33 +341,42 @@ async fn execute(Arguments { command, aws, output }: Arguments) -> Result<bool, 
             let event = json!({
                 "action": "ensure", "team_id": team_id, "integration_id": integration_id, "valid_for": valid_for,
             });
-            session.send(event).await
+            session.send(event, &Asked::default()).await
         }
         Command::Status(status) => session.status(&status).await,
-        Command::Verify(integrations) => session.send(integrations.event("verify")).await,
+        Command::Verify(integrations) => {
+            session.send(integrations.event("verify"), &integrations.asked()).await
+        }
         Command::Connect(connect) => session.connect(&connect).await,
         Command::ConnectLink(ConnectLink { team_id, integration_id, app_key, market, valid_for }) => {
             let event = json!({
                 "action": "connect_link", "team_id": team_id, "integration_id": integration_id, "app_key": app_key,
                 "market": market, "valid_for": valid_for,
             });
-            session.send(event).await
+            session.send(event, &Asked::default()).await
         }
+        Command::Import(import) => session.import(&import).await,
         Command::Cleanup(cleanup) => {
             let event = json!({"action": "cleanup", "team_id": cleanup.team_id, "dry_run": cleanup.dry_run});
-            session.send(event).await
+            session.send(event, &Asked { team_id: cleanup.team_id, ..Asked::default() }).await
         }
         #[cfg(feature = "local")]
-        Command::Local(options) => Ok(crate::local::run(&options).await.map(|()| true)?),
+        Command::Local(options) => Ok(crate::local::run(&options).await.map(|()| Vec::new())?),
         Command::Completions { shell } => {
             let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Arguments::command(), "tiktok-tokens", &mut script);
+            clap_complete::generate(shell, &mut self::command(), "tiktok-tokens", &mut script);
+            if shell == clap_complete::Shell::Bash {
+                // clap_complete gives a command with a hyphen two names, so that no option would be completed.
+                let text =
+                    String::from_utf8_lossy(&script).replace("tiktok__subcmd__tokens", "tiktok__tokens");
+                script = text.into_bytes();
+            }
             io::stdout().write_all(&script)?;
-            Ok(true)
+            Ok(Vec::new())
         }
         Command::Man => {
-            clap_mangen::Man::new(Arguments::command()).render(&mut io::stdout())?;
-            Ok(true)
+            man::render(&self::command(), &mut io::stdout())?;
+            Ok(Vec::new())
         }
     }
 }
@@ -261,6 +384,14 @@ async fn execute(Arguments { command, aws, output }: Arguments) -> Result<bool, 
 impl IntegrationArgs {
     fn event(&self, action: &str) -> Value {
         json!({"action": action, "team_id": self.team_id, "integration_id": self.integration_id})
+    }
+
+    fn asked(&self) -> Asked {
+        Asked {
+            team_id: self.team_id.clone(),
+            integration_id: self.integration_id.clone(),
+            ..Asked::default()
+        }
     }
 }
 
@@ -271,80 +402,122 @@ struct Session {
 }
 
 impl Session {
-    /// Invokes the function and prints its response.
-    async fn send(&self, event: Value) -> Result<bool, CliError> {
-        let response = self.invoke(&event).await?;
-        self.print(&response, show::response)?;
-        Ok(is_success(&response))
+    /// Invokes the function and prints its answer.
+    async fn send(&self, event: Value, asked: &Asked) -> Result<Vec<String>, CliError> {
+        let answer = self.invoke(&event).await?;
+        self.print(&answer, |response| show::response(response, asked))?;
+        Ok(verdict::problems(&answer.json, asked))
     }
 
-    async fn refresh(&self, refresh: &Refresh) -> Result<bool, CliError> {
+    async fn refresh(&self, refresh: &Refresh) -> Result<Vec<String>, CliError> {
         let mut event = refresh.integrations.event("refresh");
         event["force"] = json!(refresh.force);
         event["dry_run"] = json!(refresh.dry_run);
-        let forces_all = refresh.force && !refresh.dry_run && refresh.integrations.team_id.is_none();
-        if forces_all && !refresh.yes && io::stdin().is_terminal() {
+        let forces = refresh.force && !refresh.dry_run;
+        if forces && refresh.integrations.team_id.is_none() && !refresh.yes {
+            if !io::stdin().is_terminal() {
+                return Err(CliError::Unconfirmed);
+            }
             let mut dry_run = event.clone();
             dry_run["dry_run"] = json!(true);
-            let count = self.invoke(&dry_run).await?["counts"]["would_refresh"].clone();
+            let count = self.invoke(&dry_run).await?.json["counts"]["would_refresh"].clone();
             if !confirm(&format!("This refreshes all {count} integrations, due or not. Continue? [y/N] "))? {
                 return Err(CliError::Declined);
             }
         }
-        self.send(event).await
+        self.send(event, &Asked { forces, ..refresh.integrations.asked() }).await
     }
 
-    async fn status(&self, status: &Status) -> Result<bool, CliError> {
+    async fn status(&self, status: &Status) -> Result<Vec<String>, CliError> {
         let event = json!({"action": "status", "team_id": status.team_id});
-        let text = if status.format == Format::Summary { show::summary } else { show::response };
+        let asked = Asked { team_id: status.team_id.clone(), ..Asked::default() };
+        let text = |response: &Value| match status.format {
+            Format::Summary => show::summary(response),
+            Format::Table | Format::Json => show::response(response, &asked),
+        };
         let output = if status.format == Format::Json { Output::Json } else { self.output };
         let session = Session { aws: self.aws.clone(), output };
+        let Some(seconds) = status.watch else {
+            let answer = session.invoke(&event).await?;
+            session.print(&answer, text)?;
+            return Ok(verdict::problems(&answer.json, &asked));
+        };
+        let mut last: Option<Answer> = None;
         loop {
-            let response = session.invoke(&event).await?;
-            if status.watch.is_some() && io::stdout().is_terminal() {
+            let failure = match session.invoke(&event).await {
+                Ok(answer) => {
+                    last = Some(answer);
+                    None
+                }
+                // What never worked is probably a mistake in the options.
+                Err(error) if last.is_none() || error.is_usage() => return Err(error.into()),
+                Err(error) => Some(error),
+            };
+            let is_terminal = io::stdout().is_terminal();
+            if is_terminal {
                 // Clears the screen, as watch(1) does.
                 write!(io::stdout(), "\u{1b}[2J\u{1b}[H")?;
             }
-            session.print(&response, text)?;
-            match status.watch {
-                None => return Ok(is_success(&response)),
-                Some(seconds) => tokio::time::sleep(Duration::from_secs(seconds)).await,
+            // On a terminal, the last report stays in sight. Elsewhere, it has been printed before.
+            if let Some(answer) = last.as_ref().filter(|_| failure.is_none() || is_terminal) {
+                session.print(answer, text)?;
             }
+            if let Some(error) = failure {
+                let at = Clock::system().now().format("%Y-%m-%d %H:%M:%S UTC");
+                complain(&format!("{at}: error: {error}; trying again in {seconds} s"));
+            }
+            tokio::time::sleep(Duration::from_secs(seconds)).await;
         }
     }
 
-    /// Reads the auth code from standard input. Other users of the machine can see a command line.
-    async fn connect(&self, connect: &Connect) -> Result<bool, CliError> {
-        if io::stdin().is_terminal() {
-            write!(io::stderr(), "Auth code: ")?;
-            io::stderr().flush()?;
-        }
-        let mut code = String::new();
-        io::stdin().lock().read_line(&mut code)?;
-        self.send(json!({
+    async fn connect(&self, connect: &Connect) -> Result<Vec<String>, CliError> {
+        let code = auth_code(connect)?;
+        let event = json!({
             "action": "connect", "team_id": connect.team_id, "integration_id": connect.integration_id,
             "auth_code": code.trim(), "app_key": connect.app_key, "replace": connect.replace,
-        }))
-        .await
+        });
+        self.send(event, &Asked::default()).await
     }
 
-    async fn invoke(&self, event: &Value) -> Result<Value, InvokeError> {
+    async fn import(&self, import: &import::Import) -> Result<Vec<String>, CliError> {
+        let response = import::run(&self.aws, import).await?;
+        let answer = Answer { text: response.to_string(), json: response };
+        self.print(&answer, import::show)?;
+        Ok(verdict::problems(&answer.json, &Asked::default()))
+    }
+
+    async fn invoke(&self, event: &Value) -> Result<Answer, InvokeError> {
         // The spinner is drawn only on a terminal.
         let progress = ProgressBar::new_spinner().with_style(ProgressStyle::default_spinner());
         progress.set_message(format!("waiting for {}", self.aws.function_name()));
         progress.enable_steady_tick(Duration::from_millis(100));
-        let result = self.aws.invoke(event).await;
+        let result = self.aws.invoke(event.to_string()).await;
         progress.finish_and_clear();
         result
     }
 
-    fn print(&self, response: &Value, text: impl Fn(&Value) -> String) -> io::Result<()> {
+    fn print(&self, answer: &Answer, text: impl Fn(&Value) -> String) -> io::Result<()> {
         let output = match self.output {
-            Output::Json => response.to_string(),
-            Output::Text => text(response),
+            Output::Json => answer.text.clone(),
+            Output::Text => text(&answer.json),
         };
         writeln!(io::stdout(), "{output}")
     }
+}
+
+/// Reads the auth code from the file or standard input. A terminal does not show it.
+fn auth_code(connect: &Connect) -> Result<String, CliError> {
+    if let Some(file) = &connect.code_file {
+        return fs::read_to_string(file).map_err(|error| CliError::File(file.clone(), error));
+    }
+    let terminal = Term::stderr();
+    if io::stdin().is_terminal() && terminal.is_term() {
+        write!(io::stderr(), "Auth code (not shown): ")?;
+        return Ok(terminal.read_secure_line()?);
+    }
+    let mut code = String::new();
+    io::stdin().lock().read_line(&mut code)?;
+    Ok(code)
 }
 
 fn confirm(question: &str) -> io::Result<bool> {
@@ -355,26 +528,13 @@ fn confirm(question: &str) -> io::Result<bool> {
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
-/// Whether no integration failed and none needs to be reconnected.
-fn is_success(response: &Value) -> bool {
-    if response["action"] == "ensure" {
-        return response["valid"] == true;
-    }
-    let failures = match response["action"].as_str() {
-        Some("status") => &["cannot_refresh", "expired"][..],
-        _ => &["failed", "cannot_refresh", "outcome_unknown", "deferred"][..],
-    };
-    response["complete"] != false
-        && failures.iter().all(|name| response["counts"][*name].as_u64().unwrap_or(0) == 0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn the_arguments_are_consistent() {
-        Arguments::command().debug_assert();
+        command().debug_assert();
     }
 
     #[test]
@@ -384,22 +544,5 @@ mod tests {
             Arguments::try_parse_from(["tiktok-tokens", "verify", "--team-id", "1", "--integration-id", "7"])
                 .is_ok()
         );
-    }
-
-    #[test]
-    fn a_response_without_failures_is_a_success() {
-        let with_one = |name: &str| {
-            let mut counts = json!({"failed": 0, "cannot_refresh": 0, "refreshed": 3, "expired": 0});
-            counts[name] = json!(1);
-            is_success(&json!({"action": "refresh", "counts": counts}))
-        };
-        assert!(with_one("refreshed") && with_one("expired"));
-        assert!(!with_one("failed") && !with_one("cannot_refresh"));
-        assert!(!with_one("outcome_unknown") && !with_one("deferred"));
-        assert!(!is_success(&json!({"action": "verify", "complete": false, "counts": {"valid": 3}})));
-        assert!(!is_success(&json!({"action": "status", "counts": {"expired": 1}})));
-        assert!(is_success(&json!({"action": "ensure", "valid": true})));
-        assert!(!is_success(&json!({"action": "ensure", "valid": false})));
-        assert!(is_success(&json!("a summary")));
     }
 }

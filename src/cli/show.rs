@@ -1,12 +1,14 @@
 //! Renders the function's responses as text: tables that fit the terminal, with colors only on a terminal.
 
+use super::verdict::Asked;
 use crate::{
-    domain::integration::UnixTime,
-    status_report::{self, in_words, relative},
+    domain::{duration::in_two_units, integration::UnixTime},
+    status_report::{self, Summary, counted, in_words, relative},
 };
 use chrono::{DateTime, Utc};
 use comfy_table::{Cell, Color, ContentArrangement, Table, presets::UTF8_FULL_CONDENSED};
-use serde_json::Value;
+use serde::Deserialize;
+use serde_json::{Map, Value};
 use std::io::IsTerminal;
 
 /// The width of a table if the output is not a terminal, in characters.
@@ -15,9 +17,9 @@ const WIDTH: u16 = 100;
 const MIN_WIDTH_WITH_ERRORS: u16 = 110;
 
 /// Renders a response to any action.
-pub(super) fn response(response: &Value) -> String {
+pub(super) fn response(response: &Value, asked: &Asked) -> String {
     match response["action"].as_str() {
-        Some("refresh") => refresh(response),
+        Some("refresh") => refresh(response, asked),
         Some("status") => status(response),
         Some("connect") => connect(response),
         // Alone, so that a script can use it.
@@ -29,48 +31,46 @@ pub(super) fn response(response: &Value) -> String {
     }
 }
 
-fn refresh(response: &Value) -> String {
-    // Integrations that were not due are left out: they may be most of the table.
-    let rows: Vec<&Value> = list(response, "integrations")
-        .iter()
-        .filter(|row| row["outcome"] != "not_due" || !row["reason"].is_null())
-        .collect();
-    let mut table = table(&["Team", "Id", "Seller", "Outcome", "Reason"]);
-    for row in &rows {
+fn refresh(response: &Value, asked: &Asked) -> String {
+    // Integrations that were not due are left out, unless the command names one: they may be most of the table.
+    let is_named = asked.integration_id.is_some();
+    let rows = list(response, "integrations").iter();
+    let rows = rows.filter(|row| is_named || row["outcome"] != "not_due" || !row["reason"].is_null());
+    let rows = rows.map(|row| {
         let reason = if row["message"].is_null() { &row["reason"] } else { &row["message"] };
         let reason = match row["error_reason"].as_str() {
             Some(stored) => format!("{}: {}", in_words(stored), printable(reason)),
             None if reason.is_null() => String::new(),
             None => printable(reason),
         };
-        table.add_row([
+        vec![
             plain(&row["team_id"]),
             plain(&row["integration_id"]),
             plain(&row["seller_name"]),
             colored(&row["outcome"]),
             Cell::new(reason),
-        ]);
-    }
+        ]
+    });
+    let table = filled(&["Team", "Id", "Seller", "Outcome", "Reason"], &rows.collect::<Vec<_>>());
     let incomplete = if response["complete"] == false {
         "\nThe run is not complete: the next run refreshes the rest."
     } else {
         ""
     };
-    format!("{}{}{}{incomplete}", non_empty(&table, &rows), counts(response), omitted(response))
+    format!("{table}{}{}{incomplete}", counts(&response["counts"]), omitted(response))
 }
 
 fn status(report: &Value) -> String {
     let now =
         report["generated_at"].as_str().and_then(|at| at.parse::<DateTime<Utc>>().ok()).unwrap_or_default();
     let expiry =
-        |at: &Value| Cell::new(at.as_i64().map_or_else(|| "-".into(), |at| relative(UnixTime(at), now)));
-    let rows: Vec<&Value> = list(report, "integrations").iter().collect();
+        |at: &Value| Cell::new(at.as_i64().map_or_else(String::new, |at| relative(UnixTime(at), now)));
     let header = ["Team", "Id", "Seller", "State", "Status", "Access token", "Refresh token", "Last error"];
     // In a narrow table the last column would be a few letters wide, so the errors follow below the table.
     let is_narrow = table(&[]).width().is_some_and(|width| width < MIN_WIDTH_WITH_ERRORS);
-    let mut table = table(&header[..if is_narrow { 7 } else { 8 }]);
+    let mut rows = Vec::new();
     let mut errors = Vec::new();
-    for row in &rows {
+    for row in list(report, "integrations") {
         let error = last_error(row);
         let mut cells = vec![
             plain(&row["team_id"]),
@@ -87,9 +87,10 @@ fn status(report: &Value) -> String {
             let name = [&row["integration_id"], &row["team_id"]].map(printable);
             errors.push(format!("integration {} of team {}: {error}\n", name[0], name[1]));
         }
-        table.add_row(cells);
+        rows.push(cells);
     }
-    format!("{}{}{}{}", non_empty(&table, &rows), errors.concat(), summary(report), omitted(report))
+    let table = filled(&header[..if is_narrow { 7 } else { 8 }], &rows);
+    format!("{table}{}{}{}", errors.concat(), summary(report), omitted(report))
 }
 
 /// The last failure of an integration: its reason in words, and its message.
@@ -103,18 +104,9 @@ fn last_error(row: &Value) -> String {
     }
 }
 
-/// Renders a status report without its integrations.
+/// Renders a status report without its integrations, as the function's own summary does.
 pub(super) fn summary(report: &Value) -> String {
-    let tokens = &report["refresh_tokens"];
-    let expiring = ["within_1_day", "within_7_days", "within_14_days", "within_30_days"].map(|period| {
-        let count = tokens[period].as_u64().unwrap_or(0);
-        format!("{count} {}", in_words(period))
-    });
-    let expired = tokens["expired"].as_u64().unwrap_or(0);
-    let mut lines =
-        vec![counts(report), format!("refresh tokens: {expired} expired, {}", expiring.join(", "))];
-    lines.extend(list(report, "warnings").iter().map(|warning| format!("warning: {}", printable(warning))));
-    lines.join("\n")
+    Summary::deserialize(report).map_or_else(|_| counts(&report["counts"]), |summary| summary.text())
 }
 
 fn connect(response: &Value) -> String {
@@ -137,13 +129,15 @@ fn ensure(response: &Value) -> String {
         .map(|at| at.format(", whose access token expires at %Y-%m-%d %H:%M UTC").to_string());
     let why = (!response["message"].is_null())
         .then(|| format!("\n{}: {}", in_words(&part("reason")), part("message")));
-    let retry =
-        response["retry_after_seconds"].as_i64().map(|seconds| format!("\nAsk again in {seconds} s."));
+    let retry = response["retry_after_seconds"].as_u64();
+    let retry = retry.map(|seconds| format!("\nAsk again in {}.", in_two_units(seconds)));
+    let seller = (!response["seller_name"].is_null()).then(|| format!(" ({})", part("seller_name")));
     format!(
-        "{}: integration {} of team {}{}{}{}",
+        "{}: integration {} of team {}{}{}{}{}",
         in_words(&part("outcome")),
         part("integration_id"),
         part("team_id"),
+        seller.unwrap_or_default(),
         expiry.unwrap_or_default(),
         why.unwrap_or_default(),
         retry.unwrap_or_default()
@@ -152,21 +146,35 @@ fn ensure(response: &Value) -> String {
 
 /// Renders a response that lists the outcome of each integration.
 fn outcomes(response: &Value) -> String {
-    let rows: Vec<&Value> = list(response, "integrations").iter().collect();
-    let mut table = table(&["Team", "Id", "Outcome", "Shops", "Reason"]);
-    for row in &rows {
+    let rows = list(response, "integrations").iter().map(|row| {
         let shops: Vec<String> = list(row, "shops").iter().map(text).collect();
-        table.add_row([
+        vec![
             plain(&row["team_id"]),
             plain(&row["integration_id"]),
+            plain(&row["seller_name"]),
             colored(&row["outcome"]),
             Cell::new(shops.join(", ")),
             plain(&row["message"]),
-        ]);
-    }
+        ]
+    });
+    let table = filled(&["Team", "Id", "Seller", "Outcome", "Shops", "Reason"], &rows.collect::<Vec<_>>());
     let incomplete =
         if response["complete"] == false { "\nThe run is not complete: the time ran out." } else { "" };
-    format!("{}{}{}{incomplete}", non_empty(&table, &rows), counts(response), omitted(response))
+    format!("{table}{}{}{incomplete}", counts(&response["counts"]), omitted(response))
+}
+
+/// A table of these rows without its empty columns; nothing if there are no rows.
+pub(crate) fn filled(header: &[&str], rows: &[Vec<Cell>]) -> String {
+    if rows.is_empty() {
+        return String::new();
+    }
+    let is_filled = |column: &usize| rows.iter().any(|row| !row[*column].content().is_empty());
+    let columns: Vec<usize> = (0..header.len()).filter(is_filled).collect();
+    let mut table = table(&columns.iter().map(|column| header[*column]).collect::<Vec<_>>());
+    for row in rows {
+        table.add_row(columns.iter().map(|column| row[*column].clone()).collect::<Vec<_>>());
+    }
+    format!("{table}\n")
 }
 
 /// A table as wide as the terminal, or else as `COLUMNS`, or else 100 characters wide.
@@ -176,19 +184,18 @@ pub(crate) fn table(header: &[&str]) -> Table {
         .load_style(UTF8_FULL_CONDENSED)
         .set_content_arrangement(ContentArrangement::Dynamic)
         .set_header(header);
-    if !std::io::stdout().is_terminal() {
-        table.set_width(columns().unwrap_or(WIDTH));
-    }
     if no_color() {
         table.force_no_tty();
-        table.set_width(table.width().or(columns()).unwrap_or(WIDTH));
     }
+    // A terminal may say that it is 0 characters wide, which means that it does not know.
+    let of_terminal = table.width().filter(|width| *width > 0 && std::io::stdout().is_terminal());
+    table.set_width(of_terminal.or(columns()).unwrap_or(WIDTH));
     table
 }
 
 #[expect(clippy::disallowed_methods, reason = "the command may read the environment")]
 fn columns() -> Option<u16> {
-    std::env::var("COLUMNS").ok()?.parse().ok()
+    std::env::var("COLUMNS").ok()?.parse().ok().filter(|width| *width > 0)
 }
 
 /// <https://no-color.org>
@@ -197,40 +204,41 @@ fn no_color() -> bool {
     std::env::var("NO_COLOR").is_ok_and(|value| !value.is_empty())
 }
 
-/// The table, or nothing if it has no rows.
-fn non_empty(table: &Table, rows: &[&Value]) -> String {
-    if rows.is_empty() { String::new() } else { format!("{table}\n") }
-}
-
 /// The counts that are not zero, after the total: "12 examined, 3 refreshed".
-fn counts(response: &Value) -> String {
+pub(crate) fn counts(counts: &Value) -> String {
+    // Those that a person looks for first; then whatever else the response counts.
     let order = [
         "examined",
         "total",
         "due",
         "refreshed",
         "would_refresh",
-        "healthy",
-        "needs_refresh",
-        "expiring_soon",
-        "expired",
+        "skipped_not_due",
+        "skipped_locked",
         "cannot_refresh",
+        "newly_marked",
         "valid",
         "valid_after_refresh",
         "marked",
         "would_mark",
         "skipped",
-        "skipped_not_due",
-        "skipped_locked",
+        "created",
+        "would_create",
+        "exists",
+        "invalid",
+        "not_written",
         "failed",
         "outcome_unknown",
         "deferred",
         "queued",
     ];
-    let counts = &response["counts"];
-    let texts = order.iter().filter_map(|name| {
-        let count = counts[*name].as_u64()?;
-        let is_total = matches!(*name, "examined" | "total");
+    let none = Map::new();
+    let counts = counts.as_object().unwrap_or(&none);
+    let others = counts.keys().map(String::as_str).filter(|name| !order.contains(name));
+    let texts = order.into_iter().chain(others).filter_map(|name| {
+        let count = counts.get(name)?.as_u64()?;
+        let is_total = matches!(name, "examined" | "total");
+        let name = name.strip_prefix("skipped_").unwrap_or(name);
         (count > 0 || is_total).then(|| format!("{count} {}", in_words(name)))
     });
     texts.collect::<Vec<_>>().join(", ")
@@ -238,7 +246,7 @@ fn counts(response: &Value) -> String {
 
 fn omitted(response: &Value) -> String {
     let count = response["truncated"].as_u64();
-    count.map(|n| format!("\n{n} more integrations are not listed")).unwrap_or_default()
+    count.map(|n| format!("\n{} not listed", counted(n, "more integration"))).unwrap_or_default()
 }
 
 fn list<'a>(response: &'a Value, name: &str) -> &'a [Value] {
@@ -266,7 +274,7 @@ fn colored(value: &Value) -> Cell {
     let words = Cell::new(in_words(&printable(value)));
     let color = match value.as_str().unwrap_or_default() {
         "refreshed" | "healthy" | "valid" | "valid_after_refresh" | "marked" => Color::Green,
-        "failed" | "cannot_refresh" | "expired" => Color::Red,
+        "failed" | "cannot_refresh" | "expired" | "unreadable" => Color::Red,
         "outcome_unknown" | "deferred" | "expiring_soon" | "needs_refresh" | "would_refresh"
         | "would_mark" => Color::Yellow,
         _ => return words,
@@ -281,21 +289,24 @@ mod tests {
 
     #[test]
     fn a_run_is_summarized_and_integrations_that_were_not_due_are_not_listed() {
-        let text = response(&json!({
-            "action": "refresh", "complete": false,
-            "counts": {"examined": 3, "refreshed": 1, "skipped_not_due": 1, "failed": 1, "queued": 0},
-            "integrations": [
-                {"team_id": "1", "integration_id": "7", "outcome": "failed", "reason": "refused", "message": "why\u{1b}[31m"},
-                {"team_id": "1", "integration_id": "8", "outcome": "not_due", "reason": null, "message": null},
-            ],
-        }));
+        let text = response(
+            &json!({
+                "action": "refresh", "complete": false,
+                "counts": {"examined": 3, "refreshed": 1, "skipped_not_due": 1, "failed": 1, "queued": 0},
+                "integrations": [
+                    {"team_id": "1", "integration_id": "7", "outcome": "failed", "reason": "refused", "message": "why\u{1b}[31m"},
+                    {"team_id": "1", "integration_id": "8", "outcome": "not_due", "reason": null, "message": null},
+                ],
+            }),
+            &Asked::default(),
+        );
         assert!(text.contains("failed") && text.contains("why [31m") && !text.contains(" 8 "), "{text}");
-        let summary = "3 examined, 1 refreshed, 1 skipped not due, 1 failed\nThe run is not complete";
+        let summary = "3 examined, 1 refreshed, 1 not due, 1 failed\nThe run is not complete";
         assert!(text.contains(summary), "{text}");
     }
 
     #[test]
     fn a_text_response_is_unchanged() {
-        assert_eq!(response(&json!("a summary")), "a summary");
+        assert_eq!(response(&json!("a summary"), &Asked::default()), "a summary");
     }
 }

@@ -22,6 +22,8 @@ use std::{
 /// How long an attempt for a caller may take. A lost answer then locks a row for 40 s and the clock skew, not for the quarter
 /// of an hour that an invocation may last.
 pub const ATTEMPT: TimeDelta = TimeDelta::seconds(40);
+/// The longest lease: an invocation on Lambda lasts at most 15 minutes, and its lease a minute longer.
+const LONGEST_LEASE: i64 = 16 * 60;
 /// How long a refreshed token is not redeemed again, whatever its stored expiry says or TikTok answers to it.
 const JUST_REFRESHED: i64 = 300;
 /// How long a noted rejection is repeated without asking TikTok, in seconds.
@@ -173,7 +175,10 @@ impl Answer {
             }),
             // The rescue queue holds the new token pair.
             Outcome::Queued => answer(EnsureOutcome::Failed).retry_after(lease_seconds),
-            Outcome::Deferred => answer(EnsureOutcome::Failed).retry_after(1),
+            Outcome::Deferred => {
+                let message = "too little time is left to call TikTok and to save its answer";
+                answer(EnsureOutcome::Failed).because(reason, message).retry_after(1)
+            }
             Outcome::OutcomeUnknown => answer(EnsureOutcome::OutcomeUnknown).retry_after(lease_seconds),
         })
     }
@@ -299,22 +304,23 @@ fn noted_failure(
         let holds = is_new || (ago < REPEAT_REJECTION && last.rejected_by.as_ref() == in_use);
         return holds.then(|| answer(EnsureOutcome::CannotRefresh));
     }
-    if reason == NO_READABLE_ANSWER {
-        let lease = row.candidate.live_lease(now)?;
+    if reason == NO_READABLE_ANSWER
+        && let Some(lease) = row.candidate.live_lease(now)
+    {
         let answer = answer(EnsureOutcome::OutcomeUnknown).retry_after(lease.expires_at.seconds_from(now));
-        return (is_new || !is_older_than_lease(first, row, lease, now)).then_some(answer);
+        return (is_new || !is_older_than_lease(first, row, lease)).then_some(answer);
     }
     (is_new || ago < REPEAT_FAILURE).then(|| answer(EnsureOutcome::Failed).retry_after(REPEAT_FAILURE - ago))
 }
 
-/// Whether an unknown outcome was noted before the live lease was acquired: an attempt is under way again, and its answer is
-/// worth waiting for. A row tells it by a lease that has replaced another one, or that is too short to be as old as the note.
-fn is_older_than_lease(first: &Integration, row: &Integration, lease: &Lease, now: DateTime<Utc>) -> bool {
+/// Whether a failure was noted before the live lease was acquired: an attempt is under way again, and its answer is worth
+/// waiting for.
+fn is_older_than_lease(first: &Integration, row: &Integration, lease: &Lease) -> bool {
     let has_replaced = first.candidate.lease.as_ref().is_none_or(|first| first.owner != lease.owner);
-    let longest = (ATTEMPT + CLOCK_SKEW).num_seconds();
-    let ends_soon = lease.expires_at.seconds_from(now) <= longest;
-    let is_old = row.error_at.is_some_and(|at| at.0.saturating_add(longest) < lease.expires_at.0);
-    has_replaced || (ends_soon && is_old)
+    // A lease that does not tell when it was acquired is no older than the longest one.
+    let acquired_at =
+        lease.acquired_at().unwrap_or(UnixTime(lease.expires_at.0.saturating_sub(LONGEST_LEASE)));
+    has_replaced || row.error_at.is_some_and(|at| at < acquired_at)
 }
 
 /// How long ago a time was, in seconds; `None` for one that is further ahead than clocks differ.
@@ -513,8 +519,15 @@ mod tests {
         assert_eq!(brief(&step(&unknown(20, leased_by("a", 80, row(0))))), ("outcome_unknown", Some(80)));
         assert_eq!(brief(&step(&unknown(300, leased_by("a", 600, row(0))))), ("outcome_unknown", Some(600)));
         assert_eq!(brief(&step(&unknown(80, leased_by("a", 0, row(0))))), ("refresh", None));
+        assert_eq!(brief(&step(&unknown(750, leased_by("a", 50, row(0))))), ("outcome_unknown", Some(50)));
         // The lease is younger than the note: an attempt is under way again.
-        assert_eq!(brief(&step(&unknown(90, leased_by("b", 99, row(0))))), ("wait", Some(30)));
+        let acquired = |ago: i64| Lease::new_owner("b", UnixTime(NOW - ago));
+        assert_eq!(brief(&step(&unknown(90, leased_by(&acquired(1), 900, row(0))))), ("wait", Some(30)));
+        assert_eq!(
+            brief(&step(&unknown(1, leased_by(&acquired(1), 50, row(0))))),
+            ("outcome_unknown", Some(50))
+        );
+        assert_eq!(brief(&step(&unknown(86_400, leased_by("old version", 900, row(0))))), ("wait", Some(30)));
         let first = unknown(90, leased_by("a", -1, row(0)));
         let taken = unknown(90, leased_by("b", 600, row(0)));
         assert_eq!(brief(&step_after(&first, &taken)), ("wait", Some(30)));

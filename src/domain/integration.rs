@@ -126,13 +126,23 @@ impl Status {
 /// An attempt's exclusive, time-limited right to refresh a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lease {
-    /// The attempt's id, new for each acquired lease.
+    /// The attempt's id, new for each acquired lease. It ends with when the lease was acquired.
     pub owner: String,
     /// When the lease expires, unless its owner releases it first.
     pub expires_at: UnixTime,
 }
 
 impl Lease {
+    /// The owner of a lease that is acquired at `now`.
+    pub fn new_owner(attempt: impl fmt::Display, now: UnixTime) -> String {
+        format!("{attempt}@{}", now.0)
+    }
+
+    /// When the lease was acquired, if its owner tells: leases of earlier versions do not.
+    pub fn acquired_at(&self) -> Option<UnixTime> {
+        self.owner.rsplit_once('@')?.1.parse().ok().map(UnixTime)
+    }
+
     /// Whether the lease has expired, which means that its owner was interrupted.
     pub fn has_expired(&self, now: DateTime<Utc>) -> bool {
         self.expires_at.has_passed(now)
@@ -338,10 +348,12 @@ pub enum AccessState {
     Ok,
 }
 
-/// The state of an integration: the first variant that applies.
+/// The state of an integration. Variants are in the order of the report: those that need a person come first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Health {
+    /// An attribute of the row is missing or has the wrong type, so nobody refreshes it.
+    Unreadable,
     /// The refresh token has expired, or the row is marked `error` or `expired`: the seller must connect again.
     CannotRefresh,
     /// The access token has expired.
@@ -350,19 +362,24 @@ pub enum Health {
     ExpiringSoon,
     /// The access token expires within `REFRESH_AHEAD`, or its expiry is implausible.
     NeedsRefresh,
-    /// None of the above.
+    /// None of the other states.
     Healthy,
+    /// The status is the user's own, so the function leaves the row alone. This takes precedence over every other state of a
+    /// row that can be read.
+    Inactive,
 }
 
 impl Health {
     /// The name in responses.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Unreadable => "unreadable",
             Self::CannotRefresh => "cannot_refresh",
             Self::Expired => "expired",
             Self::ExpiringSoon => "expiring_soon",
             Self::NeedsRefresh => "needs_refresh",
             Self::Healthy => "healthy",
+            Self::Inactive => "inactive",
         }
     }
 }
@@ -462,6 +479,9 @@ impl Candidate {
 
     /// The integration's state.
     pub fn health(&self, policy: &DuePolicy) -> Health {
+        if matches!(self.status, Status::Other(_)) {
+            return Health::Inactive;
+        }
         let marked = matches!(self.status, Status::Error | Status::Expired);
         if marked || self.refresh_token_expired(policy.now) {
             return Health::CannotRefresh;
@@ -482,6 +502,14 @@ impl Integration {
     /// Whether the stored refresh token is `token`.
     pub fn still_holds(&self, token: &RefreshToken) -> bool {
         self.refresh_token.as_ref().is_some_and(|stored| stored.is_same_as(token))
+    }
+
+    /// Whether the row holds this access token, or none if none is given.
+    pub fn holds_access_token(&self, token: Option<&AccessToken>) -> bool {
+        match (&self.access_token, token) {
+            (Some(stored), Some(token)) => stored.is_same_as(token),
+            (stored, token) => stored.is_none() && token.is_none(),
+        }
     }
 
     /// What an on-demand caller reads here.

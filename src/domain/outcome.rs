@@ -1,5 +1,6 @@
 //! The outcome of one integration's refresh: a machine-readable reason and a message for people.
 
+use crate::domain::duration::in_two_units;
 use crate::domain::integration::{Candidate, IntegrationKey, SkipReason, Status, UnixTime};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -173,7 +174,10 @@ pub(crate) fn truncated(message: &str) -> String {
 
 /// The message for a row whose lease another attempt holds for so many seconds.
 pub(crate) fn leased(seconds: i64) -> String {
-    format!("another attempt holds the lease, which expires in {seconds} s")
+    format!(
+        "another attempt holds the lease, which expires in {}",
+        in_two_units(seconds.max(0).unsigned_abs())
+    )
 }
 
 /// The reason and message for a row without a refresh token.

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 /// The longest time that a token may be asked to live: a day, as some tokens live no longer.
 const MAX_VALID_FOR: TimeDelta = TimeDelta::hours(24);
+const EXPECTED: &str = "expected a duration from 0s to 24h, such as 5m";
 const DIGEST: &str = "the access token's SHA-256 as 64 hex digits";
 
 #[derive(Deserialize)]
@@ -39,7 +40,9 @@ impl TryFrom<String> for ValidFor {
         let duration = humantime::parse_duration(&text).ok().and_then(|time| TimeDelta::from_std(time).ok());
         match duration {
             Some(time) if time <= MAX_VALID_FOR => Ok(Self(time)),
-            _ => Err(format!("got {}, expected a duration from 0s to 24h, such as 5m", quoted(&text))),
+            // A long text is no duration: a caller may have mixed up the keys, and sent a token.
+            _ if text.len() > 20 => Err(format!("got {} characters, {EXPECTED}", text.chars().count())),
+            _ => Err(format!("got {}, {EXPECTED}", quoted(&text))),
         }
     }
 }

@@ -4,6 +4,7 @@
 mod connect;
 mod ensure;
 mod http;
+mod import;
 mod read;
 mod status;
 
@@ -14,6 +15,7 @@ pub use status::{Format, StatusRequest};
 
 use crate::domain::{
     ensure::EnsureRequest,
+    import::ImportRequest,
     integration::IntegrationKey,
     selection::{CleanupRequest, RefreshRequest, Selection, Trigger},
 };
@@ -43,6 +45,8 @@ pub enum Request {
     ConnectLink(ConnectLinkRequest),
     /// Make sure that one integration's access token is usable.
     Ensure(EnsureRequest),
+    /// Create rows for existing tokens.
+    Import(ImportRequest),
     /// Process messages of the function's own queue.
     Queue(Vec<QueueRecord>),
 }
@@ -93,9 +97,10 @@ pub fn parse(event: &str) -> Result<Request, BadEvent> {
         Some("connect_link") => connect::link_request(read(event)?),
         Some("verify") => verify(read(event)?),
         Some("ensure") => ensure::request(read(event)?),
+        Some("import") => import::request(read(event)?),
         Some(other) => Err(BadEvent(format!(
             "action: got {}, expected \"refresh\", \"ensure\", \"status\", \"verify\", \"connect\", \
-             \"connect_link\" or \"cleanup\"",
+             \"connect_link\", \"import\" or \"cleanup\"",
             quoted(other)
         ))),
     }

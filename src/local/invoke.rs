@@ -91,9 +91,12 @@ fn service_error(status: StatusCode, kind: &'static str, message: &str) -> Respo
 /// `None` for another function, version or alias: on Lambda, too, a typing slip must not open every action.
 fn invoked_arn(name: &str, qualifier: Option<&str>) -> Option<String> {
     let name = name.rsplit_once("function:").map_or(name, |(_, name)| name);
-    let (name, qualifier) =
-        name.split_once(':').map_or((name, qualifier), |(name, qualifier)| (name, Some(qualifier)));
-    let suffix = match qualifier {
+    let (name, in_name) =
+        name.split_once(':').map_or((name, None), |(name, qualifier)| (name, Some(qualifier)));
+    if in_name.is_some() && qualifier.is_some() && in_name != qualifier {
+        return None;
+    }
+    let suffix = match in_name.or(qualifier) {
         None => "",
         Some("$LATEST") => ":$LATEST",
         Some("ensure") => ":ensure",
@@ -121,5 +124,6 @@ mod tests {
         assert_eq!((invoked_arn("tiktok-token", None), invoked_arn("", None)), (None, None));
         assert_eq!(invoked_arn("tiktok-token-refresh:ensured", None), None);
         assert_eq!(invoked_arn("tiktok-token-refresh", Some("live")), None);
+        assert_eq!(invoked_arn("tiktok-token-refresh:ensure", Some("$LATEST")), None);
     }
 }

@@ -12,6 +12,7 @@ pub mod tiktok;
 
 use crate::{
     aws::dynamodb::row::{self, Item},
+    cli,
     domain::{
         clock::Clock,
         connect_link::{Market, Service},
@@ -26,7 +27,7 @@ use aws_config::{Region, SdkConfig};
 use aws_sdk_dynamodb::{Client, config::Credentials, error::DisplayErrorContext};
 use consent::Registration;
 use std::{
-    fs::{self, File},
+    fs::{self, File, TryLockError},
     io::{self, Write},
     net::SocketAddr,
     path::Path,
@@ -40,6 +41,8 @@ use url::Url;
 /// The folder of the stack's data, relative to the working directory.
 const FOLDER: &str = ".local";
 const LOG_FILE: &str = "function.log";
+/// Locked by the stack that uses the folder.
+const LOCK_FILE: &str = "lock";
 const TABLE: &str = "tiktok-shop-integrations";
 /// The credentials of the stand-in's app. They open nothing else, so they may be known.
 const APP_KEY: &str = "local-app";
@@ -82,6 +85,12 @@ pub enum LocalError {
     /// A file or a socket failed.
     #[error("{0}: {1}")]
     Io(&'static str, #[source] io::Error),
+    /// Another stack uses the folder.
+    #[error("another local stack uses the folder {FOLDER}: stop it, or start this one in another folder")]
+    InUse,
+    /// The data cannot be read.
+    #[error("the data in {FOLDER} cannot be read ({0}); --reset starts over")]
+    Data(#[source] io::Error),
     /// The settings in the environment are invalid.
     #[error(transparent)]
     Settings(#[from] SettingsError),
@@ -115,18 +124,10 @@ pub async fn run(options: &Options) -> Result<(), LocalError> {
     };
     let counts = response.counts;
     print(format_args!(
-        "\nThe scheduled run took {} ms:\n{}\n\
-         {} examined, {} due: {} refreshed, {} locked, {} cannot be refreshed, {} failed, {} unknown, {} deferred",
+        "\nThe scheduled run took {} ms:\n{}\n{}",
         response.duration_ms,
         show::outcomes(&response),
-        counts.examined,
-        counts.due,
-        counts.refreshed,
-        counts.skipped_locked,
-        counts.cannot_refresh,
-        counts.failed,
-        counts.outcome_unknown,
-        counts.deferred,
+        cli::show::counts(&serde_json::to_value(counts).unwrap_or_default()),
     ))?;
     print(format_args!("\nThe integrations after the run:\n{}", stack.rows().await?))?;
     if counts.refreshed == 0 {
@@ -147,20 +148,24 @@ pub async fn run(options: &Options) -> Result<(), LocalError> {
 struct Stack {
     clock: Clock,
     dynamodb: SocketAddr,
+    tiktok: TikTokStandIn,
     tiktok_url: String,
     table: Client,
     function: Arc<Function>,
     public_url: Url,
     policy: DuePolicy,
+    /// Keeps other stacks away from the folder as long as this one lives.
+    _lock: File,
 }
 
 impl Stack {
     async fn start(reset: bool, dynamodb: TcpListener) -> Result<Self, LocalError> {
         let folder = Path::new(FOLDER);
-        if reset && folder.exists() {
-            fs::remove_dir_all(folder).map_err(io("the old data"))?;
-        }
         fs::create_dir_all(folder).map_err(io("the folder .local"))?;
+        let lock = lock(folder)?;
+        if reset {
+            delete_data(folder).map_err(io("the old data"))?;
+        }
         let log =
             File::options().create(true).append(true).open(folder.join(LOG_FILE)).map_err(io("the log"))?;
         let metrics = log.try_clone().map_err(io("the log"))?;
@@ -178,7 +183,7 @@ impl Stack {
             format!("http://{}", tiktok_listener.local_addr().map_err(io("the TikTok stand-in"))?);
         tokio::spawn(tiktok.clone().serve(tiktok_listener));
         let dynamodb =
-            dynamodb::serve_on(dynamodb, Some(&folder.join("dynamodb.sqlite"))).map_err(io("DynamoDB"))?;
+            dynamodb::serve_on(dynamodb, Some(&folder.join("dynamodb.sqlite"))).map_err(LocalError::Data)?;
 
         let public_listener = TcpListener::bind("127.0.0.1:0").await.map_err(io("the public endpoint"))?;
         let public_address = public_listener.local_addr().map_err(io("the public endpoint"))?;
@@ -212,21 +217,22 @@ impl Stack {
         let router = function_url::router(public, clock.clone());
         tokio::spawn(async move { axum::serve(public_listener, router).await });
         let function = Arc::new(Function::new(settings, &sdk, clock.clone(), emit));
-        let stack = Self { clock, dynamodb, tiktok_url, table, function, public_url, policy };
-        if dynamodb::create_table(&stack.table, TABLE).await.map_err(io("the table"))? {
-            for item in samples::items(stack.clock.now(), &tiktok) {
+        let stack =
+            Self { clock, dynamodb, tiktok, tiktok_url, table, function, public_url, policy, _lock: lock };
+        if dynamodb::create_table(&stack.table, TABLE).await.map_err(LocalError::Data)? {
+            for item in samples::items(stack.clock.now(), &stack.tiktok) {
                 let put = stack.table.put_item().table_name(TABLE).set_item(Some(item)).send().await;
                 put.map_err(|error| LocalError::Io("the sample integrations", io_error(error)))?;
             }
         }
-        samples::prepare(&stack.items().await?, &tiktok);
+        samples::prepare(&stack.items().await?, &stack.tiktok);
         Ok(stack)
     }
 
     async fn items(&self) -> Result<Vec<Item>, LocalError> {
         let scan = self.table.scan().table_name(TABLE).into_paginator().items().send();
         let mut items: Vec<Item> =
-            scan.try_collect().await.map_err(|error| LocalError::Io("the table", io_error(error)))?;
+            scan.try_collect().await.map_err(|error| LocalError::Data(io_error(error)))?;
         items.sort_by_cached_key(row::key_of);
         Ok(items)
     }
@@ -235,6 +241,30 @@ impl Stack {
         let policy = DuePolicy { now: self.clock.now(), ..self.policy };
         Ok(show::rows(&self.items().await?, &policy))
     }
+}
+
+/// Locks the folder: two stacks on the same data would lose each other's writes.
+fn lock(folder: &Path) -> Result<File, LocalError> {
+    let file = File::options().create(true).truncate(false).write(true).open(folder.join(LOCK_FILE));
+    let file = file.map_err(io("the folder's lock"))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(LocalError::InUse),
+        Err(TryLockError::Error(error)) => Err(LocalError::Io("the folder's lock", error)),
+    }
+}
+
+/// Deletes everything in the folder but its lock.
+fn delete_data(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            fs::remove_dir_all(path)?;
+        } else if path.file_name().is_some_and(|name| name != LOCK_FILE) {
+            fs::remove_file(path)?;
+        }
+    }
+    Ok(())
 }
 
 async fn listen(port: u16, option: &'static str) -> Result<TcpListener, LocalError> {
@@ -280,7 +310,20 @@ fn print(text: std::fmt::Arguments<'_>) -> Result<(), LocalError> {
 }
 
 fn next_steps(invoke: SocketAddr, stack: &Stack) -> String {
-    let Stack { dynamodb, tiktok_url, public_url, .. } = stack;
+    let Stack { dynamodb, tiktok, tiktok_url, public_url, .. } = stack;
+    let connect = |open_id: &str, seller: &str, team_id: u32, integration_id: u32| {
+        let code = tiktok.auth_code(open_id, seller);
+        format!("echo {code} | tiktok-tokens connect --team-id {team_id} --integration-id {integration_id}")
+    };
+    let codes = format!(
+        "a new seller:\n      {}\n    the same seller again, which clears a mark:\n      {}\n    \
+         another seller, who is refused without --replace:\n      {}\n    more codes:\n      \
+         curl -X POST '{tiktok_url}{}?open_id=seller-301'",
+        connect("seller-901", "New Noodles", 9, 901),
+        connect("seller-301", "Revoked Rings", 3, 301),
+        connect("seller-902", "Another Atelier", 1, 101),
+        tiktok::CODES_PATH,
+    );
     let call = format!(
         "aws lambda invoke --endpoint-url http://{invoke} --function-name {} \\\n      \
          --cli-binary-format raw-in-base64-out --payload file://events/",
@@ -293,16 +336,18 @@ fn next_steps(invoke: SocketAddr, stack: &Stack) -> String {
          TikTok Shop  {tiktok_url}, app key {APP_KEY}, app secret {APP_SECRET}\n  \
          Sellers      {public_url}\n\n\
          Next steps, from another terminal in this folder:\n\n  \
-         export AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local AWS_DEFAULT_REGION=us-east-1\n\n\
+         export AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local AWS_DEFAULT_REGION=us-east-1\n  \
+         export AWS_ENDPOINT_URL_LAMBDA=http://{invoke}    # so that tiktok-tokens finds the function, too\n\n\
          1. Refresh one team:\n    {call}manual-team.json out.json && cat out.json\n\n\
          2. Preview a forced refresh of all integrations:\n    \
             {call}manual-force-dry-run.json out.json && cat out.json\n\n\
          3. Read the table:\n    \
             aws dynamodb scan --endpoint-url http://{dynamodb} --table-name {TABLE}\n\n\
-         4. Make TikTok Shop reject the access token of integration 101 of team 1:\n    \
-            curl -X POST '{tiktok_url}{}?open_id=seller-101'\n\n\
-         5. Connect a shop as its seller does, in a browser:\n    \
-            tiktok-tokens connect-link --endpoint-url http://{invoke} --team-id 9 --integration-id 901\n",
+         4. Rehearse connect. Each of these auth codes works once.\n    {codes}\n\n\
+         5. Connect a shop as its seller does, in a browser, by the link that this prints:\n    \
+            tiktok-tokens connect-link --team-id 9 --integration-id 902\n\n\
+         6. Make TikTok Shop reject the access token of integration 101 of team 1:\n    \
+            curl -X POST '{tiktok_url}{}?open_id=seller-101'\n",
         invoke::FUNCTION_NAME,
         tiktok::REJECT_PATH
     )

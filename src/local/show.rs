@@ -3,7 +3,7 @@
 use crate::{
     aws::dynamodb::row::{self, Item},
     cli::show::table,
-    domain::integration::{DuePolicy, UnixTime},
+    domain::integration::{DuePolicy, Health, UnixTime},
     response::RefreshResponse,
     status_report::{in_words, printable, relative},
 };
@@ -25,7 +25,7 @@ pub(super) fn rows(items: &[Item], policy: &DuePolicy) -> Table {
             expires
                 .and_then(|at| at.parse().ok())
                 .map_or_else(|| "-".into(), |at| relative(UnixTime(at), policy.now)),
-            candidate.map_or_else(|_| "malformed".into(), |row| in_words(row.health(policy).as_str())),
+            in_words(candidate.map_or(Health::Unreadable, |row| row.health(policy)).as_str()),
         ]);
     }
     table

@@ -28,6 +28,8 @@ use tokio::net::TcpListener;
 
 /// Where a POST with `open_id` tells the stand-in to reject a seller's present access tokens. Not a path of TikTok Shop's.
 pub const REJECT_PATH: &str = "/local/reject-access-tokens";
+/// Where a POST with `open_id` gives an auth code for a seller. Not a path of TikTok Shop's.
+pub const CODES_PATH: &str = "/local/auth-codes";
 /// Where a GET tells how many refresh calls there were so far. Not a path of TikTok Shop's.
 pub const CALLS_PATH: &str = "/local/refresh-calls";
 /// The lifetime of an access token.
@@ -343,6 +345,11 @@ async fn route(
 ) -> Response {
     match (&method, uri.path(), query.get("open_id")) {
         (&Method::POST, REJECT_PATH, Some(open_id)) => return tiktok.reject_access_tokens(open_id),
+        (&Method::POST, CODES_PATH, Some(open_id)) => {
+            let known = tiktok.lock().sellers.get(open_id).map(|seller| seller.name.clone());
+            let name = known.unwrap_or_else(|| open_id.clone());
+            return format!("{}\n", tiktok.auth_code(open_id, &name)).into_response();
+        }
         (&Method::GET, CALLS_PATH, _) => {
             return axum::Json(json!({ "refresh_calls": tiktok.all_calls() })).into_response();
         }
@@ -401,6 +408,10 @@ impl TikTokStandIn {
             (inner.latency, owner, behaviour)
         };
         tokio::time::sleep(latency).await;
+        // What limits the rate, and the gateway, stand before the service that knows the apps.
+        if let Behaviour::Status(status, body, retry_after) = &behaviour {
+            return with_status(*status, body, *retry_after);
+        }
         if value("grant_type") != "refresh_token" {
             return error(36_004_003, "invalid grant_type");
         }
@@ -409,12 +420,12 @@ impl TikTokStandIn {
         }
         match &behaviour {
             Behaviour::Code(code, message) => return error(*code, message),
-            Behaviour::Status(status, body, retry_after) => return with_status(*status, body, *retry_after),
             Behaviour::Redirect(url) => {
                 return (StatusCode::TEMPORARY_REDIRECT, [(header::LOCATION, url.clone())]).into_response();
             }
             Behaviour::Hang => std::future::pending().await,
             Behaviour::Normal
+            | Behaviour::Status(..)
             | Behaviour::CutAfterRedeeming
             | Behaviour::Garbled(_)
             | Behaviour::StatusAfterRedeeming(_)

@@ -27,6 +27,15 @@ const MAX_BUSY_ROUNDS: u32 = 5;
 /// A row that must wait longer gives its place to others meanwhile.
 const MAX_WAIT_IN_PLACE: Duration = Duration::from_secs(10);
 
+/// What the answer to a call says of the credentials that it was made with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Accepted,
+    Refused,
+    /// TikTok gave no answer, or none to the question.
+    Nothing,
+}
+
 /// Bounds a run's retries without a connection to a fifth of its calls, beyond the first few.
 #[derive(Debug, Default)]
 pub(super) struct RetryBudget {
@@ -64,62 +73,80 @@ impl Refresher {
                     &app,
                     &leased.row.candidate,
                     |app| self.call_with_retries(app, &leased.sent, false),
-                    // Another app's rejection says nothing of this app's sellers.
                     |other, error| match error {
-                        CallError::Misconfigured { .. } | CallError::NotConnected { .. } => true,
-                        CallError::Reauthorize { .. } => other.app_key != app.app_key,
-                        _ => false,
+                        CallError::Misconfigured { .. } => Verdict::Refused,
+                        // Another app's rejection says nothing of this app's sellers.
+                        CallError::Reauthorize { .. } if other.app_key != app.app_key => Verdict::Refused,
+                        error if error.may_pass() => Verdict::Nothing,
+                        _ => Verdict::Accepted,
                     },
                 )
                 .await
         {
             (app, result) = (other, its_result);
         }
+        result = self.ask_again_if_lost(&app, &mut leased, result).await;
         if let Err(CallError::Reauthorize { .. }) = result
             && leased.row.candidate.app_key.is_none()
-            && let Some((other, its_result)) = self.call_with_other_apps(&leased).await
+            && let Some((other, its_result)) = self.call_with_other_apps(&mut leased).await
         {
             (app, result) = (other, its_result);
         }
-        leased.app = Some(app.clone());
-        let Err(CallError::Ambiguous { .. }) = result else { return (leased, result) };
+        leased.app = Some(app);
+        (leased, result)
+    }
+
+    /// Asks once more when a response was lost.
+    async fn ask_again_if_lost(
+        &self,
+        app: &AppCredentials,
+        leased: &mut Leased,
+        result: Result<Grant, CallError>,
+    ) -> Result<Grant, CallError> {
+        let Err(CallError::Ambiguous { .. }) = result else { return result };
         let wait = self.services.retry_policy.lost_response_wait.mul_f64(1.0 + fastrand::f64());
-        tokio::time::sleep(wait).await;
+        let slot = self.services.rate_limiter.until_ready(&app.app_key);
+        tokio::join!(tokio::time::sleep(wait), slot);
         warn!("TikTok's response was lost, asking once more");
-        match self.call_once(&app, &leased.sent, false).await {
+        match self.call_once(app, &leased.sent, true).await {
             // What the loss of the first response looks like when refresh tokens are single-use.
             Err(error @ CallError::Reauthorize { .. }) => {
-                (Leased { was_interrupted: true, ..leased }, Err(error))
+                leased.was_interrupted = true;
+                Err(error)
             }
-            Err(_) => (leased, result),
-            Ok(grant) => (leased, Ok(grant)),
+            Err(_) => result,
+            Ok(grant) => Ok(grant),
         }
     }
 
     /// Tries the other apps of the secret for a row that names no app and that the default app rejects: the order of the apps
-    /// may have changed since the seller authorized one of them. The first result that is no rejection counts; if all reject,
-    /// the default app's rejection does.
+    /// may have changed since the seller authorized one of them. A grant counts, then a lost response, then the first result
+    /// that is no rejection; if all reject, the default app's rejection does.
     async fn call_with_other_apps(
         &self,
-        leased: &Leased,
+        leased: &mut Leased,
     ) -> Option<(Arc<AppCredentials>, Result<Grant, CallError>)> {
+        let mut undecided = None;
         for app in self.run.apps.0.iter().skip(1) {
             let result = self.call_with_retries(app.clone(), &leased.sent, false).await;
-            if !matches!(result, Err(CallError::Reauthorize { .. })) {
-                return Some((app.clone(), result));
+            match self.ask_again_if_lost(app, leased, result).await {
+                Err(CallError::Reauthorize { .. }) => {}
+                result @ (Ok(_) | Err(CallError::Ambiguous { .. })) => return Some((app.clone(), result)),
+                result => undecided = undecided.or(Some((app.clone(), result))),
             }
         }
-        None
+        undecided
     }
 
     /// Tries the other secrets of an app that TikTok refused: somebody may be rotating it. Once per run and app; a secret that
-    /// TikTok accepts serves the rest of the run. `is_refused` tells from a call's error that these credentials are not accepted.
+    /// TikTok accepts serves the rest of the run. `judge` tells what a call's error says of the credentials; if nothing, the next
+    /// refused call tries them again.
     pub(crate) async fn with_other_secrets<T, E, Fut>(
         &self,
         refused: &AppCredentials,
         row: &Candidate,
         call: impl Fn(Arc<AppCredentials>) -> Fut,
-        is_refused: impl Fn(&AppCredentials, &E) -> bool,
+        judge: impl Fn(&AppCredentials, &E) -> Verdict,
     ) -> Option<(Arc<AppCredentials>, Result<T, E>)>
     where
         Fut: Future<Output = Result<T, E>>,
@@ -142,7 +169,12 @@ impl Refresher {
         });
         for other in others {
             let result = call(other.clone()).await;
-            if !result.as_ref().is_err_and(|error| is_refused(&other, error)) {
+            let verdict = result.as_ref().err().map_or(Verdict::Accepted, |error| judge(&other, error));
+            if verdict == Verdict::Nothing {
+                tried.remove(&refused.app_key);
+                return Some((other, result));
+            }
+            if verdict == Verdict::Accepted {
                 warn!(app_key = other.app_key, "TikTok accepts another version of the app's secret");
                 let mut apps = self.apps.write().unwrap_or_else(PoisonError::into_inner);
                 *apps = Arc::new(apps.with(&other));
@@ -202,7 +234,7 @@ impl Refresher {
         self.retry_budget.record_call();
         let started = Instant::now();
         let result = self.services.tiktok.refresh(app, sent).await;
-        if let Err(CallError::Busy { .. }) = result {
+        if result.as_ref().is_err_and(CallError::limits_the_rate) {
             self.services.rate_limiter.slow_down(&app.app_key);
         }
         self.record(|statistics| statistics.latency.record(started.elapsed()));
@@ -249,7 +281,7 @@ impl Refresher {
     ) -> Result<Vec<Shop>, ApiError> {
         let Services { tiktok, rate_limiter, clock, .. } = &*self.services;
         let shops = tiktok.get_authorized_shops(app, token, clock.now()).await;
-        if let Err(ApiError::Call(CallError::Busy { .. })) = shops {
+        if matches!(&shops, Err(ApiError::Call(error)) if error.limits_the_rate()) {
             rate_limiter.slow_down(&app.app_key);
         }
         shops

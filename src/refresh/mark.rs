@@ -17,6 +17,7 @@ use crate::{
 };
 use chrono::TimeDelta;
 use std::{fmt::Display, sync::Arc};
+use tokio::time::timeout;
 use tracing::{error, info, warn};
 
 /// The most witnesses that are asked for one app.
@@ -130,7 +131,7 @@ impl Refresher {
     pub(crate) async fn report_lost_token(&self, rejected: &Rejected) -> Report {
         const REASON: &str = "refresh_token_lost";
         let update = updates::correct_reason(&rejected.tried, rejected.failure.at, REASON);
-        if let Err(error) = self.services.table.update(rejected.key(), update).await {
+        if let Err(error) = self.in_time(self.services.table.update(rejected.key(), update)).await {
             warn!("could not correct the reason that is noted in the row: {error}");
         }
         let message = format!(
@@ -149,7 +150,10 @@ impl Refresher {
             if asked == MAX_WITNESSES {
                 break;
             }
-            let row = match self.services.table.read(key).await {
+            if !self.has_time_for_a_call() {
+                return Evidence::OutOfTime;
+            }
+            let row = match self.in_time(self.services.table.read(key)).await {
                 Ok(Some(row)) => row,
                 Ok(None) => continue,
                 Err(error) => {
@@ -208,7 +212,7 @@ impl Refresher {
             rejected.report(Outcome::CannotRefresh).because(rejected.failure.reason, rejected.message());
         let newly_marked = Report { is_newly_marked: true, ..report };
         let update = updates::mark(&rejected.row, &rejected.tried, &rejected.failure);
-        match self.services.table.update(key, update).await {
+        match self.in_time(self.services.table.update(key, update)).await {
             Ok(Ok(())) => {
                 self.publish(StateChange::CannotRefresh, &rejected.row.candidate, rejected.failure.reason)
                     .await;
@@ -241,7 +245,7 @@ impl Refresher {
     /// Publishes once that a refresh token expires soon: whoever notes the warning in the row publishes it.
     pub(crate) async fn warn_of_expiry(&self, candidate: &Candidate, notice: Notice) {
         let note = updates::note_expiry_warning(candidate, notice);
-        match self.services.table.update(&candidate.key, note).await {
+        match self.in_time(self.services.table.update(&candidate.key, note)).await {
             Ok(Ok(())) => {
                 let reason = format!("expires_within_{}_days", notice.days);
                 self.publish(StateChange::RefreshTokenExpiring, candidate, &reason).await;
@@ -260,8 +264,11 @@ impl Refresher {
         let app = self.run.apps.get(row.app_key.as_deref()).filter(|_| change.asks_the_seller());
         let expires_at = UnixTime::after(now, LINK_LIFE);
         let url = app.and_then(|app| self.services.connect_url(app, &row.key, None, expires_at));
-        if let Err(error) = bus.publish(change, &row.key, seller_name, reason, now, url.as_deref()).await {
-            self.record_unpublished(error);
+        let publish = bus.publish(change, &row.key, seller_name, reason, now, url.as_deref());
+        match timeout(self.services.time_for_a_request(self.run.deadline), publish).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => self.record_unpublished(error),
+            Err(_) => self.record_unpublished("the invocation's time runs out"),
         }
     }
 

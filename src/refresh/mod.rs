@@ -8,11 +8,11 @@ mod mark;
 mod save;
 
 use crate::{
-    aws::dynamodb::{Acquired, Conflict, InUse, LeaseRequest, Update, updates},
+    aws::dynamodb::{Acquired, Conflict, InUse, LeaseRequest, TableError, Update, updates},
     domain::{
         circuit_breaker::CallOutcome,
         integration::{
-            CLOCK_SKEW, Candidate, DuePolicy, Integration, IntegrationKey, PROBABLY_LOST_ANSWER, Seen,
+            CLOCK_SKEW, Candidate, DuePolicy, Integration, IntegrationKey, Lease, PROBABLY_LOST_ANSWER, Seen,
             Status, UnixTime,
         },
         latency::Latency,
@@ -24,6 +24,7 @@ use crate::{
     tiktok::CallError,
 };
 use call::RetryBudget;
+pub(crate) use call::Verdict;
 use chrono::{DateTime, Utc};
 pub(crate) use mark::Rejected;
 use std::{
@@ -191,7 +192,7 @@ impl Refresher {
     /// Refreshes one active integration for an on-demand caller, if the row is still as the caller has read it. Never cancel
     /// this future once it has started: between TikTok's response and the save it holds the only live token.
     pub(crate) async fn refresh_if_unchanged(&self, row: &Integration) -> Attempt {
-        match self.acquire_and_call(&row.candidate, Some(row.seen())).await {
+        match self.acquire_and_call(&row.candidate, Some(row.seen()), 1).await {
             Ok(attempt) => attempt,
             Err((leased, error)) => self.settle(*leased, error).await,
         }
@@ -200,17 +201,16 @@ impl Refresher {
     /// Refreshes one integration in a run, which can come back to the row while TikTok is busy. `round` counts from 1. Never
     /// cancel this future, as above.
     pub(crate) async fn refresh_in_round(&self, candidate: &Candidate, round: u32) -> Round {
-        let (leased, error) = match self.acquire_and_call(candidate, None).await {
+        let (leased, error) = match self.acquire_and_call(candidate, None, round).await {
             Ok(attempt) => return Round::Ended(attempt),
             Err(failed) => failed,
         };
-        match self.wait_for_next_round(&error, round) {
-            Some(wait) => {
-                self.release(&leased).await;
-                Round::Busy(wait)
-            }
-            None => Round::Ended(self.settle(*leased, error).await),
+        if let Some(wait) = self.wait_for_next_round(&error, round)
+            && self.release(&leased).await
+        {
+            return Round::Busy(wait);
         }
+        Round::Ended(self.settle(*leased, error).await)
     }
 
     /// Returns the row and the error if TikTok was called without a grant: what then becomes of the lease is the caller's.
@@ -218,6 +218,7 @@ impl Refresher {
         &self,
         candidate: &Candidate,
         seen: Option<Seen<'_>>,
+        round: u32,
     ) -> Result<Attempt, (Box<Leased>, CallError)> {
         let Some(app) = self.app(candidate) else {
             return Ok(Attempt::without_call(unknown_app(candidate)));
@@ -226,7 +227,7 @@ impl Refresher {
         if !self.has_time_for_a_call() {
             return Ok(Attempt::without_call(out_of_time(candidate)));
         }
-        let leased = match self.acquire(candidate, seen).await {
+        let leased = match self.acquire(candidate, seen, round).await {
             Ok(leased) => leased,
             Err(report) => return Ok(Attempt::without_call(*report)),
         };
@@ -246,6 +247,11 @@ impl Refresher {
         };
         match self.call(leased, app).await {
             (leased, Ok(grant)) => Ok(self.save(leased, &grant).await),
+            // TikTok has not got this request, and there is no time for another.
+            (leased, Err(CallError::NotConnected { .. })) if !self.has_time_for_a_call() => {
+                self.release(&leased).await;
+                Ok(Attempt::without_call(out_of_time(&leased.row.candidate)))
+            }
             (leased, Err(error)) => Err((Box::new(leased), error)),
         }
     }
@@ -283,19 +289,27 @@ impl Refresher {
         }
     }
 
-    async fn acquire(&self, candidate: &Candidate, seen: Option<Seen<'_>>) -> Result<Leased, Box<Report>> {
+    async fn acquire(
+        &self,
+        candidate: &Candidate,
+        seen: Option<Seen<'_>>,
+        round: u32,
+    ) -> Result<Leased, Box<Report>> {
         let key = &candidate.key;
-        let attempt_id = format!("{}-{}", self.run.run_id, self.attempts.fetch_add(1, Ordering::Relaxed));
+        let attempt = self.attempts.fetch_add(1, Ordering::Relaxed);
+        let acquired_at = UnixTime::of(self.services.clock.now());
+        let attempt_id = Lease::new_owner(format_args!("{}-{attempt}", self.run.run_id), acquired_at);
         let expires_at = UnixTime::of(self.run.deadline + CLOCK_SKEW);
         let fingerprint = self.in_use(candidate);
         let app_key = candidate.app_key.as_deref();
         let in_use = fingerprint.as_ref().map(|fingerprint| InUse { app_key, fingerprint });
         let lease = LeaseRequest { attempt_id: &attempt_id, expires_at, in_use, seen };
         let report = |outcome| Report::of(candidate, outcome);
-        let report = match self.services.table.acquire(key, &self.due_policy(), lease).await {
+        let policy = self.due_policy();
+        let report = match self.in_time(self.services.table.acquire(key, &policy, lease)).await {
             Ok(Acquired::Leased(row)) => match row.refresh_token.clone() {
                 Some(sent) => {
-                    let was_interrupted = self.was_interrupted(&row, candidate);
+                    let was_interrupted = self.was_interrupted(&row, candidate, round);
                     let generation = Generation::Known(row.authorization_id.clone());
                     return Ok(Leased { attempt_id, row, sent, generation, app: None, was_interrupted });
                 }
@@ -313,12 +327,12 @@ impl Refresher {
 
     /// Whether the row had an expired lease that was never released. The scan's copy counts too: when the SDK retries our own
     /// acquiring write, the row that comes back no longer shows the lease before it.
-    fn was_interrupted(&self, row: &Integration, candidate: &Candidate) -> bool {
+    fn was_interrupted(&self, row: &Integration, candidate: &Candidate, round: u32) -> bool {
         let now = self.services.clock.now();
         let was_interrupted = [&row.candidate, candidate]
             .into_iter()
             .any(|row| row.lease.as_ref().is_some_and(|lease| lease.has_expired(now)));
-        if was_interrupted {
+        if was_interrupted && round == 1 {
             self.record(|statistics| statistics.interrupted += 1);
             warn!(
                 "an earlier attempt to refresh this integration was interrupted: its lease expired unreleased"
@@ -382,7 +396,7 @@ impl Refresher {
         let row_app = leased.row.candidate.app_key.as_deref();
         let rejected_by = self.run.apps.with(&app).fingerprint(row_app).unwrap_or_else(|| app.fingerprint());
         let note = updates::note_rejection(&leased.attempt_id, &failure, &rejected_by);
-        let is_noted = match self.services.table.update(leased.key(), note).await {
+        let is_noted = match self.in_time(self.services.table.update(leased.key(), note)).await {
             Ok(Ok(())) => true,
             // Our own write, whose response was lost: it has released the lease, so the condition of the SDK's retry fails.
             Ok(Err(Conflict::Changed(row))) if row.error_at == Some(failure.at) => {
@@ -408,19 +422,36 @@ impl Refresher {
         }
     }
 
-    async fn release(&self, leased: &Leased) {
-        self.tidy_up(leased, updates::release(&leased.attempt_id), "release the lease").await;
+    async fn release(&self, leased: &Leased) -> bool {
+        self.tidy_up(leased, updates::release(&leased.attempt_id), "release the lease").await
     }
 
-    /// A write that only tidies up. If it fails the lease expires by itself, so logging the failure is enough.
-    async fn tidy_up(&self, leased: &Leased, update: Update, purpose: &str) {
-        match self.services.table.update(leased.key(), update).await {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) => warn!("could not {purpose}: another attempt holds the lease by now"),
+    /// A write that only tidies up. If it fails the lease expires by itself, so logging the failure is enough. Returns whether
+    /// the row is known to be free of this attempt's lease.
+    async fn tidy_up(&self, leased: &Leased, update: Update, purpose: &str) -> bool {
+        match self.in_time(self.services.table.update(leased.key(), update)).await {
+            Ok(Ok(())) => true,
+            Ok(Err(_)) => {
+                warn!("could not {purpose}: another attempt holds the lease by now");
+                true
+            }
             Err(error) => {
                 error!("could not {purpose}, so the row stays locked until its lease expires: {error}");
+                false
             }
         }
+    }
+
+    /// The response to a request to the table. One that hangs must not keep the run from its own response.
+    async fn in_time<T>(
+        &self,
+        request: impl Future<Output = Result<T, TableError>>,
+    ) -> Result<T, TableError> {
+        let limit = self.services.time_for_a_request(self.run.deadline);
+        // Boxed, as the futures of the callers would be too large otherwise.
+        let response = tokio::time::timeout(limit, Box::pin(request)).await;
+        let out_of_time = || TableError::NoResponse { cause: "the invocation's time runs out".into() };
+        response.unwrap_or_else(|_| Err(out_of_time()))
     }
 }
 

@@ -12,7 +12,6 @@ use crate::{
         integration::{Candidate, DuePolicy, Integration, Lease, Status, UnixTime},
         message::{Generation, Rescue},
         outcome::{MISMATCH, Outcome, Report},
-        secret::AccessToken,
     },
 };
 use backon::{BackoffBuilder, ExponentialBuilder};
@@ -95,10 +94,11 @@ impl Refresher {
             self.send_to_rescue_queue(leased, app_key, grant).await;
         });
         match select(write, rescue).await {
-            Either::Left((Saved::Failed(why), _)) => {
+            Either::Left((Saved::Failed(why), _)) if self.services.queue.is_some() => {
                 // The last second, or a row that never settles.
                 let send = Box::pin(self.send_to_rescue_queue(leased, app_key, grant));
-                match timeout(LAST_SECOND, send).await {
+                let limit = self.services.time_for_a_request(self.run.deadline).min(LAST_SECOND);
+                match timeout(limit, send).await {
                     Ok(()) => Saved::Rescued,
                     Err(_) => Saved::Failed(why),
                 }
@@ -122,7 +122,7 @@ impl Refresher {
         let mut changed: Option<Box<Integration>> = None;
         if leased.generation == Generation::Unknown {
             // Only the row itself can tell which authorization it holds.
-            match self.services.table.read(leased.key()).await {
+            match self.in_time(self.services.table.read(leased.key())).await {
                 Ok(Some(row)) => changed = Some(Box::new(row)),
                 Ok(None) => return Saved::Deleted,
                 Err(error) => return Saved::Failed(error.to_string()),
@@ -167,7 +167,7 @@ impl Refresher {
         loop {
             let is_other_seller = is_another_seller(grant, leased);
             let update = updates::save(grant, app_key, seen, is_other_seller, now);
-            let error = match self.services.table.update(leased.key(), update).await {
+            let error = match self.in_time(self.services.table.update(leased.key(), update)).await {
                 Ok(written) => return Ok(written),
                 Err(error) => error,
             };
@@ -290,7 +290,7 @@ fn resolve_conflict(
     policy: &DuePolicy,
 ) -> Resolution {
     let new_refresh_token = grant.refresh_token.as_ref().unwrap_or(&leased.sent);
-    if stored.still_holds(new_refresh_token) && holds_access_token(stored, Some(&grant.access_token)) {
+    if stored.still_holds(new_refresh_token) && stored.holds_access_token(Some(&grant.access_token)) {
         return Resolution::OursIsStored;
     }
     let is_rotated = !new_refresh_token.is_same_as(&leased.sent);
@@ -302,7 +302,7 @@ fn resolve_conflict(
         // The expiry says nothing across authorizations.
         return Resolution::GiveWay;
     }
-    if stored.still_holds(&leased.sent) && holds_access_token(stored, leased.row.access_token.as_ref()) {
+    if stored.still_holds(&leased.sent) && stored.holds_access_token(leased.row.access_token.as_ref()) {
         // The pair is the one that was redeemed; only another attribute changed.
         return Resolution::WriteAgain;
     }
@@ -311,13 +311,6 @@ fn resolve_conflict(
     let plausible = |at: Option<UnixTime>| at.filter(|at| policy.is_plausible(*at));
     let (theirs, ours) = (plausible(stored.candidate.access_expires_at), plausible(grant.access_expires_at));
     if theirs.is_some() && theirs >= ours { Resolution::GiveWay } else { Resolution::WriteAgain }
-}
-
-fn holds_access_token(stored: &Integration, token: Option<&AccessToken>) -> bool {
-    match (&stored.access_token, token) {
-        (Some(stored), Some(token)) => stored.is_same_as(token),
-        (stored, token) => stored.is_none() && token.is_none(),
-    }
 }
 
 /// Whether the row holds another authorization than the one that was refreshed: another generation, or another seller or app

@@ -58,6 +58,9 @@ pub struct CleanupReport {
     /// The integration.
     #[serde(flatten)]
     pub key: IntegrationKey,
+    /// The seller's name, if the row has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seller_name: Option<String>,
     /// `marked`, `would_mark` or `failed`.
     pub outcome: &'static str,
     /// The reason, for people.
@@ -71,8 +74,8 @@ impl CleanupResults {
     }
 
     /// Adds an integration to the list.
-    pub fn list(&mut self, key: IntegrationKey, outcome: &'static str, message: Option<String>) {
-        self.reports.push((outcome != "failed", key.clone()), CleanupReport { key, outcome, message });
+    pub fn list(&mut self, report: CleanupReport) {
+        self.reports.push((report.outcome != "failed", report.key.clone()), report);
     }
 }
 

@@ -15,11 +15,14 @@ pub struct EnsureResponse {
     /// How the request ended.
     #[serde(flatten)]
     pub answer: Answer,
+    /// The seller's name, if the row has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seller_name: Option<String>,
 }
 
 impl EnsureResponse {
     /// Creates the response about an integration.
-    pub fn new(key: IntegrationKey, answer: Answer) -> Self {
-        Self { action: "ensure", key, valid: answer.outcome.is_valid(), answer }
+    pub fn new(key: IntegrationKey, seller_name: Option<String>, answer: Answer) -> Self {
+        Self { action: "ensure", key, valid: answer.outcome.is_valid(), answer, seller_name }
     }
 }

@@ -4,6 +4,7 @@ mod cleanup;
 mod connect;
 mod connect_link;
 mod ensure;
+mod import;
 mod refresh;
 mod verify;
 
@@ -11,5 +12,6 @@ pub use cleanup::{CleanupCounts, CleanupReport, CleanupResponse, CleanupResults}
 pub use connect::ConnectResponse;
 pub use connect_link::ConnectLinkResponse;
 pub use ensure::EnsureResponse;
+pub use import::{ImportCounts, ImportOutcome, ImportReport, ImportResponse};
 pub use refresh::{RefreshResponse, RefreshResults};
 pub use verify::{VerifyCounts, VerifyReport, VerifyResponse, VerifyResults};

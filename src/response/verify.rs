@@ -56,6 +56,9 @@ pub struct VerifyReport {
     /// The integration.
     #[serde(flatten)]
     pub key: IntegrationKey,
+    /// The seller's name, if the row has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seller_name: Option<String>,
     /// `valid`, `valid_after_refresh`, `skipped`, `failed` or `deferred`.
     pub outcome: &'static str,
     /// The reason, as an identifier for programs.
@@ -70,7 +73,21 @@ pub struct VerifyReport {
 
 impl VerifyReport {
     fn new(key: IntegrationKey, outcome: &'static str) -> Self {
-        Self { key, outcome, reason: None, tiktok_code: None, message: None, shops: Vec::new() }
+        Self {
+            key,
+            seller_name: None,
+            outcome,
+            reason: None,
+            tiktok_code: None,
+            message: None,
+            shops: Vec::new(),
+        }
+    }
+
+    /// Adds the seller's name.
+    #[must_use]
+    pub fn of_seller(self, seller_name: Option<String>) -> Self {
+        Self { seller_name, ..self }
     }
 
     /// Reports a token that TikTok accepted.

@@ -23,6 +23,8 @@ pub(super) struct Backlog {
     /// Rows that found TikTok busy: when they get their next round, and which one. The number keeps the keys unique.
     busy: BTreeMap<(Instant, u64), (Candidate, u32)>,
     enqueued: u64,
+    /// Whether rows that find TikTok busy go to the work queue, as others wait for these rows.
+    pub(super) leaves_busy_rows: bool,
     /// Warnings of refresh tokens that expire soon. They run after the refreshes.
     warnings: Vec<(Candidate, Notice)>,
     left_out: usize,
@@ -32,6 +34,11 @@ impl Backlog {
     /// A backlog of these rows, the soonest expiry last.
     pub(super) fn of(due: Vec<Candidate>) -> Self {
         Self { due, ..Self::default() }
+    }
+
+    /// A backlog of rows that a fan-out waits for, the soonest expiry last.
+    pub(super) fn of_canaries(due: Vec<Candidate>) -> Self {
+        Self { leaves_busy_rows: true, ..Self::of(due) }
     }
 
     /// The next job that may start at `now`. `has_room` says whether an app has not got its share of the worker pool yet.

@@ -69,7 +69,7 @@ impl Run<'_> {
             rows.sort_by_key(order);
             let rest = rows.split_off(rows.len().min(CANARIES));
             rows.reverse();
-            self.work_through(Backlog::of(rows)).await;
+            self.work_through(Backlog::of_canaries(rows)).await;
             rows = rest;
         }
         rows
@@ -98,7 +98,8 @@ impl Run<'_> {
             })
             .collect();
         let messages = chunks.iter().map(|(app_key, chunk)| self.message(*app_key, chunk)).collect();
-        let unsent = queue.send_all(messages).await;
+        let limit = services.time_for_a_request(self.context.deadline);
+        let unsent = queue.send_all(messages, limit).await;
         for (n, (_, chunk)) in chunks.into_iter().enumerate() {
             for candidate in chunk {
                 if unsent.contains(&n) {

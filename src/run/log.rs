@@ -7,6 +7,18 @@ use crate::domain::{
 use std::time::Duration;
 use tracing::{debug, error, info, warn};
 
+/// Logs a refresh that worked, in the span of its integration: the same line for a run and for an on-demand caller.
+pub(crate) fn refreshed(report: &Report, took: Duration) {
+    info!(
+        outcome = report.outcome.as_str(),
+        reason = report.reason,
+        tiktok_code = report.tiktok_code,
+        duration_ms = millis(took),
+        new_expires_at = report.access_token_expires_at.map(|at| at.0),
+        "TikTok token refresh completed successfully"
+    );
+}
+
 /// Logs how an integration's attempt ended, and how long it took.
 pub(super) fn outcome(report: &Report, took: Duration) {
     let _span = report.key.span().entered();
@@ -23,11 +35,7 @@ pub(super) fn outcome(report: &Report, took: Duration) {
     }
     let why = report.message.as_deref().unwrap_or_default();
     match report.outcome {
-        Outcome::Refreshed => line!(
-            info,
-            new_expires_at = report.access_token_expires_at.map(|at| at.0),
-            "TikTok token refresh completed successfully"
-        ),
+        Outcome::Refreshed => refreshed(report, took),
         Outcome::Failed => line!(error, "TikTok token refresh failed: {why}"),
         // An earlier run has logged it as an error.
         Outcome::CannotRefresh if report.reason == Some("marked") => {

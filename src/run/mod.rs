@@ -4,7 +4,7 @@
 mod app;
 mod backlog;
 mod fan_out;
-mod log;
+pub(crate) mod log;
 mod marking;
 mod scan;
 mod work_loop;
@@ -313,7 +313,8 @@ impl<'a> Run<'a> {
             completed: succeeded && self.results.is_complete(),
             apps_under_suspicion: self.apps_under_suspicion(),
             latency: &statistics.latency,
-            gauges: (succeeded && is_nightly).then_some(self.gauges.gauges),
+            // Also of a failed run: one refused app must not hide what has become of the other apps' tokens.
+            gauges: (self.is_full_scan && is_nightly).then_some(self.gauges.gauges),
         };
         (self.services.emit_metrics)(&metrics.line());
     }

@@ -280,6 +280,10 @@ impl Run<'_> {
                 self.finish(&candidate);
                 self.end_after(rejected.report_marked(), took);
             }
+            JobResult::Busy(candidate, ..) if backlog.leaves_busy_rows => {
+                self.finish(&candidate);
+                out_of_time.push(candidate);
+            }
             JobResult::Busy(candidate, round, wait) => {
                 backlog.come_back(candidate, round, Instant::now() + wait);
             }

@@ -2,7 +2,7 @@
 //! an external resource or style elements outside its own class. The templates escape every value except the style
 //! sheet, which contains no data.
 
-use super::{IntegrationStatus, StatusReport, in_words, printable, relative};
+use super::{IntegrationStatus, StatusReport, counted, in_words, printable, relative};
 use crate::domain::{
     display::Display,
     integration::{Health, UnixTime},
@@ -20,11 +20,13 @@ shows a token.
 
 State | Meaning
 ---|---
+**unreadable** | An attribute of the row is missing or has the wrong type, so it is not refreshed.
 **cannot refresh** | The refresh token has expired, or TikTok rejected it: the seller must connect again.
 **expired** | The access token is missing or expires within 5 minutes.
 **expiring soon** | The access token expires within 30 minutes.
 **need a refresh** | The access token is due for a refresh.
 **healthy** | None of these.
+**inactive** | The row has a status of your own, so it is left alone.
 
 ### Widget parameters
 
@@ -59,32 +61,28 @@ const MAX_WARNING: usize = 300;
 const DAY: i64 = 86_400;
 /// The period that the chart covers, in seconds.
 const SPAN: i64 = 7 * DAY;
-/// The period that one bar covers, in seconds.
-const BAR: i64 = 6 * 3_600;
-/// The scale of the chart's time axis.
-const SECONDS_PER_PIXEL: i64 = 900;
-/// The x coordinate of the chart's first bar.
-const LEFT: i64 = 36;
+/// The width of one day's column in the chart. Eight columns fit a narrow widget without shrinking the text.
+const COLUMN: usize = 48;
+/// The width of a bar.
+const BAR_WIDTH: usize = 32;
 /// The y coordinate of the chart's baseline.
-const BASELINE: i64 = 116;
+const BASELINE: u64 = 108;
 /// The height of the tallest bar.
-const MAX_HEIGHT: u64 = 100;
+const MAX_HEIGHT: u64 = 90;
 
 /// The rules that both themes share. Every selector starts with the fragment's own class.
 const STYLE: &str = "\
-.ttr{box-sizing:border-box;padding:12px 14px;font:13px/1.45 'Amazon Ember','Open Sans','Helvetica Neue',Arial,sans-serif}\
+.ttr{container-type:inline-size;box-sizing:border-box;padding:12px 14px;font:13px/1.45 'Amazon Ember','Open Sans','Helvetica Neue',Arial,sans-serif}\
 .ttr *{box-sizing:border-box}\
 .ttr h3{margin:18px 0 6px;font-size:14px;font-weight:700;line-height:1.3}\
 .ttr p{margin:4px 0}\
-.ttr .ttr-tiles{display:flex;flex-wrap:wrap;gap:8px;margin:8px 0}\
-.ttr .ttr-tile{flex:1 1 96px;padding:7px 6px 7px 8px;border:1px solid;border-left-width:4px;border-radius:4px}\
+.ttr .ttr-tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(96px,1fr));gap:8px;margin:8px 0}\
+.ttr .ttr-tile{padding:7px 6px 7px 8px;border:1px solid;border-left-width:4px;border-radius:4px}\
 .ttr .ttr-tile b{display:block;font-size:24px;line-height:1.2}\
 .ttr .ttr-small b{font-size:17px}\
-.ttr .ttr-small .ttr-tile{flex-basis:84px}\
-.ttr .ttr-wide{overflow-x:auto}\
-.ttr svg{display:block;width:100%;min-width:480px;max-width:960px;height:auto}\
+.ttr svg{display:block;width:100%;max-width:440px;height:auto}\
 .ttr svg text{font-size:12px}\
-.ttr table{width:100%;min-width:720px;border-collapse:collapse;text-align:left}\
+.ttr table{width:100%;color:inherit;font:inherit;border-collapse:collapse;text-align:left}\
 .ttr th,.ttr td{padding:5px 12px 5px 0;border-bottom:1px solid;vertical-align:top;font-size:13px}\
 .ttr th{font-weight:700;white-space:nowrap}\
 .ttr td{overflow-wrap:anywhere}\
@@ -92,6 +90,16 @@ const STYLE: &str = "\
 .ttr small{font-size:12px}\
 .ttr ul{margin:4px 0;padding-left:18px;list-style:disc}\
 .ttr li{overflow-wrap:anywhere}";
+
+/// The rules for a narrow widget: the cells of a row stack, each with its heading.
+const NARROW: &str = "\
+@container (max-width:720px){\
+.ttr thead{display:none}\
+.ttr table,.ttr tbody,.ttr tr,.ttr td{display:block}\
+.ttr tr{padding:6px 0;border-bottom:1px solid}\
+.ttr td,.ttr td.ttr-fixed{display:flex;gap:8px;padding:1px 0;border-bottom:0;white-space:normal}\
+.ttr td::before{content:attr(data-heading);flex:0 0 104px}\
+}";
 
 impl StatusReport {
     /// A self-contained HTML fragment: counts, upcoming expiries, the integrations that need attention, and warnings.
@@ -114,20 +122,21 @@ impl StatusReport {
 
     fn overview(&self, local: &LocalTime) -> Markup {
         let counts = &self.counts;
-        let unreadable = counts.total.saturating_sub(self.readable());
         html! {
             p {
-                b { (counts.total) @if counts.total == 1 { " integration" } @else { " integrations" } }
-                @if unreadable > 0 { ", " (unreadable) " of them unreadable" }
+                b { (counted(counts.total, "integration")) }
                 " "
                 small.ttr-dim { "at " (local.date_and_time(self.generated_at)) ", times in " (local.zone) }
             }
             div.ttr-tiles {
+                // These two are rare, so they have a tile only if there are any.
+                @if counts.unreadable > 0 { (tile("bad", counts.unreadable, "unreadable")) }
                 (tile("bad", counts.cannot_refresh, "cannot refresh"))
                 (tile("bad", counts.expired, "expired"))
                 (tile("warn", counts.expiring_soon, "expiring soon"))
                 (tile("due", counts.needs_refresh, "need a refresh"))
                 (tile("good", counts.healthy, "healthy"))
+                @if counts.inactive > 0 { (tile("none", counts.inactive, "inactive")) }
             }
         }
     }
@@ -147,13 +156,14 @@ impl StatusReport {
     }
 
     fn expiring_access_tokens(&self, local: &LocalTime) -> Markup {
+        let counts = &self.counts;
         html! {
             h3 { "Access tokens that expire in the next 7 days" }
             // A chart of the empty list of a summary would suggest that nothing expires.
-            @if self.integrations.is_empty() && self.readable() > 0 {
+            @if self.integrations.is_empty() && counts.total > counts.unreadable {
                 p.ttr-dim { "This report lists no integrations." }
             } @else {
-                (chart(&self.bars(), local))
+                (chart(&self.expiring_by_day(local), local))
             }
             @if let Some(at) = self.soonest_access_token_expiry {
                 p { "Earliest expiry of an active integration: " (local.format(at)) " (" (relative(at, local.now)) ")." }
@@ -164,25 +174,30 @@ impl StatusReport {
         }
     }
 
-    /// The number of access tokens that expire in each bar's period. Expired integrations are left out: they have their
-    /// own tile, and may have an expiry without a token.
-    fn bars(&self) -> Vec<u64> {
-        let seconds_left: Vec<i64> = self
-            .integrations
-            .iter()
-            .filter(|integration| integration.state != Health::Expired)
-            .filter_map(|integration| {
-                Some(integration.access_token_expires_at?.seconds_from(self.generated_at))
-            })
-            .collect();
-        let expiring =
-            |from: i64| seconds_left.iter().filter(|left| (from..from + BAR).contains(left)).count() as u64;
-        (0..SPAN / BAR).map(|bar| expiring(bar * BAR)).collect()
+    /// The number of access tokens that expire on each local day of the next 7 times 24 hours, from today on. Left out are
+    /// expired integrations, which have their own tile and may have an expiry without a token, and inactive ones, which nobody
+    /// refreshes.
+    fn expiring_by_day(&self, local: &LocalTime) -> Vec<u64> {
+        let since_midnight = local.since_midnight();
+        let days = (since_midnight + SPAN + DAY - 1) / DAY;
+        let mut counts = vec![0; usize::try_from(days).unwrap_or_default()];
+        for integration in &self.integrations {
+            if matches!(integration.state, Health::Expired | Health::Inactive) {
+                continue;
+            }
+            let Some(at) = integration.access_token_expires_at else { continue };
+            let left = at.seconds_from(self.generated_at);
+            let day = (0..SPAN).contains(&left).then_some((since_midnight + left) / DAY);
+            if let Some(count) = day.and_then(|day| counts.get_mut(usize::try_from(day).ok()?)) {
+                *count += 1;
+            }
+        }
+        counts
     }
 
     fn urgent_integrations(&self, local: &LocalTime) -> Markup {
         let counts = &self.counts;
-        let urgent = counts.cannot_refresh + counts.expired + counts.expiring_soon;
+        let urgent = counts.unreadable + counts.cannot_refresh + counts.expired + counts.expiring_soon;
         let rows: Vec<&IntegrationStatus> =
             self.integrations.iter().filter(|row| is_urgent(row.state)).take(MAX_ROWS).collect();
         html! {
@@ -194,11 +209,9 @@ impl StatusReport {
             } @else if rows.is_empty() {
                 p.ttr-dim { (urgent) " integrations that this report does not list." }
             } @else {
-                div.ttr-wide {
-                    table {
-                        thead { tr { @for heading in HEADINGS { th { (heading) } } } }
-                        tbody { @for integration in &rows { (row(integration, local)) } }
-                    }
+                table {
+                    thead { tr { @for heading in HEADINGS { th { (heading) } } } }
+                    tbody { @for integration in &rows { (row(integration, local)) } }
                 }
                 // The report may list fewer integrations than it counts.
                 (more(urgent.saturating_sub(rows.len() as u64)))
@@ -216,12 +229,6 @@ impl StatusReport {
                 (more(self.warnings.len().saturating_sub(MAX_WARNINGS) as u64))
             }
         }
-    }
-
-    /// The number of rows that have a state, which malformed rows do not.
-    fn readable(&self) -> u64 {
-        let counts = &self.counts;
-        counts.healthy + counts.expiring_soon + counts.expired + counts.needs_refresh + counts.cannot_refresh
     }
 }
 
@@ -267,7 +274,7 @@ impl LocalTime {
 }
 
 fn is_urgent(state: Health) -> bool {
-    matches!(state, Health::CannotRefresh | Health::Expired | Health::ExpiringSoon)
+    matches!(state, Health::Unreadable | Health::CannotRefresh | Health::Expired | Health::ExpiringSoon)
 }
 
 /// A stored value without control characters, truncated to `limit` characters.
@@ -290,23 +297,28 @@ fn row(integration: &IntegrationStatus, local: &LocalTime) -> Markup {
     let key = &integration.key;
     let key = format!("{} / {}", truncated(&key.team_id, MAX_NAME), truncated(&key.integration_id, MAX_NAME));
     let tone = if integration.state == Health::ExpiringSoon { "warn" } else { "bad" };
+    let [name, state, access_token, refresh_token, error] = HEADINGS;
     html! {
         tr {
-            td {
-                @match integration.seller_name.as_deref() {
-                    None | Some("") => (key),
-                    Some(name) => { b { (truncated(name, MAX_NAME)) } (second_line(&key)) }
+            td data-heading=(name) {
+                div {
+                    @match integration.seller_name.as_deref() {
+                        None | Some("") => (key),
+                        Some(name) => { b { (truncated(name, MAX_NAME)) } (second_line(&key)) }
+                    }
                 }
             }
-            td.ttr-fixed {
-                b.{ "ttr-" (tone) } { (in_words(integration.state.as_str())) }
-                @if integration.status != "active" {
-                    (second_line(&format!("status {}", truncated(&integration.status, MAX_STATUS))))
+            td.ttr-fixed data-heading=(state) {
+                div {
+                    b.{ "ttr-" (tone) } { (in_words(integration.state.as_str())) }
+                    @if let Some(status) = integration.status.as_deref().filter(|status| *status != "active") {
+                        (second_line(&format!("status {}", truncated(status, MAX_STATUS))))
+                    }
                 }
             }
-            td.ttr-fixed { (expiry(integration.access_token_expires_at, local)) }
-            td.ttr-fixed { (expiry(integration.refresh_token_expires_at, local)) }
-            td { (last_error(integration, local)) }
+            td.ttr-fixed data-heading=(access_token) { div { (expiry(integration.access_token_expires_at, local)) } }
+            td.ttr-fixed data-heading=(refresh_token) { div { (expiry(integration.refresh_token_expires_at, local)) } }
+            td data-heading=(error) { div { (last_error(integration, local)) } }
         }
     }
 }
@@ -344,58 +356,44 @@ fn more(omitted: u64) -> Markup {
     html! { @if omitted > 0 { p.ttr-dim { "and " (omitted) " more" } } }
 }
 
-/// The bar chart of the next 7 days, with the local calendar days below the bars.
-fn chart(bars: &[u64], local: &LocalTime) -> Markup {
-    let (total, max) = (bars.iter().sum::<u64>(), bars.iter().copied().max().unwrap_or(0));
+/// The bar chart of the next 7 days: a bar for each local day, with its number above and its day below.
+fn chart(days: &[u64], local: &LocalTime) -> Markup {
+    let (total, max) = (days.iter().sum::<u64>(), days.iter().copied().max().unwrap_or(0));
     if max == 0 {
         return html! { p.ttr-dim { "No access token expires in this period." } };
     }
     let title = format!(
-        "Access tokens that expire in the next 7 days: {total}, at most {max} in 6 hours; times in {}",
+        "Access tokens that expire in the next 7 days: {total}, at most {max} in a day; times in {}",
         local.zone
     );
-    let (right, top) = (LEFT + SPAN / SECONDS_PER_PIXEL, BASELINE - MAX_HEIGHT.cast_signed());
+    let width = days.len() * COLUMN;
     html! {
-        div.ttr-wide {
-            svg viewBox={ "0 0 " (right + 8) " 138" } role="img" aria-label=(title) {
-                title { (title) }
-                @for day in 0..=SPAN / DAY { (day_mark(day * DAY - local.since_midnight(), local)) }
-                path.ttr-line d={ "M" (LEFT) " " (top) "H" (right) } {}
-                @for (index, count) in (0..).zip(bars) { (bar(index, *count, max, local)) }
-                path.ttr-floor d={ "M" (LEFT) " " (BASELINE) "H" (right) } {}
-                text x=(LEFT - 6) y=(top + 4) text-anchor="end" { (max) }
-                text x=(LEFT - 6) y=(BASELINE) text-anchor="end" { "0" }
-            }
+        svg viewBox={ "0 0 " (width) " 128" } role="img" aria-label=(title) {
+            title { (title) }
+            @for (day, count) in days.iter().enumerate() { (bar(day, *count, max, local)) }
+            path.ttr-floor d={ "M0 " (BASELINE) "H" (width) } {}
         }
     }
 }
 
-/// The bar for `count` tokens, scaled to the maximum count `max`. Its tooltip has the count and the period.
-fn bar(index: i64, count: u64, max: u64, local: &LocalTime) -> Markup {
-    let start = |index: i64| local.format(UnixTime(local.now.timestamp() + index * BAR));
-    let height = (count * MAX_HEIGHT).div_ceil(max).cast_signed();
-    let width = BAR / SECONDS_PER_PIXEL;
+/// The column of the day after so many days, scaled to the maximum count `max`.
+fn bar(day: usize, count: u64, max: u64, local: &LocalTime) -> Markup {
+    let height = (count * MAX_HEIGHT).div_ceil(max);
+    let middle = day * COLUMN + COLUMN / 2;
+    let noon = i64::try_from(day).unwrap_or_default() * DAY - local.since_midnight() + DAY / 2;
+    let date = local.time(UnixTime(local.now.timestamp() + noon));
+    let name = match (day, date) {
+        // Only what is left of it counts.
+        (0, _) => "today".to_owned(),
+        (_, Some(date)) => date.format("%a %-d").to_string(),
+        (_, None) => String::new(),
+    };
     html! {
         @if count > 0 {
-            rect.ttr-bar x=(LEFT + index * width + 2) y=(BASELINE - height) width=(width - 4) height=(height) {
-                title { (count) ": " (start(index)) " to " (start(index + 1)) }
-            }
+            rect.ttr-bar x=(middle - BAR_WIDTH / 2) y=(BASELINE - height) width=(BAR_WIDTH) height=(height) {}
+            text.ttr-count x=(middle) y=(BASELINE - height - 4) text-anchor="middle" { (count) }
         }
-    }
-}
-
-/// The line where a local day starts, and the day's name. `start` is in seconds from now.
-fn day_mark(start: i64, local: &LocalTime) -> Markup {
-    let (from, until) = (start.max(0), (start + DAY).min(SPAN));
-    let x = |at: i64| LEFT + at / SECONDS_PER_PIXEL;
-    // The first and the last day may be too narrow for a name.
-    let has_room = until - from >= DAY / 2;
-    let noon = local.time(UnixTime(local.now.timestamp() + start + DAY / 2)).filter(|_| has_room);
-    html! {
-        @if (1..SPAN).contains(&start) { path.ttr-line d={ "M" (x(start)) " 8V" (BASELINE + 6) } {} }
-        @if let Some(noon) = noon {
-            text x=(x(i64::midpoint(from, until))) y="132" text-anchor="middle" { (noon.format("%a %-d")) }
-        }
+        text x=(middle) y="123" text-anchor="middle" { (name) }
     }
 }
 
@@ -409,16 +407,16 @@ fn style(dark: bool) -> Markup {
     };
     let colors = format!(
         ".ttr{{background:{background};color:{text}}}\
-         .ttr .ttr-tile,.ttr th,.ttr td{{border-color:{line}}}\
-         .ttr .ttr-dim,.ttr .ttr-none{{color:{dim}}}\
+         .ttr .ttr-tile,.ttr th,.ttr td,.ttr tr{{border-color:{line}}}\
+         .ttr .ttr-dim,.ttr .ttr-none,.ttr td::before{{color:{dim}}}\
          .ttr .ttr-tile.ttr-bad{{border-left-color:{bad}}}.ttr b.ttr-bad,.ttr .ttr-bad b{{color:{bad}}}\
          .ttr .ttr-tile.ttr-warn{{border-left-color:{warn}}}.ttr b.ttr-warn,.ttr .ttr-warn b{{color:{warn}}}\
          .ttr .ttr-tile.ttr-due{{border-left-color:{due}}}.ttr .ttr-due b{{color:{due}}}\
          .ttr .ttr-tile.ttr-good{{border-left-color:{good}}}.ttr .ttr-good b{{color:{good}}}\
-         .ttr svg text{{fill:{dim}}}.ttr .ttr-bar{{fill:{due}}}\
-         .ttr .ttr-line{{stroke:{line};fill:none}}.ttr .ttr-floor{{stroke:{dim};fill:none}}"
+         .ttr svg text{{fill:{dim}}}.ttr svg .ttr-count{{fill:{text}}}.ttr .ttr-bar{{fill:{due}}}\
+         .ttr .ttr-floor{{stroke:{dim};fill:none}}"
     );
-    html! { style { (PreEscaped(STYLE)) (PreEscaped(colors)) } }
+    html! { style { (PreEscaped(STYLE)) (PreEscaped(NARROW)) (PreEscaped(colors)) } }
 }
 
 #[cfg(test)]
@@ -451,7 +449,7 @@ mod tests {
             access_token_expires_at: Some(UnixTime(NOW + access_in)),
             key: IntegrationKey { team_id: "1".into(), integration_id: "7".into() },
             seller_name: Some("Bánh Mì".into()),
-            status: "active".into(),
+            status: Some("active".into()),
             refresh_token_expires_at: Some(UnixTime(NOW + 300 * DAY)),
             last_refreshed_at: None,
             error_reason: None,
@@ -465,15 +463,10 @@ mod tests {
 
     /// A report on these integrations, with their counts.
     fn report(integrations: Vec<IntegrationStatus>) -> StatusReport {
-        let count = |state| integrations.iter().filter(|row| row.state == state).count() as u64;
-        let counts = StateCounts {
-            total: integrations.len() as u64,
-            healthy: count(Health::Healthy),
-            expiring_soon: count(Health::ExpiringSoon),
-            expired: count(Health::Expired),
-            needs_refresh: count(Health::NeedsRefresh),
-            cannot_refresh: count(Health::CannotRefresh),
-        };
+        let mut counts = StateCounts::default();
+        for row in &integrations {
+            counts.add(row.state);
+        }
         StatusReport { counts, integrations, ..empty() }
     }
 
@@ -514,7 +507,7 @@ mod tests {
         let mut hostile = integration(Health::CannotRefresh, 3_600);
         hostile.key = IntegrationKey { team_id: text.as_str().into(), integration_id: text.as_str().into() };
         hostile.seller_name = Some(text.clone());
-        hostile.status.clone_from(&text);
+        hostile.status = Some(text.clone());
         hostile.error_message = Some(text.clone());
         let mut coded = integration(Health::Expired, -5);
         coded.error_code = Some(text.clone());
@@ -548,6 +541,8 @@ mod tests {
         for dark in [false, true] {
             let style = style(dark).into_string();
             let rules = style.strip_prefix("<style>").unwrap().strip_suffix("</style>").unwrap();
+            // The rules of a narrow widget are one level deeper.
+            let rules = rules.replace("@container (max-width:720px){", "").replace("}}", "}");
             for rule in rules.split_terminator('}') {
                 let selectors = rule.split_once('{').expect("selectors").0;
                 for selector in selectors.split(',') {
@@ -570,12 +565,14 @@ mod tests {
     #[test]
     fn the_counts_are_shown() {
         let counts = StateCounts {
-            total: 61,
+            total: 92,
             cannot_refresh: 11,
             expired: 12,
             expiring_soon: 13,
             needs_refresh: 14,
             healthy: 10,
+            inactive: 15,
+            unreadable: 17,
         };
         let refresh_tokens = RefreshTokenCounts {
             expired: 21,
@@ -586,7 +583,9 @@ mod tests {
         };
         let html = html(&StatusReport { counts, refresh_tokens, ..empty() });
         for tile in [
-            "<b>61 integrations</b>, 1 of them unreadable",
+            "<b>92 integrations</b>",
+            "<b>17</b>unreadable",
+            "<b>15</b>inactive",
             "<b>11</b>cannot refresh",
             "<b>12</b>expired",
             "<b>13</b>expiring soon",
@@ -614,20 +613,27 @@ mod tests {
     }
 
     #[test]
-    fn the_bars_begin_now_and_end_in_a_week() {
+    fn the_bars_are_the_local_days_from_now_to_the_end_of_a_week() {
         let healthy = |access_in| integration(Health::Healthy, access_in);
         let mut absent = healthy(0);
         absent.access_token_expires_at = None;
         let mut implausible = healthy(0);
         implausible.access_token_expires_at = Some(UnixTime(i64::MIN));
-        let missing = integration(Health::Expired, DAY);
-        let rows =
-            vec![healthy(-1), healthy(0), healthy(BAR - 1), healthy(BAR), healthy(SPAN - 1), healthy(SPAN)];
-        let report = report(rows.into_iter().chain([absent, implausible, missing]).collect());
-        let bars = report.bars();
-        assert_eq!((bars.len(), bars[0], bars[1], bars[27], bars.iter().sum()), (28, 2, 1, 1, 4));
+        let (missing, paused) = (integration(Health::Expired, DAY), integration(Health::Inactive, DAY));
+        // It is 02:00 UTC, so 22 hours are left of today.
+        let left = 22 * 3_600;
+        let rows = [-1, 0, left - 1, left, SPAN - 1, SPAN].map(healthy);
+        let report = report(rows.into_iter().chain([absent, implausible, missing, paused]).collect());
+        let days = |offset_minutes| {
+            let local = LocalTime::new(&zone(offset_minutes, "x"), report.generated_at);
+            report.expiring_by_day(&local)
+        };
+        assert_eq!(days(0), [2, 1, 0, 0, 0, 0, 0, 1]);
+        assert_eq!(days(-120), [3, 0, 0, 0, 0, 0, 1], "at midnight, a week has seven days");
+        let html = html(&report);
         assert!(
-            html(&report).contains("Access tokens that expire in the next 7 days: 4, at most 2 in 6 hours")
+            html.contains("Access tokens that expire in the next 7 days: 4, at most 2 in a day"),
+            "{html}"
         );
     }
 
@@ -644,14 +650,13 @@ mod tests {
         assert!(utc.contains("at 23 Nov 2026 02:00, times in UTC") && utc.contains("23 Nov 02:20"));
         assert!(hanoi.contains("at 23 Nov 2026 09:00, times in +07:00") && hanoi.contains("23 Nov 09:20"));
         assert!(hawaii.contains("at 22 Nov 2026 16:00, times in -10:00") && hawaii.contains("22 Nov 16:20"));
-        // The first midnight is 22 hours after 02:00, 15 hours after 09:00 and 8 hours after 16:00.
-        for (html, midnight, first_day) in
-            [(&utc, 36 + 88, "Mon 23"), (&hanoi, 36 + 60, "Mon 23"), (&hawaii, 36 + 32, "Mon 23")]
+        for (html, tomorrow, last) in
+            [(&utc, "Tue 24", "Mon 30"), (&hanoi, "Tue 24", "Mon 30"), (&hawaii, "Mon 23", "Sun 29")]
         {
-            assert!(html.contains(&format!("d=\"M{midnight} 8V")), "{html}");
-            assert!(html.contains(&format!(">{first_day}</text>")), "{html}");
+            let labels: Vec<_> = html.split("y=\"123\" text-anchor=\"middle\">").skip(1).collect();
+            let names: Vec<_> = labels.iter().map(|label| label.split('<').next().unwrap()).collect();
+            assert_eq!((names[0], names[1], names[7], names.len()), ("today", tomorrow, last, 8));
         }
-        assert!(!hawaii.contains(">Sun 22</text>"), "8 hours are too narrow for a name");
     }
 
     #[test]
@@ -687,7 +692,7 @@ mod tests {
         let mut rows: Vec<_> = (0..60).map(|_| integration(Health::CannotRefresh, -DAY)).collect();
         rows.extend((0..5).map(|_| integration(Health::Healthy, 6 * DAY)));
         let mut report = report(rows);
-        assert_eq!(html(&report).matches("<tr><td>").count(), 50);
+        assert_eq!(html(&report).matches("<tr><td ").count(), 50);
         assert!(html(&report).contains("and 10 more"));
         report.integrations.drain(..20);
         assert!(html(&report).contains("and 20 more"), "integrations that the report omits count too");

@@ -5,7 +5,7 @@ mod html;
 mod text;
 
 pub use html::HELP;
-pub use text::{in_words, printable, relative};
+pub use text::{Summary, counted, in_words, printable, relative};
 
 use crate::domain::{
     bounded_list::BoundedList,
@@ -14,7 +14,7 @@ use crate::domain::{
     report_row::{ReportRow, StoredTokens},
 };
 use chrono::{DateTime, TimeDelta, Utc};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::{
     collections::{HashMap, HashSet},
     hash::{BuildHasher, RandomState},
@@ -32,10 +32,11 @@ const MAX_NEARLY_ACTIVE: usize = 5;
 /// How much of such a status the warning shows, in characters.
 const MAX_STATUS: usize = 20;
 
-/// The number of integrations by state.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+/// The number of integrations by state. They add up to `total`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct StateCounts {
-    /// All rows, including malformed ones, which have no state.
+    /// All rows.
     pub total: u64,
     /// See [`Health`].
     pub healthy: u64,
@@ -47,10 +48,30 @@ pub struct StateCounts {
     pub needs_refresh: u64,
     /// See [`Health`].
     pub cannot_refresh: u64,
+    /// See [`Health`].
+    pub inactive: u64,
+    /// See [`Health`].
+    pub unreadable: u64,
+}
+
+impl StateCounts {
+    fn add(&mut self, state: Health) {
+        self.total += 1;
+        *match state {
+            Health::Unreadable => &mut self.unreadable,
+            Health::CannotRefresh => &mut self.cannot_refresh,
+            Health::Expired => &mut self.expired,
+            Health::ExpiringSoon => &mut self.expiring_soon,
+            Health::NeedsRefresh => &mut self.needs_refresh,
+            Health::Healthy => &mut self.healthy,
+            Health::Inactive => &mut self.inactive,
+        } += 1;
+    }
 }
 
 /// The number of refresh tokens by time to expiry. Each period includes the shorter ones.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct RefreshTokenCounts {
     /// Expired or missing.
     pub expired: u64,
@@ -76,8 +97,8 @@ pub struct IntegrationStatus {
     pub key: IntegrationKey,
     /// The seller's name.
     pub seller_name: Option<String>,
-    /// The row's `status` attribute.
-    pub status: String,
+    /// The row's `status` attribute; `None` if the row cannot be read.
+    pub status: Option<String>,
     /// The stored expiry of the refresh token, in Unix seconds.
     pub refresh_token_expires_at: Option<UnixTime>,
     /// When the tokens were last refreshed, in Unix seconds.
@@ -198,23 +219,36 @@ impl ReportBuilder {
         self.is_cut_off = true;
     }
 
-    /// Adds a malformed row, with a warning that says what is wrong with it.
-    pub fn malformed(&mut self, key: &IntegrationKey, problem: &str) {
-        self.counts.total += 1;
+    /// Adds a row that cannot be read, with a warning that says what is wrong with it.
+    pub fn unreadable(&mut self, key: &IntegrationKey, problem: &str) {
+        let state = Health::Unreadable;
+        self.counts.add(state);
         self.warn(format!("{key}: {problem}"));
+        if self.detail == Detail::Summary {
+            return;
+        }
+        let integration = IntegrationStatus {
+            state,
+            access_token_expires_at: None,
+            key: key.clone(),
+            seller_name: None,
+            status: None,
+            refresh_token_expires_at: None,
+            last_refreshed_at: None,
+            error_reason: Some("malformed_row".into()),
+            error_code: None,
+            error_message: Some(problem.to_owned()),
+            error_at: None,
+            consecutive_failures: 0,
+            shops: Vec::new(),
+        };
+        self.integrations.push((state, None, key.clone()), integration);
     }
 
     /// Adds a row.
     pub fn row(&mut self, row: ReportRow, tokens: StoredTokens) {
         let state = state(&row.candidate, tokens, &self.policy);
-        self.counts.total += 1;
-        *match state {
-            Health::CannotRefresh => &mut self.counts.cannot_refresh,
-            Health::Expired => &mut self.counts.expired,
-            Health::ExpiringSoon => &mut self.counts.expiring_soon,
-            Health::NeedsRefresh => &mut self.counts.needs_refresh,
-            Health::Healthy => &mut self.counts.healthy,
-        } += 1;
+        self.counts.add(state);
         self.count_refresh_token(&row.candidate, tokens);
         self.check(&row, tokens);
         let candidate = row.candidate;
@@ -233,7 +267,7 @@ impl ReportBuilder {
             access_token_expires_at: candidate.access_expires_at,
             key: candidate.key,
             seller_name: candidate.seller_name,
-            status: candidate.status.as_str().to_owned(),
+            status: Some(candidate.status.as_str().to_owned()),
             refresh_token_expires_at: candidate.refresh_expires_at,
             last_refreshed_at: row.last_refreshed_at,
             error_reason: last_failure.reason,
@@ -271,7 +305,8 @@ impl ReportBuilder {
     fn check(&mut self, row: &ReportRow, tokens: StoredTokens) {
         let candidate = &row.candidate;
         let key = &candidate.key;
-        if tokens == StoredTokens::Both && !candidate.has_plausible_expiry(&self.policy) {
+        let is_ours = !matches!(candidate.status, Status::Other(_));
+        if is_ours && tokens == StoredTokens::Both && !candidate.has_plausible_expiry(&self.policy) {
             let expiry = candidate.access_expires_at.map_or_else(|| "missing".into(), |at| at.0.to_string());
             self.warn(format!(
                 "{key}: access_token_expires_at is {expiry}, which is implausible; the integration counts as due"
@@ -364,6 +399,7 @@ impl ReportBuilder {
 /// The state of an integration, which also depends on the tokens that its row has.
 fn state(row: &Candidate, tokens: StoredTokens, policy: &DuePolicy) -> Health {
     match (tokens, row.health(policy)) {
+        (_, Health::Inactive) => Health::Inactive,
         (StoredTokens::NoRefreshToken, _) => Health::CannotRefresh,
         (StoredTokens::NoAccessToken, health) if health != Health::CannotRefresh => Health::Expired,
         (StoredTokens::NoAccessToken | StoredTokens::Both, health) => health,
@@ -425,7 +461,7 @@ mod tests {
     fn a_time_is_written_relative_to_now() {
         let now = policy().now;
         let at = |seconds| UnixTime(now.timestamp() + seconds);
-        assert_eq!(relative(at(3 * 86_400 + 3_600 + 60), now), "in 3days 1h");
+        assert_eq!(relative(at(3 * 86_400 + 3_600 + 60), now), "in 3d 1h");
         assert_eq!(relative(at(-120), now), "2m ago");
     }
 
@@ -590,7 +626,7 @@ mod tests {
         assert_eq!(
             report.summary(),
             "TikTok Shop tokens at 2026-11-23 02:00 UTC\n\
-             1 integrations: 0 healthy, 0 need a refresh, 1 expiring soon, 0 expired, 0 cannot be refreshed\n\
+             1 integration: 0 healthy, 0 due for a refresh, 1 expiring soon, 0 expired, 0 cannot be refreshed\n\
              Refresh tokens: 0 expired; 0 within a day, 0 within 7 days, 0 within 14, 0 within 30\n\
              Soonest expiry of an access token: in 20m"
         );

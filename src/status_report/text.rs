@@ -1,32 +1,48 @@
 //! The status report as plain text.
 
-use super::StatusReport;
+use super::{RefreshTokenCounts, StateCounts, StatusReport};
 use crate::domain::{
     bounded_list::{MAX_BYTES, json_len},
+    duration::in_two_units,
     integration::UnixTime,
 };
 use chrono::{DateTime, Utc};
 use comfy_table::{ContentArrangement, Table, presets::UTF8_FULL_CONDENSED};
-use std::time::Duration;
+use serde::Deserialize;
 
 /// The width of the table, in characters.
 const TABLE_WIDTH: u16 = 120;
 
-impl StatusReport {
+/// The part of a report that its summary shows. The command reads it from the JSON report, so that both show the same text.
+#[derive(Debug, Deserialize)]
+pub struct Summary {
+    generated_at: DateTime<Utc>,
+    counts: StateCounts,
+    refresh_tokens: RefreshTokenCounts,
+    soonest_access_token_expiry: Option<UnixTime>,
+    warnings: Vec<String>,
+}
+
+impl Summary {
     /// The counts and warnings, as a few lines of text.
-    pub fn summary(&self) -> String {
+    pub fn text(&self) -> String {
         let (counts, tokens, now) = (&self.counts, &self.refresh_tokens, self.generated_at);
         let soonest = self.soonest_access_token_expiry.map_or_else(|| "none".into(), |at| relative(at, now));
+        // These two are rare, so they show only if there are any.
+        let rare = [(counts.inactive, "inactive"), (counts.unreadable, "unreadable")];
+        let rare =
+            rare.iter().filter(|(count, _)| *count > 0).map(|(count, name)| format!(", {count} {name}"));
         let mut lines = vec![
             format!("TikTok Shop tokens at {}", now.format("%Y-%m-%d %H:%M UTC")),
             format!(
-                "{} integrations: {} healthy, {} need a refresh, {} expiring soon, {} expired, {} cannot be refreshed",
-                counts.total,
+                "{}: {} healthy, {} due for a refresh, {} expiring soon, {} expired, {} cannot be refreshed{}",
+                counted(counts.total, "integration"),
                 counts.healthy,
                 counts.needs_refresh,
                 counts.expiring_soon,
                 counts.expired,
-                counts.cannot_refresh
+                counts.cannot_refresh,
+                rare.collect::<String>()
             ),
             format!(
                 "Refresh tokens: {} expired; {} within a day, {} within 7 days, {} within 14, {} within 30",
@@ -39,10 +55,24 @@ impl StatusReport {
             format!("Soonest expiry of an access token: {soonest}"),
         ];
         if !self.warnings.is_empty() {
-            lines.push(format!("{} warnings:", self.warnings.len()));
+            lines.push(format!("{}:", counted(self.warnings.len() as u64, "warning")));
             lines.extend(self.warnings.iter().map(|warning| format!("- {}", printable(warning))));
         }
         lines.join("\n")
+    }
+}
+
+impl StatusReport {
+    /// The counts and warnings, as a few lines of text.
+    pub fn summary(&self) -> String {
+        let summary = Summary {
+            generated_at: self.generated_at,
+            counts: self.counts,
+            refresh_tokens: self.refresh_tokens,
+            soonest_access_token_expiry: self.soonest_access_token_expiry,
+            warnings: self.warnings.clone(),
+        };
+        summary.text()
     }
 
     /// The integrations as a text table, the most urgent first, with the summary below it.
@@ -84,7 +114,7 @@ impl StatusReport {
                 printable(&row.key.integration_id),
                 printable(row.seller_name.as_deref().unwrap_or_default()),
                 in_words(row.state.as_str()),
-                printable(&row.status),
+                printable(row.status.as_deref().unwrap_or_default()),
                 expiry(row.access_token_expires_at),
                 expiry(row.refresh_token_expires_at),
                 printable(&row.last_error().unwrap_or_default()),
@@ -108,10 +138,14 @@ pub fn in_words(name: &str) -> String {
     name.replace('_', " ")
 }
 
-/// The time from `now` to `at` in its two largest units, such as "in 5days 3h" or "2h ago".
+/// A count and its noun, which takes an "s" in the plural: "1 warning", "2 warnings".
+pub fn counted(count: u64, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
+/// The time from `now` to `at` in its two largest units, such as "in 5d 3h" or "2h ago".
 pub fn relative(at: UnixTime, now: DateTime<Utc>) -> String {
     let seconds = at.seconds_from(now);
-    let span = humantime::format_duration(Duration::from_secs(seconds.unsigned_abs())).to_string();
-    let span = span.split(' ').take(2).collect::<Vec<_>>().join(" ");
+    let span = in_two_units(seconds.unsigned_abs());
     if seconds >= 0 { format!("in {span}") } else { format!("{span} ago") }
 }

@@ -110,6 +110,11 @@ impl CallError {
         }
     }
 
+    /// Whether TikTok limits the rate of requests. HTTP 503 says only that TikTok does not act now.
+    pub fn limits_the_rate(&self) -> bool {
+        matches!(self, Self::Busy { code, .. } if *code != 503)
+    }
+
     /// Whether the cause may pass by itself, whatever TikTok has done meanwhile.
     pub fn may_pass(&self) -> bool {
         match self {
@@ -171,12 +176,13 @@ const REAUTHORIZE_CODES: [i64; 2] = [36_004_001, 36_004_005];
 pub(super) fn of_code(code: i64, message: String, retry_after: Option<Duration>) -> CallError {
     if REAUTHORIZE_CODES.contains(&code) {
         CallError::Reauthorize { code, message }
-    } else if blames_the_app(&message) {
-        CallError::Misconfigured { code, message }
     } else if BUSY.contains(&code) {
+        // Before the message, which may name the app key whose limit is reached.
         CallError::Busy { code, message, retry_after }
     } else if SERVER_ERROR.contains(&code) {
         CallError::ServerError { code, message }
+    } else if blames_the_app(&message) {
+        CallError::Misconfigured { code, message }
     } else {
         CallError::Refused { code, message }
     }
@@ -264,6 +270,14 @@ mod tests {
     }
 
     #[test]
+    fn a_limit_of_the_app_does_not_mean_that_the_app_is_misconfigured() {
+        let of = |code| of_code(code, "app_key 29a39d exceeds its limit".into(), None).call_outcome();
+        assert_eq!([36_009_002, 36_009_037].map(of), [CallOutcome::Busy; 2]);
+        assert_eq!([36_009_003, 36_009_007].map(of), [CallOutcome::Failed; 2]);
+        assert_eq!(of(36_009_004), CallOutcome::Misconfigured);
+    }
+
+    #[test]
     fn a_repeated_secret_is_removed_before_the_message_is_truncated() {
         let message = format!("{} app_secret=s3+cr/t or s3%2Bcr%2Ft", "x".repeat(MAX_MESSAGE - 15));
         let cleaned = of_code(1, message, None).cleaned(&["s3+cr/t", ""]).to_string();
@@ -274,7 +288,9 @@ mod tests {
     fn only_calls_on_which_tiktok_cannot_have_acted_are_retried() {
         let message = String::from;
         assert!(of_status(429, message(""), None).may_be_retried());
-        assert!(of_server_error(503, None, message(""), None).may_be_retried());
+        let unavailable = of_server_error(503, None, message(""), None);
+        assert!(unavailable.may_be_retried() && !unavailable.limits_the_rate());
+        assert!(of_status(429, message(""), None).limits_the_rate());
         assert!(of_code(36_009_002, message("rate limit"), None).may_be_retried());
         assert!(CallError::NotConnected { message: message("refused") }.may_be_retried());
         assert!(!CallError::Ambiguous { message: message("timeout") }.may_be_retried());

@@ -70,7 +70,7 @@ fn two_apps(world: &World) {
 }
 
 /// The function with the retry policy and the clock of production.
-async fn by_the_real_clock(
+pub async fn by_the_real_clock(
     world: &World,
     call_timeout: &str,
     more: &[(&'static str, &str)],
@@ -90,7 +90,7 @@ async fn by_the_real_clock(
 }
 
 /// Invokes a function with so much time left, and gives how long it took.
-async fn within(
+pub async fn within(
     function: &Function,
     event: &Value,
     left: Duration,

@@ -214,10 +214,56 @@ async fn a_rejection_under_other_credentials_says_nothing() {
 }
 
 #[tokio::test]
+async fn a_token_that_was_replaced_during_the_call_counts_whatever_tiktok_says_of_the_old_one() {
+    for answer in [Behaviour::Normal, Behaviour::Code(36_009_999, "odd"), Behaviour::Status(500, "", None)] {
+        let world = World::new().await;
+        let shop = world.integration().expiring_in(minutes(-1)).insert().await;
+        if answer == Behaviour::Normal {
+            world.tiktok.revoke(&shop.open_id);
+        }
+        world.tiktok.always(Some(answer.clone()));
+        let acquired = world.aws.hold_answer(Step::Acquire);
+        let (function, event, deadline) = (world.function.clone(), event(&shop), world.deadline());
+        let caller = tokio::spawn(async move { world::invoke(&function, &event, deadline).await.unwrap() });
+        acquired.reached().await;
+        // Another program stores a new authorization.
+        let pair = world.tiktok.authorize(&shop.open_id, "Bánh Mì 25");
+        let text = |text: &str| AttributeValue::S(text.to_owned());
+        let expiry = AttributeValue::N((world.now() + days(7)).timestamp().to_string());
+        let written = [
+            ("access_token", text(&pair.access_token)),
+            ("refresh_token", text(&pair.refresh_token)),
+            ("access_token_expires_at", expiry),
+        ];
+        world.write(&shop, &written).await;
+        acquired.open();
+        let answered = caller.await.unwrap();
+        assert_eq!(brief(&answered), json!(["refreshed_by_another", null, null]), "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_outcome_of_last_night_does_not_hide_that_a_run_is_at_the_row_again() {
+    let world = World::new().await;
+    let shop = world.integration().expiring_in(minutes(-1)).text("error_reason", "no_readable_answer");
+    let shop =
+        shop.text("error_code", "no_readable_answer").number("error_at", NIGHT - 86_400).insert().await;
+    let run = world.refresh_until(Step::Save).await;
+    let (function, event, deadline) = (world.function.clone(), event(&shop), world.deadline());
+    let caller = tokio::spawn(async move { world::invoke(&function, &event, deadline).await.unwrap() });
+    while world.aws.count(Step::Read) < 2 {
+        tokio::task::yield_now().await;
+    }
+    run.go_on().await;
+    assert_eq!(brief(&caller.await.unwrap()), json!(["refreshed_by_another", null, null]));
+}
+
+#[tokio::test]
 async fn another_failure_is_repeated_for_five_seconds() {
     for (behaviour, reason) in [
         (Behaviour::Code(36_009_999, "odd"), "refused"),
-        (Behaviour::Status(503, "", None), "provider_error"),
+        (Behaviour::Code(36_009_003, "internal error"), "provider_error"),
+        (Behaviour::Status(503, "", None), "provider_busy"),
         (Behaviour::Status(429, "", Some(0)), "provider_busy"),
     ] {
         let world = World::new().await;

@@ -45,6 +45,7 @@ async fn each_example_event_is_answered_as_its_name_says() {
                 Some((json!(answer.as_str().unwrap().contains("```")), json!(true)))
             }
             "ensure.json" => Some((answer["outcome"].clone(), json!("valid"))),
+            "import.json" => Some((answer["counts"]["would_create"].clone(), json!(1))),
             "verify.json" => Some((answer["counts"]["valid"].clone(), json!(2))),
             "cleanup.json" => {
                 Some((json!([answer["counts"]["examined"], answer["dry_run"]]), json!([3, false])))

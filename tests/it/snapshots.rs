@@ -320,6 +320,7 @@ fn the_command_explains_itself() {
         "verify",
         "connect",
         "connect-link",
+        "import",
         "cleanup",
         "local",
         "completions",
@@ -359,8 +360,8 @@ fn the_local_stack() {
     let lines = BufReader::new(stays.0.stdout.take().unwrap()).lines().map(Result::unwrap);
     let mut told = String::new();
     for line in lines.skip_while(|line| !line.starts_with("Nothing was left")) {
-        told += &(of_any_machine(&line) + "\n");
-        if line.contains("tiktok-tokens connect-link") {
+        told += &(without_the_code(&of_any_machine(&line)) + "\n");
+        if line.contains("reject-access-tokens") {
             break;
         }
     }
@@ -370,6 +371,14 @@ fn the_local_stack() {
     let port = taken.local_addr().unwrap().port().to_string();
     let refused = transcript(local(&["--port", &port]), &["local", "--port", &port], "");
     hold("local-port-taken", &refused.replace(&port, "[port]"));
+}
+
+/// A line without the auth code, which is new each time.
+fn without_the_code(line: &str) -> String {
+    line.split(' ')
+        .map(|word| if word.starts_with("TTC_") { "[code]" } else { word })
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 /// A line of the local stack's; none if it only draws a table.
@@ -808,7 +817,7 @@ impl Night {
             (14, vec![Behaviour::CutAfterRedeeming]),
             (22, vec![Behaviour::With(json!({"open_id": "another-seller"}))]),
             (27, vec![refused.clone()]),
-            (28, vec![busy(Some(3_600))]),
+            (28, vec![Behaviour::Status(503, "", Some(3_600))]),
             (29, vec![Behaviour::Code(36_009_003, "internal error")]),
             (30, vec![Behaviour::Garbled("{\"code\":0}"); 2]),
             (31, vec![refused.clone()]),

@@ -16,6 +16,7 @@ async fn town() -> World {
     world.integration().id("old").refreshable_for(days(-1)).insert().await;
     world.integration().id("no-refresh-token").without("refresh_token").insert().await;
     let text = AttributeValue::S("soon".into());
+    world.integration().id("paused").status("paused").expiring_in(hours(-1)).insert().await;
     world.integration().id("garbled").attribute("refresh_token_expires_at", text).insert().await;
     world
 }
@@ -28,7 +29,8 @@ async fn the_report_counts_every_integration_in_the_first_state_that_fits() {
     assert_eq!(report["generated_at"], "2026-11-23T02:00:00Z");
     assert_eq!(
         report["counts"],
-        json!({"total": 9, "healthy": 1, "expiring_soon": 1, "expired": 2, "needs_refresh": 1, "cannot_refresh": 3})
+        json!({"total": 10, "healthy": 1, "expiring_soon": 1, "expired": 2, "needs_refresh": 1, "cannot_refresh": 3,
+               "inactive": 1, "unreadable": 1})
     );
     assert_eq!(
         report["refresh_tokens"],
@@ -38,6 +40,7 @@ async fn the_report_counts_every_integration_in_the_first_state_that_fits() {
     let listed: Vec<_> =
         report["integrations"].as_array().unwrap().iter().map(|row| row["state"].clone()).collect();
     let urgent = [
+        "unreadable",
         "cannot_refresh",
         "cannot_refresh",
         "cannot_refresh",
@@ -46,6 +49,7 @@ async fn the_report_counts_every_integration_in_the_first_state_that_fits() {
         "expiring_soon",
         "needs_refresh",
         "healthy",
+        "inactive",
     ];
     assert_eq!(listed, urgent);
     let find = |id: &str| {
@@ -89,7 +93,7 @@ async fn a_report_covers_the_team_that_it_names() {
     world.integration().team("another").insert().await;
     let team = world.refresh(json!({"action": "status", "team_id": "another"})).await;
     assert_eq!(team["counts"]["total"], 1);
-    assert_eq!(world.refresh(json!({"action": "status"})).await["counts"]["total"], 10);
+    assert_eq!(world.refresh(json!({"action": "status"})).await["counts"]["total"], 11);
 }
 
 #[tokio::test]
@@ -103,7 +107,7 @@ async fn a_table_and_a_summary_are_plain_text() {
     assert!(table.ends_with("Soonest expiry of an access token: none"), "{table}");
     let summary = world.refresh(json!({"action": "status", "format": "summary"})).await;
     let summary = summary.as_str().unwrap();
-    assert!(summary.contains("10 integrations: 1 healthy") && !summary.contains("Bánh Mì"), "{summary}");
+    assert!(summary.contains("11 integrations: 1 healthy") && !summary.contains("Bánh Mì"), "{summary}");
     assert!(!table.contains('\u{1b}') && !summary.contains('\u{1b}'), "no colours in an answer");
 }
 

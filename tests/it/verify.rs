@@ -150,8 +150,8 @@ async fn rows_that_are_not_active_are_skipped_and_garbled_ones_named() {
     world.integration().status("error").insert().await;
     world.integration().without("status").insert().await;
     let held = world.integration().expiring_in(minutes(-1)).leased_for(minutes(5)).insert().await;
-    // Nobody waits for the lease, as the time is short.
-    let deadline = world.now() + chrono::TimeDelta::seconds(1);
+    // Nobody waits long for the lease, as the time is short.
+    let deadline = world.now() + chrono::TimeDelta::seconds(7);
     let answer = world::invoke(&world.function, &json!({"action": "verify"}), deadline).await.unwrap();
     assert_eq!(
         answer["counts"],

@@ -273,6 +273,17 @@ impl Table {
         Ok(got.item.map(|item| row::leniently(&item)))
     }
 
+    /// Whether there is a row with this key, by a consistent read of the key alone.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub async fn exists(&self, key: &IntegrationKey) -> Result<bool, TableError> {
+        let get = self.client.get_item().table_name(&self.name).consistent_read(true);
+        let get = get.key("team_id", text(&key.team_id)).key("integration_id", text(&key.integration_id));
+        let got = get.projection_expression("team_id").send().await.map_err(|error| self.error(&error))?;
+        Ok(got.item.is_some())
+    }
+
     fn update_item(&self, key: &IntegrationKey) -> UpdateItemFluentBuilder {
         self.client
             .update_item()

@@ -3,6 +3,7 @@
 use super::Update;
 use crate::domain::{
     grant::Grant,
+    import::NewIntegration,
     integration::{Candidate, Integration, Notice, Status, UnixTime},
     outcome::MISMATCH,
     secret::{AccessToken, Fingerprint, RefreshToken},
@@ -177,6 +178,37 @@ pub fn connect(authorization: Authorization<'_>, row: Option<&Integration>, now:
         .only_if("status", status)
         .only_if("open_id", row.and_then(|row| row.open_id.as_deref()))
         .only_if("authorization_id", row.and_then(|row| row.authorization_id.as_deref()))
+}
+
+/// Stores an existing authorization into a new row, with a generation of its own.
+pub fn import(integration: &NewIntegration, authorization_id: &str) -> Update {
+    let mut update = Update::default()
+        .set_text("status", integration.status.as_str())
+        .set_text("authorization_id", authorization_id)
+        .set_text("refresh_token", integration.refresh_token.expose());
+    for (name, text) in [
+        ("app_key", integration.app_key.as_deref()),
+        ("access_token", integration.access_token.as_ref().map(AccessToken::expose)),
+        ("open_id", integration.open_id.as_deref()),
+        ("seller_name", integration.seller_name.as_deref()),
+        ("seller_base_region", integration.seller_base_region.as_deref()),
+    ] {
+        if let Some(text) = text {
+            update = update.set_text(name, text);
+        }
+    }
+    for (name, at) in [
+        ("access_token_expires_at", integration.access_expires_at),
+        ("refresh_token_expires_at", integration.refresh_expires_at),
+    ] {
+        if let Some(at) = at {
+            update = update.set_number(name, at.0);
+        }
+    }
+    match &integration.granted_scopes {
+        Some(scopes) => update.set_list("granted_scopes", scopes.iter().cloned()),
+        None => update,
+    }
 }
 
 /// Stores the shops that TikTok lists for an access token, if the row still holds that token and that authorization.
