@@ -797,16 +797,20 @@ def test_no_alarm_looks_back_further_than_cloudwatch_lets_it():
             assert window(alarm) <= (7 * DAY if shortest >= 3600 else DAY), name
 
 
-@pytest.mark.parametrize("name", ["Errors", "NearTimeout"])
-def test_an_alarm_sees_an_invocation_that_ends_with_the_time_out(stack, name):
+@pytest.mark.parametrize(
+    ("name", "function"),
+    [("Errors", "Function"), ("NearTimeout", "Function"), ("PublicFailures", "PublicFunction")],
+)
+def test_an_alarm_sees_an_invocation_that_ends_with_the_time_out(name, function):
     """Lambda dates a metric by the start of the invocation, and sends it at the end.
 
     https://docs.aws.amazon.com/lambda/latest/dg/monitoring-metrics-view.html
     """
+    stack = render(PublicEndpoint="true")
     alarm = alarms(stack)[name]
     [period] = {each["Period"] for each in watched(alarm)}
     # The start is anywhere in its period, and CloudWatch needs some minutes.
-    assert window(alarm) >= properties(stack, "Function")["Timeout"] + 2 * period
+    assert window(alarm) >= properties(stack, function)["Timeout"] + 2 * period
     assert alarm["DatapointsToAlarm"] == 1
 
 
@@ -864,9 +868,9 @@ def test_the_runbook_says_of_every_alarm_how_long_it_stays_red():
     listed = {name for line in table.splitlines() for name in re.findall(r"`(\w+)`", line.split("|")[1])}
     stacks = [render(CustomMetrics=metrics, PublicEndpoint="true") for metrics in ("true", "false")]
     assert listed == {name for stack in stacks for name in alarms(stack)}
-    for name in ("Errors", "NearTimeout"):
+    for name in ("Errors", "NearTimeout", "PublicFailures"):
         [line] = [line for line in table.splitlines() if f"`{name}`" in line.split("|")[1]]
-        assert f"{window(alarms(render())[name]) // 60} minutes" in line, name
+        assert f"{window(alarms(stacks[0])[name]) // 60} minutes" in line, name
     for name in ("NewlyCannotRefresh", "AppsUnderSuspicion", "ExpiredAccessTokens", "RunNotComplete", "OutcomeUnknown"):
         [line] = [line for line in table.splitlines() if f"`{name}`" in line.split("|")[1]]
         assert f"{window(alarms(render())[name]) // 3600} hours" in line, name

@@ -45,7 +45,7 @@ class Stack:
         arguments = [BINARY, "local", "--port", "0"]
         self.process = subprocess.Popen(arguments, cwd=folder, stdout=subprocess.PIPE, text=True)
         for line in self.process.stdout:
-            if found := re.search(r"connect-link --endpoint-url (\S+)", line):
+            if found := re.match(r"  Lambda +(\S+),", line):
                 self.endpoint = found[1]
                 return
         raise AssertionError("the stack did not start")
