@@ -490,7 +490,7 @@ async fn a_dry_run_says_what_it_would_do_and_touches_nothing() {
                 "marked",
                 "the row is marked \"expired\": the seller must connect again"
             ],
-            ["d-locked", "locked", "leased", "another attempt holds the lease, which expires in 300 s"],
+            ["d-locked", "locked", "leased", "another attempt holds the lease, which expires in 5m"],
             ["a-due", "would_refresh", "access_token_expiring", "the access token expires in 1h 30m"],
             ["b-dead", "would_refresh", "access_token_expiring", "the access token expired 2h ago"],
             ["c-absurd", "would_refresh", "expiry_not_believed", "the stored expiry, 0, is implausible"],

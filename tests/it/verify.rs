@@ -117,8 +117,9 @@ async fn a_failure_that_stays_is_tried_three_times_and_within_the_retry_budget()
         world.integration().insert().await;
     }
     assert_eq!(verify(&world).await["counts"]["failed"], 20);
-    // Ten retries, and one for each five calls.
-    assert_eq!(world.tiktok.open_api_calls() - 3, 20 + 17);
+    // Ten retries, and one for each five calls that were made by then.
+    let retries = world.tiktok.open_api_calls() - 3 - 20;
+    assert!((14..=17).contains(&retries), "{retries}");
 }
 
 #[tokio::test]
