@@ -95,8 +95,14 @@ pub(super) async fn run(aws: &Aws, import: &Import) -> Result<Value, CliError> {
 async fn pass(aws: &Aws, file: &Path, dry_run: bool) -> Result<Imported, CliError> {
     let unreadable = |error| CliError::File(file.to_owned(), error);
     let opened = File::open(file).map_err(unreadable)?;
+    let metadata = opened.metadata().map_err(unreadable)?;
+    if !metadata.is_file() {
+        // The check has emptied a pipe before anything is written.
+        let why = "it is not a regular file, and an import reads its file twice: save it to a file first";
+        return Err(unreadable(io::Error::other(why)));
+    }
     // The bar is drawn only on a terminal.
-    let bar = ProgressBar::new(opened.metadata().map_err(unreadable)?.len());
+    let bar = ProgressBar::new(metadata.len());
     if let Ok(style) = ProgressStyle::with_template("{msg} {bar:40} {bytes}/{total_bytes}") {
         bar.set_style(style.progress_chars("=> "));
     }

@@ -679,6 +679,11 @@ fn an_operator_imports_a_file() {
         created,
         json!({"action": "import", "dry_run": false, "counts": {"created": 149}, "integrations": []})
     );
+    for pipe in ["/dev/stdin", "/dev/null", "/"] {
+        let piped = tokens(&stack, &["import", pipe]);
+        assert_eq!(piped.status.code(), Some(2), "{}", said(&piped));
+        assert!(said(&piped).contains("not a regular file"), "{}", said(&piped));
+    }
     let missing = tokens(&stack, &["import", "no-such-file.jsonl"]);
     assert_eq!(missing.status.code(), Some(2));
     assert!(said(&missing).starts_with("error: no-such-file.jsonl: "), "{}", said(&missing));
