@@ -2,7 +2,7 @@
 
 use super::{
     Request,
-    read::{BadEvent, Id, MAX_INTEGRATION_ID, MAX_TEAM_ID, quoted},
+    read::{BadEvent, Id, MAX_INTEGRATION_ID, MAX_TEAM_ID, duration, key, quoted},
 };
 use crate::domain::{
     connect_link::{ConnectState, LinkTarget, Market, StateError},
@@ -169,14 +169,6 @@ pub(super) fn request(event: ConnectEvent) -> Result<Request, BadEvent> {
     })
 }
 
-fn key(team_id: Id<MAX_TEAM_ID>, integration_id: Id<MAX_INTEGRATION_ID>) -> Result<IntegrationKey, BadEvent> {
-    let missing = |name: &str| BadEvent(format!("{name}: missing, expected a string or an integer"));
-    Ok(IntegrationKey {
-        team_id: team_id.0.ok_or_else(|| missing("team_id"))?,
-        integration_id: integration_id.0.ok_or_else(|| missing("integration_id"))?,
-    })
-}
-
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ConnectLinkEvent {
@@ -214,11 +206,8 @@ impl TryFrom<String> for ValidFor {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        let duration = humantime::parse_duration(&text).ok().and_then(|time| TimeDelta::from_std(time).ok());
-        match duration {
-            Some(time) if (MIN_VALID_FOR..=MAX_VALID_FOR).contains(&time) => Ok(Self(time)),
-            _ => Err(format!("got {}, expected a duration from 1s to 30d, such as 7d", quoted(&text))),
-        }
+        duration(&text, MIN_VALID_FOR..=MAX_VALID_FOR, "expected a duration from 1s to 30d, such as 7d")
+            .map(Self)
     }
 }
 

@@ -2,9 +2,9 @@
 
 use super::{
     Request,
-    read::{BadEvent, Id, MAX_INTEGRATION_ID, MAX_TEAM_ID, quoted},
+    read::{BadEvent, Id, MAX_INTEGRATION_ID, MAX_TEAM_ID, duration, key},
 };
-use crate::domain::{ensure::EnsureRequest, integration::IntegrationKey, secret::TokenDigest};
+use crate::domain::{ensure::EnsureRequest, secret::TokenDigest};
 use chrono::TimeDelta;
 use serde::{Deserialize, Deserializer, de};
 use serde_json::Value;
@@ -37,13 +37,7 @@ impl TryFrom<String> for ValidFor {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        let duration = humantime::parse_duration(&text).ok().and_then(|time| TimeDelta::from_std(time).ok());
-        match duration {
-            Some(time) if time <= MAX_VALID_FOR => Ok(Self(time)),
-            // A long text is no duration: a caller may have mixed up the keys, and sent a token.
-            _ if text.len() > 20 => Err(format!("got {} characters, {EXPECTED}", text.chars().count())),
-            _ => Err(format!("got {}, {EXPECTED}", quoted(&text))),
-        }
+        duration(&text, TimeDelta::zero()..=MAX_VALID_FOR, EXPECTED).map(Self)
     }
 }
 
@@ -59,11 +53,7 @@ fn digest<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<TokenDige
 }
 
 pub(super) fn request(event: EnsureEvent) -> Result<Request, BadEvent> {
-    let missing = |name: &str| BadEvent(format!("{name}: missing, expected a string or an integer"));
-    let key = IntegrationKey {
-        team_id: event.team_id.0.ok_or_else(|| missing("team_id"))?,
-        integration_id: event.integration_id.0.ok_or_else(|| missing("integration_id"))?,
-    };
+    let key = key(event.team_id, event.integration_id)?;
     let valid_for = event.valid_for.map_or(EnsureRequest::DEFAULT_VALID_FOR, |ValidFor(time)| time);
     Ok(Request::Ensure(EnsureRequest { key, valid_for, rejected: event.rejected_token_sha256 }))
 }

@@ -1,12 +1,13 @@
 //! Deserializes JSON, with errors that name the field, the value's shape and what was expected.
 
-use crate::domain::selection::Selection;
+use crate::domain::{integration::IntegrationKey, selection::Selection};
+use chrono::TimeDelta;
 use serde::{
     Deserialize, Deserializer,
     de::{self, MapAccess, value::MapAccessDeserializer},
 };
 use serde_json::error::Category;
-use std::{fmt, marker::PhantomData};
+use std::{fmt, marker::PhantomData, ops::RangeInclusive};
 
 /// DynamoDB's limit on a partition key, in bytes.
 /// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html>
@@ -16,6 +17,8 @@ pub(super) const MAX_TEAM_ID: usize = 2048;
 pub(super) const MAX_INTEGRATION_ID: usize = 1024;
 /// The longest value that an error quotes, in characters.
 const MAX_QUOTED: usize = 200;
+/// The longest string of the wrong type, or in the wrong place, that an error quotes, in bytes. Tokens are longer.
+const MAX_QUOTED_STRING: usize = 20;
 /// How much of a long message is kept at its end, in characters: enough for the list of expected fields.
 const MAX_TAIL: usize = 160;
 /// JSON's names for the shapes that serde names differently.
@@ -73,6 +76,35 @@ impl<'de, const MAX: usize> Deserialize<'de> for Id<MAX> {
     }
 }
 
+/// The integration that two ids name.
+pub(super) fn key(
+    team_id: Id<MAX_TEAM_ID>,
+    integration_id: Id<MAX_INTEGRATION_ID>,
+) -> Result<IntegrationKey, BadEvent> {
+    let missing = |name: &str| BadEvent(format!("{name}: missing, expected a string or an integer"));
+    Ok(IntegrationKey {
+        team_id: team_id.0.ok_or_else(|| missing("team_id"))?,
+        integration_id: integration_id.0.ok_or_else(|| missing("integration_id"))?,
+    })
+}
+
+/// Parses a duration such as `5m`. `expected` says which ones are in `range`.
+pub(super) fn duration(
+    text: &str,
+    range: RangeInclusive<TimeDelta>,
+    expected: &str,
+) -> Result<TimeDelta, String> {
+    let duration = humantime::parse_duration(text).ok().and_then(|time| TimeDelta::from_std(time).ok());
+    match duration {
+        Some(time) if range.contains(&time) => Ok(time),
+        // A long text is no duration: a caller may have mixed up the keys, and sent a token.
+        _ if text.len() > MAX_QUOTED_STRING => {
+            Err(format!("got {} characters, {expected}", text.chars().count()))
+        }
+        _ => Err(format!("got {}, {expected}", quoted(text))),
+    }
+}
+
 /// A struct that only a JSON object deserializes into. A derived `Deserialize` also accepts an array of the fields'
 /// values, and its errors name the Rust type.
 #[derive(Default)]
@@ -117,11 +149,26 @@ fn describe(path: &str, error: &serde_json::Error) -> String {
     }
     let text = error.to_string();
     let position = format!(" at line {} column {}", error.line(), error.column());
-    let cause = abbreviated(&json_terms(text.strip_suffix(&position).unwrap_or(&text)));
+    let cause = without_long_string(text.strip_suffix(&position).unwrap_or(&text));
+    let cause = abbreviated(&json_terms(&cause));
     match path {
         "." => cause,
         "" => format!("\"\": {cause}"),
         path => format!("{}: {cause}", abbreviated(path)),
+    }
+}
+
+/// Replaces a long string of the wrong type by its length: somebody may have mixed up the keys, and sent a token.
+fn without_long_string(cause: &str) -> String {
+    let parts = cause.split_once(": string \"").and_then(|(kind, rest)| {
+        let (value, expected) = rest.rsplit_once("\", expected ")?;
+        Some((kind, value, expected))
+    });
+    match parts {
+        Some((kind, value, expected)) if kind.starts_with("invalid ") && value.len() > MAX_QUOTED_STRING => {
+            format!("{kind}: string of {} characters, expected {expected}", value.chars().count())
+        }
+        _ => cause.to_owned(),
     }
 }
 
