@@ -4,12 +4,14 @@ import hashlib
 import hmac
 import json
 import os
+import re
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from threading import Barrier, Thread
 
 import boto3
@@ -80,6 +82,17 @@ def test_a_fresh_token_is_read_and_nothing_is_invoked():
     key = stored(101, expires_in=5 * 24 * HOUR)
     assert tokens(function="no-such-function").call(*key, authorized_shops)[0]["name"] == "Fresh Flowers"
     assert tokens().call(int(key[0]), int(key[1]), authorized_shops), "ids may be numbers"
+
+
+def test_the_readmes_lines_work(monkeypatch):
+    stored(101, expires_in=5 * 24 * HOUR)
+    reject_token_of(101)
+    [lines] = re.findall(r"```python\n(.*?)```", (Path(__file__).parents[2] / "README.md").read_text(), re.DOTALL)
+    monkeypatch.setenv("ENSURE_ALIAS_ARN", f"{FUNCTION}:ensure")
+    names = {"os": os, "TikTokTokens": TikTokTokens, "search_orders": authorized_shops}
+    exec(lines, names)
+    assert names["token"] != names["tokens"].token(1, 101), "it was rejected, so another one has replaced it"
+    assert [shop["cipher"] for shop in names["orders"]] == ["ROW_local"]
 
 
 def test_the_shops_are_read_from_the_row():

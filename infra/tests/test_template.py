@@ -134,7 +134,7 @@ def test_whoever_reads_of_the_missed_runs_learns_that_a_secret_may_lie_there():
     for file, text in (
         ("infra/template.yaml", "`connect` or `import` asynchronously"),
         ("infra/README.md", "`connect` or an `import`"),
-        ("README.md", "Invoke it synchronously only"),
+        ("docs/REFERENCE.md", "Invoke `connect` and `import` synchronously only"),
     ):
         # However the lines are broken.
         assert text in " ".join((PROJECT / file).read_text().replace("#", "").split()), file
@@ -487,7 +487,7 @@ def test_readers_see_what_an_application_needs_and_never_a_refresh_token(stack):
     seen = set(table["Condition"]["ForAllValues:StringEquals"]["dynamodb:Attributes"])
     assert not {"refresh_token", "lock_owner", "rejected_by"} & seen
     keys = {each["AttributeName"] for each in properties(stack, "Table")["KeySchema"]}
-    readme = (PROJECT / "README.md").read_text().split("## The table")[1].split("\n## ")[0]
+    readme = (PROJECT / "docs/REFERENCE.md").read_text().split("## The table")[1].split("\n## ")[0]
     documented = set(re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| (.*?) \|", readme, re.MULTILINE))))
     assert keys <= seen <= documented | keys
     for file in ("python/tiktok_tokens.py", "node/tiktok-tokens.mjs", "php/TikTokShopTokens.php"):

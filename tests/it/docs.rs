@@ -1,6 +1,16 @@
-//! The README, the log page and the page for applications agree with the code.
+//! The pages agree with the code and with each other.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use super::support::{
+    World, minutes,
+    world::{APP_KEY, APP_SECRET},
+};
+use pulldown_cmark::{Event, Parser, Tag};
+use serde_json::{Value, json};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
 use tiktok_token_refresh::{
     domain::{
         ensure::{Answer, EnsureOutcome},
@@ -19,32 +29,165 @@ fn quoted(source: &str, shape: impl Fn(&str) -> bool) -> Vec<&str> {
 }
 
 #[test]
-fn the_readme_lists_every_setting_and_every_example_event() {
-    let readme = read("README.md");
+fn the_reference_lists_every_setting_and_every_example_event() {
+    let page = read("docs/REFERENCE.md");
     let source = read("src/settings.rs");
     let code = source.split("#[cfg(test)]").next().unwrap();
     let settings =
         quoted(code, |text| text.len() > 4 && text.chars().all(|c| c.is_ascii_uppercase() || c == '_'));
     assert!(settings.len() >= 12, "{settings:?}");
     for name in settings {
-        assert!(readme.contains(&format!("`{name}`")), "{name}");
+        assert!(page.contains(&format!("`{name}`")), "{name}");
     }
     for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("events")).unwrap() {
         let file = entry.unwrap().file_name().into_string().unwrap();
-        assert!(readme.contains(&format!("(events/{file})")), "{file}");
+        assert!(page.contains(&format!("(../events/{file})")), "{file}");
+    }
+}
+
+/// The keys of a JSON value and of what it holds. An array counts as its first element.
+fn keys(path: &str, value: &Value, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(object) => {
+            for (key, value) in object {
+                let path = format!("{path}.{key}");
+                keys(&path, value, found);
+                found.insert(path);
+            }
+        }
+        Value::Array(array) => array.iter().take(1).for_each(|first| keys(path, first, found)),
+        _ => {}
+    }
+}
+
+#[tokio::test]
+async fn the_references_example_responses_have_the_keys_of_real_ones() {
+    let page = read("docs/REFERENCE.md");
+    let mut examples = BTreeMap::new();
+    for text in page.split("```json\n").skip(1).map(|part| part.split("```").next().unwrap()) {
+        let example: Value = serde_json::from_str(text).unwrap();
+        if let Some(action) = example["action"].as_str() {
+            examples.insert(action.to_owned(), example);
+        }
+    }
+
+    let world = World::new().await;
+    let secret = json!({"app_key": APP_KEY, "app_secret": APP_SECRET, "service_id": "7431862345987123456"});
+    world.aws.set_secret(Some(&secret.to_string()));
+    let due = world.integration().text("seller_name", "S").expiring_in(minutes(1)).insert().await;
+    let over = world.integration().text("seller_name", "S").refreshable_for(minutes(-1));
+    let over = over.team("a-team-with-an-old-token").insert().await;
+    let (team, id) = (&due.team_id, &due.integration_id);
+    let events = [
+        json!({"team_id": team}),
+        json!({"action": "verify", "team_id": team}),
+        json!({"action": "status", "team_id": team}),
+        json!({"action": "cleanup", "team_id": over.team_id, "dry_run": true}),
+        json!({"action": "connect_link", "team_id": team, "integration_id": id}),
+        json!({"action": "connect", "team_id": "new", "integration_id": "new", "auth_code": world.tiktok.auth_code("o", "S")}),
+        json!({"action": "import", "dry_run": true,
+               "integrations": [{"team_id": "9", "integration_id": "9", "refresh_token": "TTR_1"}]}),
+    ];
+    assert_eq!(examples.len(), events.len(), "{:?}", examples.keys());
+    for event in events {
+        let real = world.invoke(&event).await.unwrap();
+        let action = real["action"].as_str().unwrap();
+        let [example, real] = [&examples[action], &real].map(|value| {
+            let mut found = BTreeSet::new();
+            keys(action, value, &mut found);
+            found
+        });
+        assert_eq!(example, real);
     }
 }
 
 #[test]
-fn the_readmes_example_answer_has_the_keys_of_a_real_one() {
+fn the_readme_is_short_and_shows_what_the_local_stack_really_prints() {
     let readme = read("README.md");
-    let example = readme.split("```json\n").find(|part| part.starts_with("{\"action\"")).unwrap();
-    let example: serde_json::Value = serde_json::from_str(example.split("```").next().unwrap()).unwrap();
-    let keys = |value: &serde_json::Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
-    let answer = read("src/response/refresh.rs") + &read("src/domain/outcome.rs");
-    for key in keys(&example).into_iter().chain(keys(&example["counts"])) {
-        assert!(answer.contains(&format!("{key}:")), "{key}");
+    assert!(readme.lines().count() <= 180, "what a newcomer does not need belongs on another page");
+    // The snapshot is of the real command; it has neither the frames nor what the clock says.
+    let snapshot = read("tests/it/snapshots/local-once.snap");
+    let really = snapshot.split("The scheduled run took ").nth(1).unwrap().split("\n\n").next().unwrap();
+    let shown = readme.split("The scheduled run took ").nth(1).unwrap().split("\n```").next().unwrap();
+    let plain = |text: &str| {
+        let cells =
+            |line: &str| line.split(['│', '┆', '|']).map(|cell| cell.trim().to_owned()).collect::<Vec<_>>();
+        let mut rows: Vec<Vec<String>> = text
+            .lines()
+            .skip(1)
+            .filter(|line| !line.starts_with(['┌', '╞', '└']))
+            .map(|line| cells(line.trim_matches(['│', ' '])))
+            .collect();
+        for row in rows.iter_mut().filter(|row| row.get(2).is_some_and(|outcome| outcome == "locked")) {
+            row[3].clear();
+        }
+        rows
+    };
+    assert_eq!(plain(shown), plain(really));
+}
+
+/// The pages that people read.
+fn pages() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut pages = Vec::new();
+    for folder in ["", "docs", "infra"] {
+        for entry in fs::read_dir(root.join(folder)).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|extension| extension == "md") {
+                pages.push(path);
+            }
+        }
     }
+    pages
+}
+
+/// The anchors that GitHub gives the headings of a page.
+fn anchors(page: &str) -> BTreeSet<String> {
+    let (mut anchors, mut heading) = (BTreeSet::new(), None::<String>);
+    for event in Parser::new(page) {
+        match event {
+            Event::Start(Tag::Heading { .. }) => heading = Some(String::new()),
+            Event::Text(text) | Event::Code(text) => {
+                heading.iter_mut().for_each(|heading| heading.push_str(&text));
+            }
+            Event::End(pulldown_cmark::TagEnd::Heading(_)) => {
+                let kept = |c: &char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_');
+                let heading: String = heading.take().unwrap().to_lowercase().chars().filter(kept).collect();
+                anchors.insert(heading.replace(' ', "-"));
+            }
+            _ => {}
+        }
+    }
+    anchors
+}
+
+#[test]
+fn no_link_is_dead() {
+    let mut dead = Vec::new();
+    let mut links = 0;
+    for page in pages() {
+        let text = fs::read_to_string(&page).unwrap();
+        for event in Parser::new(&text) {
+            let (Event::Start(Tag::Link { dest_url, .. }) | Event::Start(Tag::Image { dest_url, .. })) =
+                event
+            else {
+                continue;
+            };
+            if dest_url.starts_with("https://") {
+                continue;
+            }
+            links += 1;
+            let (file, anchor) = dest_url.split_once('#').unwrap_or((&dest_url, ""));
+            let target = if file.is_empty() { page.clone() } else { page.parent().unwrap().join(file) };
+            let is_there = target.exists()
+                && (anchor.is_empty() || anchors(&fs::read_to_string(&target).unwrap()).contains(anchor));
+            if !is_there {
+                dead.push(format!("{}: {dest_url}", page.display()));
+            }
+        }
+    }
+    assert!(links > 80, "{links}");
+    assert!(dead.is_empty(), "{dead:#?}");
 }
 
 /// The code of every source file, without its unit tests.
