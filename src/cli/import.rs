@@ -4,7 +4,7 @@
 use super::{CliError, show};
 use crate::{
     cli::Aws,
-    domain::import::MAX_ROWS,
+    domain::import::{self, Invalid, MAX_ROW_BYTES, MAX_ROWS},
     status_report::{counted, in_words, printable},
 };
 use clap::Args;
@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json, value::RawValue};
 use std::{
     collections::HashMap,
     fs::File,
-    io::{self, BufRead, BufReader},
+    io::{self, BufRead, BufReader, Read},
     path::{Path, PathBuf},
 };
 
@@ -35,11 +35,13 @@ pub(super) struct Import {
 /// A line of the file that is not blank.
 struct Line {
     number: usize,
-    text: String,
+    /// The size of the line in the file, in bytes.
+    bytes: u64,
+    /// Its JSON text, or why it has none.
+    text: Result<String, Invalid>,
 }
 
 /// What became of the file's lines.
-#[derive(Default)]
 struct Imported {
     counts: Map<String, Value>,
     /// The lines that were not created, as the function reports them, with their numbers.
@@ -49,6 +51,12 @@ struct Imported {
 }
 
 impl Imported {
+    fn new() -> Self {
+        let outcomes = ["created", "would_create", "exists", "invalid", "not_written"];
+        let counts = outcomes.into_iter().map(|outcome| (outcome.to_owned(), json!(0))).collect();
+        Self { counts, rows: Vec::new(), stopped_after: None }
+    }
+
     fn add(&mut self, line: usize, mut row: Value) {
         let outcome = row["outcome"].as_str().unwrap_or("not_written").to_owned();
         let count = self.count(&outcome) + 1;
@@ -75,7 +83,7 @@ pub(super) async fn run(aws: &Aws, import: &Import) -> Result<Value, CliError> {
     if checked.count("invalid") > 0 {
         // Nothing is written, so what would be created is not.
         let unwritten = checked.count("not_written") + checked.count("would_create");
-        checked.counts.remove("would_create");
+        checked.counts.insert("would_create".into(), json!(0));
         checked.counts.insert("not_written".into(), json!(unwritten));
         // These rows are well; the invalid ones say what to correct.
         checked.rows.retain(|row| row["outcome"] != "not_written");
@@ -107,12 +115,12 @@ async fn pass(aws: &Aws, file: &Path, dry_run: bool) -> Result<Imported, CliErro
         bar.set_style(style.progress_chars("=> "));
     }
     bar.set_message(if dry_run { "checking" } else { "writing" });
-    let mut reader = Chunks { lines: BufReader::new(opened).lines(), number: 0, next: None };
-    let mut imported = Imported::default();
+    let mut reader = Chunks { file: BufReader::new(opened), number: 0, next: None };
+    let mut imported = Imported::new();
     let mut first_lines = HashMap::new();
     while let Some(chunk) = reader.next().map_err(unreadable)? {
         let last = chunk.last().map_or(0, |line| line.number);
-        bar.inc(chunk.iter().map(|line| line.text.len() as u64 + 1).sum());
+        bar.inc(chunk.iter().map(|line| line.bytes).sum());
         let rows = send(aws, &chunk, dry_run).await.inspect_err(|_| {
             if !dry_run {
                 super::complain(&format!(
@@ -161,32 +169,39 @@ fn invalid(mut row: Value, reason: &str, message: &str) -> Value {
 
 /// Sends lines in one request. Returns what became of each.
 async fn send(aws: &Aws, chunk: &[Line], dry_run: bool) -> Result<Vec<Value>, CliError> {
-    let broken = |line: &Line| serde_json::from_str::<&RawValue>(&line.text).err();
-    let problems: Vec<_> = chunk.iter().map(broken).collect();
-    let texts: Vec<&str> = chunk
-        .iter()
-        .zip(&problems)
-        .filter_map(|(line, problem)| problem.is_none().then_some(line.text.as_str()))
-        .collect();
+    let texts: Vec<&str> = chunk.iter().filter_map(|line| line.text.as_deref().ok()).collect();
     let event = format!(r#"{{"action":"import","dry_run":{dry_run},"integrations":[{}]}}"#, texts.join(","));
     let answer = aws.invoke(event).await?.json;
     let mut rows = answer["integrations"].as_array().cloned().unwrap_or_default().into_iter();
     let none = json!({"team_id": null, "integration_id": null, "outcome": "not_written"});
-    let row = |problem: &Option<serde_json::Error>| match problem {
-        // The position is in the line, so the column alone says where.
-        Some(error) => {
+    let row = |line: &Line| match &line.text {
+        Ok(_) => rows.next().unwrap_or_else(|| none.clone()),
+        Err(problem) => invalid(none.clone(), problem.reason, &problem.message),
+    };
+    Ok(chunk.iter().map(row).collect())
+}
+
+/// The JSON text of a line, or what is wrong with it.
+fn json_text(line: Vec<u8>) -> Result<String, Invalid> {
+    let not_json = |message: String| Invalid { reason: "invalid_json", message };
+    let line = String::from_utf8(line)
+        .map_err(|error| not_json(format!("not UTF-8 after byte {}", error.utf8_error().valid_up_to())))?;
+    let text = line.trim_start_matches('\u{feff}').trim();
+    import::size(text.len())?;
+    if !text.is_empty() {
+        serde_json::from_str::<&RawValue>(text).map_err(|error| {
+            // The position is in the line, so the column alone says where.
             let what = error.to_string();
             let what = what.split(" at line ").next().unwrap_or_default();
-            invalid(none.clone(), "invalid_json", &format!("not JSON: {what} at column {}", error.column()))
-        }
-        None => rows.next().unwrap_or_else(|| none.clone()),
-    };
-    Ok(problems.iter().map(row).collect())
+            not_json(format!("not JSON: {what} at column {}", error.column()))
+        })?;
+    }
+    Ok(text.to_owned())
 }
 
 /// Reads a file in chunks of lines that fit into one request.
 struct Chunks<R> {
-    lines: io::Lines<R>,
+    file: R,
     number: usize,
     /// The line that did not fit into the last chunk.
     next: Option<Line>,
@@ -200,7 +215,7 @@ impl<R: BufRead> Chunks<R> {
             let Some(line) = self.next.take().map_or_else(|| self.line(), |line| Ok(Some(line)))? else {
                 break;
             };
-            bytes += line.text.len() + 1;
+            bytes += line.text.as_ref().map_or(0, String::len) + 1;
             if bytes > MAX_BYTES && !chunk.is_empty() {
                 self.next = Some(line);
                 break;
@@ -210,17 +225,26 @@ impl<R: BufRead> Chunks<R> {
         Ok((!chunk.is_empty()).then_some(chunk))
     }
 
-    /// The next line that is not blank.
+    /// The next line that is not blank. Of one that is too long for a row, only the start is held.
     fn line(&mut self) -> io::Result<Option<Line>> {
-        for line in self.lines.by_ref() {
+        // Room for the line break, and for one byte too many.
+        const LIMIT: usize = MAX_ROW_BYTES + 3;
+        loop {
+            let mut text = Vec::new();
+            let mut bytes = self.file.by_ref().take(LIMIT as u64).read_until(b'\n', &mut text)?;
+            if bytes == 0 {
+                return Ok(None);
+            }
             self.number += 1;
-            let line = line?;
-            let text = line.trim_start_matches('\u{feff}').trim();
-            if !text.is_empty() {
-                return Ok(Some(Line { number: self.number, text: text.to_owned() }));
+            let is_cut = bytes == LIMIT && !text.ends_with(b"\n");
+            if is_cut {
+                bytes += self.file.skip_until(b'\n')?;
+            }
+            let text = if is_cut { import::size(bytes).map(|()| String::new()) } else { json_text(text) };
+            if text.as_ref().map_or(true, |text| !text.is_empty()) {
+                return Ok(Some(Line { number: self.number, bytes: bytes as u64, text }));
             }
         }
-        Ok(None)
     }
 }
 
@@ -295,8 +319,8 @@ fn ranges(lines: &[u64]) -> String {
 mod tests {
     use super::*;
 
-    fn chunks(text: &str) -> Vec<Vec<(usize, String)>> {
-        let mut reader = Chunks { lines: text.as_bytes().lines(), number: 0, next: None };
+    fn chunks(text: &[u8]) -> Vec<Vec<(usize, Result<String, Invalid>)>> {
+        let mut reader = Chunks { file: text, number: 0, next: None };
         let mut all = Vec::new();
         while let Some(chunk) = reader.next().unwrap() {
             all.push(chunk.into_iter().map(|line| (line.number, line.text)).collect());
@@ -306,14 +330,40 @@ mod tests {
 
     #[test]
     fn a_file_is_read_in_chunks_of_lines_with_their_numbers() {
-        assert_eq!(chunks("\u{feff}{}\r\n\n  [7] \n"), [[(1, "{}".to_owned()), (3, "[7]".to_owned())]]);
-        assert!(chunks("\n\n").is_empty());
-        let sizes: Vec<usize> = chunks(&"{}\n".repeat(201)).iter().map(Vec::len).collect();
+        let lines = "\u{feff}{}\r\n\n  [7] \n";
+        assert_eq!(chunks(lines.as_bytes()), [[(1, Ok("{}".to_owned())), (3, Ok("[7]".to_owned()))]]);
+        assert!(chunks(b"\n\n").is_empty());
+        let sizes: Vec<usize> = chunks("{}\n".repeat(201).as_bytes()).iter().map(Vec::len).collect();
         assert_eq!(sizes, [100, 100, 1]);
-        let large = format!("{}\n", "x".repeat(MAX_BYTES / 2));
-        let numbers: Vec<Vec<usize>> =
-            chunks(&large.repeat(3)).iter().map(|chunk| chunk.iter().map(|line| line.0).collect()).collect();
-        assert_eq!(numbers, [[1], [2], [3]]);
+        let large = format!("\"{}\"\n", "x".repeat(MAX_ROW_BYTES - 2));
+        let sizes: Vec<usize> = chunks(large.repeat(25).as_bytes()).iter().map(Vec::len).collect();
+        assert_eq!(sizes, [11, 11, 3], "a request stays below Lambda's limit");
+    }
+
+    #[test]
+    fn a_line_that_is_no_row_is_invalid_and_the_next_one_is_read() {
+        let long = "x".repeat(7_000_000);
+        let just_too_long = format!("\"{}\"", "x".repeat(MAX_ROW_BYTES - 1));
+        let file =
+            [b"\xff\n{\n".as_slice(), long.as_bytes(), b"\n", just_too_long.as_bytes(), b"\n{}"].concat();
+        let [chunk] = &chunks(&file)[..] else { panic!("one chunk") };
+        let told: Vec<(usize, String)> = chunk
+            .iter()
+            .map(|(number, text)| match text {
+                Ok(text) => (*number, text.clone()),
+                Err(problem) => (*number, format!("{}: {}", problem.reason, problem.message)),
+            })
+            .collect();
+        assert_eq!(
+            told,
+            [
+                (1, "invalid_json: not UTF-8 after byte 0".to_owned()),
+                (2, "invalid_json: not JSON: EOF while parsing an object at column 1".to_owned()),
+                (3, "row_too_large: got 7000001 bytes, expected at most 350000".to_owned()),
+                (4, "row_too_large: got 350001 bytes, expected at most 350000".to_owned()),
+                (5, "{}".to_owned()),
+            ]
+        );
     }
 
     #[test]

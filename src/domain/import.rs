@@ -10,6 +10,9 @@ use std::collections::HashMap;
 
 /// The most rows of one request.
 pub const MAX_ROWS: usize = 100;
+/// The largest row, in bytes of its JSON: DynamoDB's limit is 400 KB for an item with all that the function adds later.
+/// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html>
+pub const MAX_ROW_BYTES: usize = 350_000;
 /// The start of a Laravel ciphertext: base64 of `{"iv":`.
 /// <https://github.com/laravel/framework/blob/12.x/src/Illuminate/Encryption/Encrypter.php>
 const CIPHERTEXT: &str = "eyJpdiI6";
@@ -111,6 +114,18 @@ impl Invalid {
     pub fn wrong_type(field: &str, found: &str, expected: &str) -> Self {
         Self::new("wrong_type", field, format!("got {found}, expected {expected}"))
     }
+}
+
+/// Checks that DynamoDB can store a row of so many bytes.
+///
+/// # Errors
+/// [`Invalid`], with both sizes.
+pub fn size(bytes: usize) -> Result<(), Invalid> {
+    if bytes > MAX_ROW_BYTES {
+        let message = format!("got {bytes} bytes, expected at most {MAX_ROW_BYTES}");
+        return Err(Invalid { reason: "row_too_large", message });
+    }
+    Ok(())
 }
 
 /// Checks an expiry, in Unix seconds. Its owner may have stored another unit, or a duration.

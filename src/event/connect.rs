@@ -5,6 +5,7 @@ use super::{
     read::{BadEvent, Id, MAX_INTEGRATION_ID, MAX_TEAM_ID, duration, key, quoted},
 };
 use crate::domain::{
+    blanks::without_blanks,
     connect_link::{ConnectState, LinkTarget, Market, StateError},
     integration::IntegrationKey,
     secret::AuthCode,
@@ -128,10 +129,12 @@ pub(super) struct ConnectEvent {
     replace: Option<bool>,
 }
 
-/// Deserializes the auth code. Unlike serde's errors, the one here never quotes the value, which is a secret.
+/// Deserializes the auth code, without the blanks that people paste around it. Unlike serde's errors, the one here never quotes
+/// the value, which is a secret.
 fn auth_code<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<AuthCode>, D::Error> {
-    match Value::deserialize(deserializer)? {
-        Value::String(code) if !code.is_empty() => Ok(Some(code.into())),
+    let value = Value::deserialize(deserializer)?;
+    match value.as_str().map(without_blanks) {
+        Some(code) if !code.is_empty() => Ok(Some(code.to_owned().into())),
         _ => Err(de::Error::custom("expected a non-empty string")),
     }
 }

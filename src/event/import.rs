@@ -3,7 +3,7 @@
 
 use super::{
     Request,
-    read::{BadEvent, MAX_INTEGRATION_ID, MAX_TEAM_ID},
+    read::{BadEvent, MAX_INTEGRATION_ID, MAX_TEAM_ID, without_odd_key},
 };
 use crate::domain::{
     import::{self, ImportRequest, Invalid, MAX_ROWS, NewIntegration, Row, RowId},
@@ -69,12 +69,13 @@ fn row(raw: &RawValue) -> Row {
     match serde_json::from_str::<Fields>(raw.get()) {
         Ok(fields) => {
             let id = ids(fields.team_id.as_deref(), fields.integration_id.as_deref());
-            Row { id, integration: integration(&fields) }
+            let integration = import::size(raw.get().len()).and_then(|()| integration(&fields));
+            Row { id, integration }
         }
         // Every value is kept as its text, so only a field's name can be wrong: unknown, or there twice.
         Err(error) => {
             let message = error.to_string();
-            let message = message.split(" at line ").next().unwrap_or_default().to_owned();
+            let message = without_odd_key(message.rsplit_once(" at line ").unwrap_or((&message, "")).0);
             let reason = if message.starts_with("duplicate") { "duplicate_field" } else { "unknown_field" };
             let id = serde_json::from_str::<Ids>(raw.get())
                 .map(|id| ids(id.team_id.as_deref(), id.integration_id.as_deref()))
@@ -272,8 +273,14 @@ mod tests {
     #[test]
     fn each_mistake_is_named_and_no_value_quoted() {
         let ciphertext = format!(",\"access_token\":\"eyJpdiI6{}\"", "x".repeat(99));
+        let large = format!(",\"seller_name\":\"{}\"", "x".repeat(400_000));
         for (fields, reason, message) in [
             (r#","seller":"x""#, "unknown_field", "unknown field `seller`, expected one of `team_id`, "),
+            (
+                r#","TTR_01234567890123456789":"x""#,
+                "unknown_field",
+                "unknown field of 24 characters, expected one of `team_id`, ",
+            ),
             (r#","status":"a","status":"b""#, "duplicate_field", "duplicate field `status`"),
             (r#","status":7"#, "wrong_type", "status: got an integer, expected a string"),
             (r#","status":"""#, "wrong_type", "status: got an empty string, "),
@@ -281,6 +288,7 @@ mod tests {
             (r#","open_id":{}"#, "wrong_type", "open_id: got an object, expected a string"),
             (r#","access_token":["TTP"]"#, "wrong_type", "access_token: got an array, expected a string"),
             (r#","access_token":"TTP x""#, "blanks_in_token", "access_token: got a text with blanks"),
+            (&large, "row_too_large", "got 400077 bytes, expected at most 350000"),
             (&ciphertext, "encrypted_token", "access_token: got a Laravel ciphertext"),
             (
                 r#","access_token_expires_at":"TTP""#,

@@ -374,6 +374,12 @@ mod tests {
             );
         }
         assert!(error(r#"{"team_id":1,"team_id":2}"#).contains("duplicate field `team_id`"));
+        // Whoever mixed up a key and its value may have sent a token.
+        let odd = error(r#"{"TTR_0123456789abcdef0123":"refresh_token"}"#);
+        assert!(
+            odd.starts_with("bad event: unknown field of 24 characters, expected one of `action`"),
+            "{odd}"
+        );
     }
 
     #[test]
@@ -433,6 +439,10 @@ mod tests {
             ("7", true, None)
         );
         assert_eq!(request.auth_code.expose(), "ROW_x");
+        let Ok(Request::Connect(pasted)) = parse(&event.replace("ROW_x", "\u{feff} ROW_x\\n")) else {
+            panic!()
+        };
+        assert_eq!(pasted.auth_code.expose(), "ROW_x");
         assert!(!format!("{request:?}").contains("ROW_x"));
         for name in ["team_id", "integration_id", "auth_code"] {
             let without = event.replace(&format!("\"{name}\":"), &format!("\"{name}\":null,\"app_key\":"));

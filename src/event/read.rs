@@ -19,6 +19,8 @@ pub(super) const MAX_INTEGRATION_ID: usize = 1024;
 const MAX_QUOTED: usize = 200;
 /// The longest string of the wrong type, or in the wrong place, that an error quotes, in bytes. Tokens are longer.
 const MAX_QUOTED_STRING: usize = 20;
+/// The longest unknown key that an error quotes, in bytes: longer than each key that the function knows.
+const MAX_QUOTED_KEY: usize = 40;
 /// How much of a long message is kept at its end, in characters: enough for the list of expected fields.
 const MAX_TAIL: usize = 160;
 /// JSON's names for the shapes that serde names differently.
@@ -149,9 +151,11 @@ fn describe(path: &str, error: &serde_json::Error) -> String {
     }
     let text = error.to_string();
     let position = format!(" at line {} column {}", error.line(), error.column());
-    let cause = without_long_string(text.strip_suffix(&position).unwrap_or(&text));
+    let cause = without_long_string(&without_odd_key(text.strip_suffix(&position).unwrap_or(&text)));
     let cause = abbreviated(&json_terms(&cause));
     match path {
+        // The path ends with the key.
+        _ if cause.starts_with("unknown field of ") => cause,
         "." => cause,
         "" => format!("\"\": {cause}"),
         path => format!("{}: {cause}", abbreviated(path)),
@@ -167,6 +171,20 @@ fn without_long_string(cause: &str) -> String {
     match parts {
         Some((kind, value, expected)) if kind.starts_with("invalid ") && value.len() > MAX_QUOTED_STRING => {
             format!("{kind}: string of {} characters, expected {expected}", value.chars().count())
+        }
+        _ => cause.to_owned(),
+    }
+}
+
+/// Replaces an unknown key by its length if it may be a token that was put in the wrong place.
+pub(super) fn without_odd_key(cause: &str) -> String {
+    let parts = cause.strip_prefix("unknown field `").and_then(|rest| rest.split_once("`, expected "));
+    let is_name = |key: &str| key.bytes().all(|byte| byte.is_ascii_alphabetic() || b"_-".contains(&byte));
+    match parts {
+        Some((key, expected))
+            if key.len() > if is_name(key) { MAX_QUOTED_KEY } else { MAX_QUOTED_STRING } =>
+        {
+            format!("unknown field of {} characters, expected {expected}", key.chars().count())
         }
         _ => cause.to_owned(),
     }

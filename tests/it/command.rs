@@ -681,7 +681,7 @@ fn an_operator_imports_a_file() {
     let created: Value = serde_json::from_str(&text(&created)).unwrap();
     assert_eq!(
         created,
-        json!({"action": "import", "dry_run": false, "counts": {"created": 149}, "integrations": []})
+        json!({"action": "import", "dry_run": false, "counts": {"created": 149, "would_create": 0, "exists": 0, "invalid": 0, "not_written": 0}, "integrations": []})
     );
     for pipe in ["/dev/stdin", "/dev/null", "/"] {
         let piped = tokens(&stack, &["import", pipe]);
