@@ -131,9 +131,7 @@ pub async fn run(options: &Options) -> Result<(), LocalError> {
     ))?;
     print(format_args!("\nThe integrations after the run:\n{}", stack.rows().await?))?;
     if counts.refreshed == 0 {
-        print(format_args!(
-            "Nothing was refreshed, because an earlier run has done it. --reset starts over."
-        ))?;
+        print(format_args!("An earlier run has refreshed what was due. --reset starts over."))?;
     }
     print(format_args!("The function's logs and metrics are in {FOLDER}/{LOG_FILE}."))?;
     if options.once {

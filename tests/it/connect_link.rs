@@ -168,7 +168,7 @@ async fn a_row_stays_with_its_app() {
             "of-second",
             json!("first"),
             "BadEvent",
-            "app_key: got \"first\", but this integration was authorized for",
+            "app_key: got \"first\", but the seller of this integration authorized",
         ),
         ("new", json!("fourth"), "BadEvent", "app_key: the secret has no app \"fourth\""),
         ("of-nobody", json!(null), "BadEvent", "app_key: the secret has no app \"nobody\""),
