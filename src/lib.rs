@@ -5,8 +5,8 @@
 //! overlapping runs and outages:
 //!
 //! - An integration has at most one live refresh attempt. The attempt holds a lease in the integration's row.
-//! - No token pair that TikTok issues is dropped. The function retries the save until the invocation ends. If the first second
-//!   of tries fails, it also sends the pair to the queue, if there is one.
+//! - Each token pair that TikTok issues is saved, unless the row holds a newer one. The function retries the save until the
+//!   invocation ends. After one second without success, it also sends the pair to the queue, if there is one.
 //!
 //! # Data flow
 //!

@@ -54,22 +54,22 @@ impl Language {
     }
 }
 
-/// What a seller is told.
+/// A page that a seller sees.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Page {
     /// The shop is connected. The name is known only to the request that exchanged the code.
     Connected { seller_name: Option<String> },
     /// The seller declined on TikTok's page.
     Declined,
-    /// There is no good state.
+    /// The state is missing or invalid.
     BadLink,
-    /// The state is good, but has expired.
+    /// The state is valid, but has expired.
     ExpiredLink,
     /// TikTok refused the code.
     CodeRefused,
     /// The row belongs to another seller.
     AnotherShop,
-    /// TikTok did not answer, or not clearly.
+    /// TikTok gave no clear answer.
     Unclear,
     /// The table or the secret cannot be reached.
     Unavailable,
