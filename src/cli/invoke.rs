@@ -39,8 +39,8 @@ pub struct Aws {
     /// AWS region
     #[arg(long, global = true)]
     region: Option<String>,
-    /// URL of Lambda's API, if it is not AWS's: such as http://127.0.0.1:9000 for `tiktok-tokens local`. A URL on this machine
-    /// needs no credentials and no region
+    /// URL of Lambda's API, if it is not AWS's, such as the one that `tiktok-tokens local` prints. A URL on this machine needs
+    /// no credentials and no region
     #[arg(
         long,
         global = true,
