@@ -1,4 +1,4 @@
-//! One event in, one response out: what the function does for an invocation, whoever delivers it.
+//! Turns one event into one response, independently of what delivers the event.
 
 use crate::{
     actions::{
@@ -37,7 +37,7 @@ use lambda_runtime::Diagnostic;
 use serde::Serialize;
 use std::{future::Future, sync::Arc};
 
-/// The alias through which only `ensure` is accepted: the last part of the ARN that is invoked.
+/// The alias that accepts only `ensure`. An alias is the last part of the invoked ARN.
 const ENSURE_ALIAS: &str = "ensure";
 
 /// The function, with the clients that a warm environment keeps.
@@ -46,13 +46,13 @@ pub struct Function {
     services: Arc<Services>,
 }
 
-/// A response to any event. None ever holds a token or a secret.
+/// A response to any event. It never contains a token or an app secret.
 #[derive(Clone, Debug, Serialize)]
 #[serde(untagged)]
 pub enum Response {
     /// To `refresh`.
     Refresh(Box<RefreshResponse>),
-    /// To messages of the queue: which of them SQS must deliver again.
+    /// To messages of the queue: lists those that SQS must deliver again.
     /// <https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html>
     Queue(SqsBatchResponse),
     /// To `status`, for a program.
@@ -75,10 +75,10 @@ pub enum Response {
     Import(Box<ImportResponse>),
 }
 
-/// Why an invocation failed: the type and the message that Lambda shows.
+/// Why an invocation failed. Lambda shows the type and the message.
 #[derive(Debug, thiserror::Error)]
 pub enum InvocationError {
-    /// The event was not understood.
+    /// The event is invalid.
     #[error(transparent)]
     Event(#[from] BadEvent),
     /// The run as a whole failed.
@@ -90,7 +90,7 @@ pub enum InvocationError {
     /// The tokens could not be verified.
     #[error(transparent)]
     Verify(#[from] VerifyError),
-    /// There is no answer to `ensure`.
+    /// `ensure` failed without an answer.
     #[error(transparent)]
     Ensure(#[from] EnsureError),
     /// The integration could not be connected.
@@ -108,7 +108,7 @@ impl From<InvocationError> for Diagnostic {
 }
 
 impl InvocationError {
-    /// The name of the error's kind, as Lambda's `errorType`.
+    /// The name of the error's kind, which Lambda shows as `errorType`.
     pub fn error_type(&self) -> &'static str {
         match self {
             Self::Event(_) => "BadEvent",
@@ -127,13 +127,13 @@ impl InvocationError {
 }
 
 impl Function {
-    /// The function with clients made from `sdk`. Nothing is connected yet.
+    /// Creates the function, with clients made from `sdk`. Connects to nothing yet.
     pub fn new(settings: Settings, sdk: &SdkConfig, clock: Clock, emit_metrics: EmitMetrics) -> Self {
         let retry_policy = RetryPolicy::with_call_timeout(settings.tiktok_timeout);
         Self::with_retry_policy(settings, sdk, clock, emit_metrics, retry_policy)
     }
 
-    /// As [`Function::new`], with another retry policy.
+    /// Like [`Function::new`], with the given retry policy.
     pub fn with_retry_policy(
         settings: Settings,
         sdk: &SdkConfig,
@@ -144,8 +144,8 @@ impl Function {
         Self { services: Arc::new(Services::new(settings, sdk, clock, emit_metrics, retry_policy)) }
     }
 
-    /// An integration's access token that lives for more than 5 minutes: the stored one, or a new one, by the rules of the
-    /// action `ensure`. If another attempt is refreshing it, this waits for that.
+    /// Returns an integration's access token, by the rules of the action `ensure`. If the stored token expires within 5 minutes,
+    /// refreshes it first. If another attempt is refreshing it, waits for that attempt.
     ///
     /// ```no_run
     /// # use tiktok_token_refresh::{actions::ensure::TokenError, domain::integration::IntegrationKey, handler::Function};
@@ -153,7 +153,7 @@ impl Function {
     /// let key = IntegrationKey { team_id: "1".into(), integration_id: "7".into() };
     /// let deadline = chrono::Utc::now() + chrono::TimeDelta::minutes(5);
     /// let token = function.ensure_valid_access_token(&key, deadline).await?;
-    /// // `token.expose()` is the only way to its text, so it is never printed by accident.
+    /// // Only `token.expose()` returns the text, so that nothing prints the token by accident.
     /// # Ok(())
     /// # }
     /// ```
@@ -168,8 +168,8 @@ impl Function {
         Box::pin(ensure::ensure_valid_access_token(&self.services, key, deadline)).await
     }
 
-    /// Makes a call with an integration's access token. If TikTok does not accept the token, gets another one by the rules of the
-    /// action `ensure` and calls again; no other error refreshes anything.
+    /// Makes a call with an integration's access token. If TikTok rejects the token, gets a new one by the rules of the action
+    /// `ensure` and makes the call again. Other errors of the call do not cause a refresh.
     ///
     /// ```no_run
     /// # use tiktok_token_refresh::{
@@ -189,7 +189,7 @@ impl Function {
     /// ```
     ///
     /// # Errors
-    /// [`TokenError`]; its `Call` variant is the call's own error.
+    /// [`TokenError`]. Its variant `Call` is the call's own error.
     pub async fn call_with_valid_token<T, F, Fut>(
         &self,
         key: &IntegrationKey,
@@ -203,8 +203,8 @@ impl Function {
         Box::pin(ensure::call_with_valid_token(&self.services, key, deadline, call)).await
     }
 
-    /// Responds to one event that was sent to `function_arn`, by `deadline`. Through the alias `ensure` only that action is
-    /// accepted: permission to invoke a function is permission for every action, so the alias is what applications get.
+    /// Responds to one event that was sent to `function_arn`, by `deadline`. The alias `ensure` accepts only the action `ensure`.
+    /// Applications get permission for the alias, because permission to invoke the function covers every action.
     ///
     /// # Errors
     /// As [`Function::handle`].
@@ -224,10 +224,10 @@ impl Function {
     }
 
     /// Responds to one event, by `deadline`. The public function (`PUBLIC_ENDPOINT=true`) accepts only HTTP requests, and the
-    /// main function none. Poll the future to its end: dropping it drops the refreshes in mid-flight.
+    /// main function accepts none. Poll the future to its end: dropping it cancels the refreshes in flight.
     ///
     /// # Errors
-    /// [`InvocationError`] if the event is not understood or the run as a whole failed.
+    /// [`InvocationError`] if the event is invalid or the action as a whole failed.
     pub async fn handle(&self, event: &str, deadline: DateTime<Utc>) -> Result<Response, InvocationError> {
         if self.services.settings.public_endpoint {
             let response = Box::pin(http::respond(&self.services, event, deadline)).await;

@@ -1,17 +1,17 @@
-// Access tokens of TikTok Shop integrations, for applications. docs/APPLICATIONS.md explains it.
-// Needs Node.js 20, @aws-sdk/client-dynamodb and @aws-sdk/client-lambda.
+// A client for the access tokens of TikTok Shop integrations. See docs/APPLICATIONS.md.
+// Requires Node.js 20, @aws-sdk/client-dynamodb and @aws-sdk/client-lambda.
 import { createHash } from "node:crypto";
 import { DynamoDBClient, GetItemCommand } from "@aws-sdk/client-dynamodb";
 import { InvokeCommand, LambdaClient } from "@aws-sdk/client-lambda";
 
-const VALID_FOR = 300; // How many seconds a stored token must still live.
-const BELIEVABLE = 30 * 24 * 3600; // An expiry further ahead is a mistake, and the token counts as expired.
+const VALID_FOR = 300; // A stored token must be valid for more than this many seconds.
+const BELIEVABLE = 30 * 24 * 3600; // An expiry more seconds ahead is wrong: the token counts as expired.
 const CACHE_MS = 60_000;
 
-/** Throw it in the function that you give to `call`, when TikTok answers with code 105002. */
+/** Throw this in the function that you pass to `call` if TikTok answers with code 105002. */
 export class TokenRejected extends Error {}
 
-/** There is no usable token. Ask again after `retryAfterSeconds`; if that is null, a person must act first. */
+/** There is no valid token. Try again after `retryAfterSeconds`. If this is null, a person must act first. */
 export class TokenUnavailable extends Error {
   constructor({ outcome, reason, message, retry_after_seconds }) {
     super(`${outcome} (${reason}): ${message}`);
@@ -19,13 +19,13 @@ export class TokenUnavailable extends Error {
   }
 }
 
-/** Reads tokens, and has one refreshed where needed. */
+/** Reads tokens from the table, and invokes `ensure` if one must be refreshed. */
 export class TikTokTokens {
   #tableName;
   #ensureAliasArn;
   #cache = new Map();
   #dynamodb = new DynamoDBClient();
-  // An `ensure` takes up to a minute, and the SDK would invoke it three times.
+  // An `ensure` takes up to a minute. By default, the SDK would invoke it up to three times.
   #lambda = new LambdaClient({ maxAttempts: 2, requestHandler: { requestTimeout: 70_000, throwOnRequestTimeout: true } });
 
   constructor(tableName, ensureAliasArn) {
@@ -33,17 +33,17 @@ export class TikTokTokens {
     this.#ensureAliasArn = ensureAliasArn;
   }
 
-  /** An access token, to be used at once. Never store, log or print it. */
+  /** Returns an access token for immediate use. Never store, log or print it. */
   async token(team, integration) {
     return (await this.#usable([`${team}`, `${integration}`])).token;
   }
 
-  /** The shops of the authorization: objects with `id`, `name`, `region` and `cipher`. */
+  /** Returns the shops that the seller authorized: objects with `id`, `name`, `region` and `cipher`. */
   async shops(team, integration) {
     return (await this.#usable([`${team}`, `${integration}`])).shops;
   }
 
-  /** The result of `fn(token, shops)`, called once more with a new token if it throws TokenRejected. */
+  /** Returns `fn(token, shops)`. If `fn` throws TokenRejected, gets a new token and calls `fn` once more. */
   async call(team, integration, fn) {
     const key = [`${team}`, `${integration}`];
     const { token, shops } = await this.#usable(key);
@@ -76,7 +76,7 @@ export class TikTokTokens {
     if (FunctionError) throw failed("function_error", answer.errorMessage, 30);
     if (!answer.valid) throw new TokenUnavailable(answer);
     const row = await this.#read(key, true);
-    if (!isActive(row)) throw failed("changed", "the row has changed meanwhile", 1);
+    if (!isActive(row)) throw failed("changed", "the row changed after ensure had answered", 1);
     return this.#keep(key, row);
   }
 

@@ -1,6 +1,6 @@
 <?php
 
-// Access tokens of TikTok Shop integrations, for Laravel. docs/APPLICATIONS.md explains it. Needs PHP 8.2 and aws/aws-sdk-php.
+// A client for the access tokens of TikTok Shop integrations. See docs/APPLICATIONS.md. Requires PHP 8.2 and aws/aws-sdk-php.
 
 namespace App\Services;
 
@@ -9,10 +9,10 @@ use Aws\Lambda\LambdaClient;
 use RuntimeException;
 use SensitiveParameter;
 
-/** Throw it in the function that you give to call(), when TikTok answers with code 105002. */
+/** Throw this in the function that you pass to call() if TikTok answers with code 105002. */
 final class TokenRejected extends RuntimeException {}
 
-/** There is no usable token. Ask again after $retryAfterSeconds; if that is null, a person must act first. */
+/** There is no valid token. Try again after $retryAfterSeconds. If this is null, a person must act first. */
 final class TokenUnavailable extends RuntimeException
 {
     public function __construct(
@@ -25,11 +25,11 @@ final class TokenUnavailable extends RuntimeException
     }
 }
 
-/** Reads tokens, and has one refreshed where needed. Bind it as a singleton. */
+/** Reads tokens from the table, and invokes ensure if one must be refreshed. Bind this class as a singleton. */
 final class TikTokShopTokens
 {
-    private const VALID_FOR = 300; // How many seconds a stored token must still live.
-    private const BELIEVABLE = 30 * 24 * 3600; // An expiry further ahead is a mistake, and the token counts as expired.
+    private const VALID_FOR = 300; // A stored token must be valid for more than this many seconds.
+    private const BELIEVABLE = 30 * 24 * 3600; // An expiry more seconds ahead is wrong: the token counts as expired.
     private const CACHE_SECONDS = 60;
 
     private array $cache = [];
@@ -41,19 +41,19 @@ final class TikTokShopTokens
         private readonly string $ensureAliasArn,
     ) {}
 
-    /** An access token, to be used at once. Never store, log or print it. */
+    /** Returns an access token for immediate use. Never store, log or print it. */
     public function token(string|int $team, string|int $integration): string
     {
         return $this->usable([(string) $team, (string) $integration])['token'];
     }
 
-    /** The shops of the authorization: arrays with 'id', 'name', 'region' and 'cipher'. */
+    /** Returns the shops that the seller authorized: arrays with 'id', 'name', 'region' and 'cipher'. */
     public function shops(string|int $team, string|int $integration): array
     {
         return $this->usable([(string) $team, (string) $integration])['shops'];
     }
 
-    /** The result of $fn($token, $shops), called once more with a new token if it throws TokenRejected. */
+    /** Returns $fn($token, $shops). If $fn throws TokenRejected, gets a new token and calls $fn once more. */
     public function call(string|int $team, string|int $integration, callable $fn): mixed
     {
         $key = [(string) $team, (string) $integration];
@@ -66,7 +66,7 @@ final class TikTokShopTokens
         return $fn($token, $shops);
     }
 
-    /** token() by the name that services in Laravel give it. */
+    /** The same as token(), under the name that a Laravel service often has for it. */
     public function ensureValidAccessToken(string|int $team, string|int $integration): string
     {
         return $this->token($team, $integration);
@@ -92,8 +92,8 @@ final class TikTokShopTokens
         $result = $this->lambda->invoke([
             'FunctionName' => $this->ensureAliasArn,
             'Payload' => json_encode($event, JSON_THROW_ON_ERROR),
-            '@http' => ['timeout' => 70], // An ensure takes up to a minute,
-            '@retries' => 1, // and the SDK would invoke it up to four times.
+            '@http' => ['timeout' => 70], // An ensure takes up to a minute.
+            '@retries' => 1, // By default, the SDK would invoke it up to four times.
         ]);
         $answer = json_decode((string) $result['Payload'], true, flags: JSON_THROW_ON_ERROR);
         if (! empty($result['FunctionError'])) {
@@ -104,7 +104,7 @@ final class TikTokShopTokens
         }
         $row = $this->read($key, true);
         if (! self::isActive($row)) {
-            throw new TokenUnavailable('failed', 'changed', 'the row has changed meanwhile', 1);
+            throw new TokenUnavailable('failed', 'changed', 'the row changed after ensure had answered', 1);
         }
         return $this->keep($key, $row);
     }
@@ -123,7 +123,7 @@ final class TikTokShopTokens
     private function keep(array $key, #[SensitiveParameter] array $row): array
     {
         $shop = fn (array $map): array => array_map(fn (array $value) => $value['S'] ?? null, $map);
-        $shops = array_map($shop, array_column($row['authorized_shops']['L'] ?? [], 'M')); // Skips what is not a map.
+        $shops = array_map($shop, array_column($row['authorized_shops']['L'] ?? [], 'M')); // Skips values that are not maps.
         $usable = ['token' => $row['access_token']['S'], 'shops' => $shops, 'until' => hrtime(true) / 1e9 + self::CACHE_SECONDS];
         return $this->cache[json_encode($key)] = $usable;
     }
@@ -133,7 +133,7 @@ final class TikTokShopTokens
         return ($row['status']['S'] ?? null) === 'active' && isset($row['access_token']['S']);
     }
 
-    /** dd() and var_dump() show no token. */
+    /** Hides the tokens in memory from dd() and var_dump(). */
     public function __debugInfo(): array
     {
         return [];

@@ -1,4 +1,4 @@
-"""Access tokens of TikTok Shop integrations, for applications. docs/APPLICATIONS.md explains it. Needs boto3."""
+"""A client for the access tokens of TikTok Shop integrations. See docs/APPLICATIONS.md. Requires boto3."""
 
 import hashlib
 import json
@@ -7,17 +7,17 @@ import time
 import boto3
 from botocore.config import Config
 
-VALID_FOR = 300  # How many seconds a stored token must still live.
-BELIEVABLE = 30 * 24 * 3600  # An expiry further ahead is a mistake, and the token counts as expired.
+VALID_FOR = 300  # A stored token must be valid for more than this many seconds.
+BELIEVABLE = 30 * 24 * 3600  # An expiry more seconds ahead is wrong: the token counts as expired.
 CACHE_SECONDS = 60
 
 
 class TokenRejected(Exception):
-    """Raise it in the function that you give to `call`, when TikTok answers with code 105002."""
+    """Raise this in the function that you pass to `call` if TikTok answers with code 105002."""
 
 
 class TokenUnavailable(Exception):
-    """There is no usable token. Ask again after `retry_after_seconds`; if that is None, a person must act first."""
+    """There is no valid token. Try again after `retry_after_seconds`. If this is None, a person must act first."""
 
     def __init__(self, outcome, reason, message, retry_after_seconds):
         super().__init__(f"{outcome} ({reason}): {message}")
@@ -25,25 +25,25 @@ class TokenUnavailable(Exception):
 
 
 class TikTokTokens:
-    """Reads tokens, and has one refreshed where needed. Threads can share one object."""
+    """Reads tokens from the table, and invokes `ensure` if one must be refreshed. Threads can share one object."""
 
     def __init__(self, table_name, ensure_alias_arn):
         self._table_name, self._ensure_alias_arn = table_name, ensure_alias_arn
         self._dynamodb = boto3.client("dynamodb")
-        # An `ensure` takes up to a minute, and boto3 would invoke it up to five times.
+        # An `ensure` takes up to a minute. By default, boto3 would invoke it up to five times.
         self._lambda = boto3.client("lambda", config=Config(read_timeout=70, retries={"total_max_attempts": 2}))
         self._cache = {}
 
     def token(self, team, integration):
-        """An access token, to be used at once. Never store, log or print it."""
+        """Returns an access token for immediate use. Never store, log or print it."""
         return self._usable((str(team), str(integration)))[0]
 
     def shops(self, team, integration):
-        """The shops of the authorization: dicts with `id`, `name`, `region` and `cipher`."""
+        """Returns the shops that the seller authorized: dicts with `id`, `name`, `region` and `cipher`."""
         return self._usable((str(team), str(integration)))[1]
 
     def call(self, team, integration, fn):
-        """The result of `fn(token, shops)`, called once more with a new token if it raises TokenRejected."""
+        """Returns `fn(token, shops)`. If `fn` raises TokenRejected, gets a new token and calls `fn` once more."""
         key = str(team), str(integration)
         token, shops = self._usable(key)
         try:
@@ -71,7 +71,7 @@ class TikTokTokens:
             raise TokenUnavailable(*(answer[name] for name in ("outcome", "reason", "message", "retry_after_seconds")))
         row = self._read(key, consistent=True)
         if not is_active(row):
-            raise TokenUnavailable("failed", "changed", "the row has changed meanwhile", 1)
+            raise TokenUnavailable("failed", "changed", "the row changed after ensure had answered", 1)
         return self._keep(key, row)
 
     def _read(self, key, consistent):

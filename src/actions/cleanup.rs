@@ -1,5 +1,5 @@
-//! `cleanup`: marks integrations whose refresh token has expired as `expired`, so that they differ from those that failed for
-//! another reason.
+//! `cleanup`: sets the status `expired` on integrations whose refresh token has expired. So they differ from integrations that
+//! failed for another reason.
 
 use crate::{
     aws::dynamodb::{MalformedRow, TableError, updates},
@@ -19,7 +19,7 @@ enum Cleaned {
     Marked(Box<Candidate>),
     WouldMark(Box<Candidate>),
     Skipped,
-    /// There was no time for it, or none to learn whether the mark was written.
+    /// The time ran out before the mark, or before the table confirmed it.
     Deferred,
     Failed(IntegrationKey, Option<String>, String),
 }

@@ -1,5 +1,5 @@
-//! `connect`: exchanges a seller's auth code for a token pair and stores the integration, new or connected again. Another
-//! seller's row is taken over only if the request says so.
+//! `connect`: exchanges a seller's auth code for a token pair, and stores it in a new or an existing row. Replaces another seller's
+//! row only if the request says so.
 
 use super::{
     connect_link::{self, UnverifiedError},
@@ -29,14 +29,14 @@ use chrono::{DateTime, TimeDelta, Utc};
 use std::{future::Future, sync::Arc, time::Duration};
 use tracing::{Instrument, error, info, warn};
 
-/// How many conflicts are resolved even if the deadline seems to have passed: this clock may be fast.
+/// The number of write conflicts that are resolved even if the deadline seems to have passed, because this clock may be fast.
 const MIN_CONFLICTS: u32 = 10;
 const OUT_OF_TIME: &str = "the invocation's time ran out";
 
 /// Why an integration could not be connected.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// The state is not accepted, or the request names something else than the state.
+    /// The state is not accepted, or does not match the request.
     #[error(transparent)]
     BadEvent(#[from] BadEvent),
     /// The secret cannot be read.
@@ -51,19 +51,21 @@ pub enum ConnectError {
     /// The secret does not hold the app.
     #[error("app_key: the secret has no app {0:?}")]
     UnknownApp(String),
-    /// The code was not exchanged: TikTok refused it, or could not be reached.
+    /// The code was not exchanged: TikTok refused it, or did not answer.
     #[error(
         "the auth code was not exchanged: {0}; an auth code works once and expires soon, so ask the seller to authorize the \
          app again"
     )]
     Exchange(CallError),
     /// There is too little time left for the exchange.
-    #[error("too little time is left to exchange the auth code, which is not used up: connect again")]
+    #[error(
+        "too little time was left to exchange the auth code; the code is not used up, so connect again with it"
+    )]
     OutOfTime,
     /// The row belongs to another seller.
     #[error(
-        "this row belongs to another seller ({row}), and the code to {code}: use another integration_id, or \
-         \"replace\": true to give the row away; the code is used up, so the seller must authorize the app again"
+        "the row belongs to another seller ({row}) than the auth code ({code}): use another integration_id, or pass \
+         \"replace\": true to give the row to the new seller; the code is used up, so the seller must authorize the app again"
     )]
     AnotherSeller {
         /// The row's `open_id`.
@@ -73,13 +75,13 @@ pub enum ConnectError {
     },
     /// Another connect has stored a later authorization.
     #[error(
-        "a later authorization was stored in this row meanwhile, and stays; if it is the wrong one, the seller must \
-         authorize the app again"
+        "another connect has stored a later authorization in this row, which stays; if it is the wrong one, the seller \
+         must authorize the app again"
     )]
     Overtaken,
-    /// Others write the row all the time.
+    /// Other writers kept changing the row.
     #[error(
-        "the row changed again and again meanwhile; the code is used up, so the seller must authorize the app again"
+        "other writers kept changing the row; the code is used up, so the seller must authorize the app again"
     )]
     Contended,
 }
@@ -113,7 +115,7 @@ pub(crate) async fn run_by_state(
         Err(UnverifiedError::State(error)) => Err(BadEvent::of_state(error)),
         Err(UnverifiedError::Credentials(error)) => return Err(error.into()),
     };
-    // Logged as a bad event, which whoever holds a link can cause.
+    // Logged as a bad event, because anyone can send a state.
     let request = request.inspect_err(|error| error!("{error}"))?;
     run(services, &request, deadline).await
 }
@@ -146,14 +148,14 @@ async fn connect(
     let outcome = store(services, request, row, new, deadline).await?;
     let new_expires_at = grant.access_expires_at.map(|at| at.0);
     info!(outcome, new_expires_at, "TikTok Shop integration connected");
-    // The integration is connected, whatever becomes of this.
+    // The integration is connected, even if the shops cannot be stored.
     if in_time(services, deadline, store_shops(services, request, &app, new)).await.is_none() {
         warn!("could not fetch the integration's shops: {OUT_OF_TIME}");
     }
     Ok(ConnectResponse::new(request.key.clone(), outcome, &grant))
 }
 
-/// What must be known before the auth code is used up.
+/// What `connect` reads before it uses up the auth code.
 struct Prepared {
     row: Option<Integration>,
     app: Arc<AppCredentials>,
@@ -182,8 +184,8 @@ async fn prepare(services: &Services, request: &ConnectRequest) -> Result<Prepar
     Ok(Prepared { row, app, is_default })
 }
 
-/// Exchanges the auth code: once more if TikTok may not have acted, and with the secret's other versions if TikTok refuses the
-/// app. Returns the app that TikTok accepted.
+/// Exchanges the auth code. If TikTok refuses the app, tries the secret's other versions. If TikTok may not have acted, tries once
+/// more. Returns the grant, and the credentials that TikTok accepted.
 async fn exchange(
     services: &Services,
     request: &ConnectRequest,
@@ -222,7 +224,7 @@ async fn exchange(
     {
         tokio::time::sleep(policy.lost_response_wait).await;
         match call(&app).await {
-            // The first answer says more.
+            // The first answer is more informative.
             Err(ConnectError::OutOfTime) => {}
             second => result = second,
         }
@@ -230,7 +232,7 @@ async fn exchange(
     Ok((app, result?))
 }
 
-/// Stores a new authorization, whatever becomes of the row meanwhile. Returns the response's `outcome`.
+/// Stores a new authorization, even if others write the row at the same time. Returns the response's `outcome`.
 async fn store(
     services: &Services,
     request: &ConnectRequest,
@@ -244,8 +246,7 @@ async fn store(
         let is_taken = row.as_ref().is_some_and(|row| row.authorization_id != first_generation);
         let is_same_seller = is_same_seller(row.as_ref(), new.grant, is_taken);
         if !is_same_seller && !request.replace {
-            let seller =
-                |open_id: Option<&String>| open_id.map_or_else(|| "of no known id".into(), Clone::clone);
+            let seller = |open_id: Option<&String>| open_id.map_or_else(|| "unknown".into(), Clone::clone);
             return Err(ConnectError::AnotherSeller {
                 row: seller(row.as_ref().and_then(|row| row.open_id.as_ref())),
                 code: seller(new.grant.seller.open_id.as_ref()),
@@ -283,8 +284,8 @@ async fn store(
     Err(ConnectError::Contended)
 }
 
-/// Whether the grant may count as the row's seller's. A row without a known seller accepts any grant, unless another connect
-/// has taken it (`is_taken`); a row with a known seller accepts only that seller's.
+/// Whether the row accepts the grant without `replace`. A row with a known seller accepts only that seller's grants. A row without
+/// one accepts any grant, unless another connect has written the row meanwhile (`is_taken`).
 fn is_same_seller(row: Option<&Integration>, grant: &Grant, is_taken: bool) -> bool {
     match row.and_then(|row| row.open_id.as_ref()) {
         None => !is_taken,
@@ -292,14 +293,14 @@ fn is_same_seller(row: Option<&Integration>, grant: &Grant, is_taken: bool) -> b
     }
 }
 
-/// Whether TikTok granted the authorization after the one in the row: the absolute expiry orders two grants, as each lives
-/// equally long.
+/// Whether TikTok granted this authorization after the one in the row. All access tokens live equally long, so the later grant has
+/// the later expiry.
 fn is_later(grant: &Grant, row: Option<&Integration>) -> bool {
     let stored = row.and_then(|row| row.candidate.access_expires_at);
     stored.is_none() || grant.access_expires_at > stored
 }
 
-/// Waits until the invocation's last second at most; `None` if that was too short.
+/// The output of `work`, or `None` if it takes longer than until the invocation's last second.
 async fn in_time<T>(
     services: &Services,
     deadline: DateTime<Utc>,
@@ -312,7 +313,7 @@ fn last_second(deadline: DateTime<Utc>) -> DateTime<Utc> {
     deadline - TimeDelta::seconds(1)
 }
 
-/// Retries until the invocation's last second: the code is used up, and the token pair has no other place.
+/// Writes the token pair, and retries until the invocation's last second: the code is used up, and the pair exists nowhere else.
 async fn write_with_retries(
     services: &Services,
     request: &ConnectRequest,

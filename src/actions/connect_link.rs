@@ -1,4 +1,4 @@
-//! `connect_link`: makes a link with which a seller connects one integration, and verifies the state that comes back from it.
+//! `connect_link`: makes a link with which a seller connects one integration. Also verifies the link's state when it comes back.
 
 use crate::{
     aws::{dynamodb::TableError, secrets_manager::CredentialsError},
@@ -30,9 +30,9 @@ pub enum ConnectLinkError {
     /// The secret does not hold the app.
     #[error("app_key: the secret has no app {0:?}")]
     UnknownApp(String),
-    /// The row belongs to another app.
+    /// The request and the row name different apps.
     #[error(
-        "app_key: got {requested:?}, but this integration was authorized for the app {row:?}; leave app_key out"
+        "app_key: got {requested:?}, but the seller of this integration authorized the app {row:?}; leave app_key out"
     )]
     AnotherApp {
         /// The app that the request names.
@@ -40,13 +40,13 @@ pub enum ConnectLinkError {
         /// The row's app.
         row: String,
     },
-    /// The secret has no usable `service_id` of the app.
+    /// The secret has no usable `service_id` for the app.
     #[error(
-        "the secret has no service_id of the app {0:?}: add the number on the app's page in TikTok's Partner Center (not the \
+        "the secret has no service_id for the app {0:?}: add the number on the app's page in TikTok's Partner Center (not the \
          app key), as \"service_id\" beside \"app_key\""
     )]
     NoService(String),
-    /// The ids do not fit into a URL.
+    /// With these ids, the link would be too long.
     #[error("the ids are too long for a link")]
     TooLong,
 }
@@ -116,13 +116,13 @@ pub(crate) enum UnverifiedError {
     /// The state is not accepted.
     #[error(transparent)]
     State(#[from] StateError),
-    /// The secret cannot be read, so nobody knows.
+    /// The secret cannot be read, so the state could not be checked.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
 }
 
-/// Verifies a state with the current secret of the app that it names, then with the versions that may have signed it. No other
-/// app's secret is tried.
+/// Verifies a state with the secret of the app that it names: first with the current version, then with the other versions that may
+/// have signed it. Tries no other app's secret.
 pub(crate) async fn verify(services: &Services, state: &ConnectState) -> Result<LinkTarget, UnverifiedError> {
     let now = services.clock.now();
     let verify_with = |apps: &Apps| match apps.get(Some(state.app_key())) {

@@ -1,7 +1,7 @@
-//! `ensure`, and valid tokens for callers in Rust: a stored token that is good is used as it is. Any other is refreshed by the
-//! protocol of the nightly run, once for all callers: who loses the race waits for the winner.
+//! `ensure`, and the same for callers in Rust. A good stored token is left as it is. Any other token is refreshed, by the protocol
+//! of the nightly run and only once for all concurrent callers: one attempt gets the lease, and the other callers wait for it.
 //!
-//! This module never marks a row: one caller cannot tell a revoked seller from a wrong app secret.
+//! This module never marks a row, because one caller cannot tell a revoked authorization from a wrong app secret.
 
 use crate::{
     aws::{dynamodb::TableError, secrets_manager::CredentialsError},
@@ -23,16 +23,16 @@ use std::{future::Future, sync::Arc, time::Duration};
 use tokio::{sync::OnceCell, time::Instant};
 use tracing::{Instrument, debug, error, error_span, info, warn};
 
-/// How long a caller waits for another attempt, unless its time ends before.
+/// How long a caller waits for another attempt, if it has this much time.
 const LONGEST_WAIT: Duration = Duration::from_secs(15);
-/// The wait before the row is read again. It doubles with each time.
+/// The wait before the row is read for the second time. It doubles with each further read.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// The longest of these waits.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// The time that is left for the answer when the wait ends.
+/// The time that a wait leaves for the answer.
 const FOR_THE_ANSWER: TimeDelta = TimeDelta::seconds(1);
 
-/// Why there is no answer at all.
+/// Why `ensure` failed without an answer.
 #[derive(Debug, thiserror::Error)]
 pub enum EnsureError {
     /// The table cannot be read.
@@ -52,13 +52,13 @@ pub enum TokenError {
     /// There is no valid token.
     #[error("{message}")]
     NoToken {
-        /// As in a response.
+        /// The machine-readable reason, as in a response.
         reason: String,
-        /// For a person.
+        /// The reason, for people.
         message: String,
-        /// TikTok's code, where it gave one.
+        /// TikTok's error code, if TikTok sent one.
         code: Option<i64>,
-        /// When asking again makes sense; `None` if a person must act first.
+        /// The seconds after which to ask again; `None` if a person must act first.
         retry_after_seconds: Option<i64>,
     },
     /// The invocation's time ran out before there was a token.
@@ -69,7 +69,7 @@ pub enum TokenError {
     Call(#[from] ApiError),
 }
 
-/// A call's result, and whether it took a refresh to get it.
+/// A call's result, and whether the token was refreshed for it.
 #[derive(Debug)]
 pub struct Fresh<T> {
     /// What the call returned.
@@ -78,7 +78,7 @@ pub struct Fresh<T> {
     pub was_refreshed: bool,
 }
 
-/// A call's result, and the row with whose token it was made.
+/// A call's result, with the row and the token that were used.
 pub(super) struct Called<T> {
     pub(super) value: T,
     pub(super) row: Box<Integration>,
@@ -92,24 +92,24 @@ pub(super) struct TokenSource {
     services: Arc<Services>,
     run_id: String,
     deadline: DateTime<Utc>,
-    /// Made for the first token that is not valid: it needs the secret, which a valid token does not.
+    /// Created for the first token that is not valid. It reads the secret, which `ensure` does not need for a valid token.
     refresher: Arc<OnceCell<Arc<Refresher>>>,
 }
 
-/// How a request for a valid token ended, and the row as it was read last.
+/// The answer to a request for a valid token, and the row as it was last read.
 struct Ensured {
     answer: Answer,
     row: Option<Box<Integration>>,
-    /// Whether this request asked TikTok, so that nobody has logged the answer yet.
+    /// Whether this request asked TikTok itself. Then nobody has logged the answer yet.
     is_own: bool,
 }
 
-/// What an own attempt came to.
+/// How this caller's own attempt ended.
 enum Tried {
     Refreshed(Report),
-    /// It did not take the row, which is no longer as it was read.
+    /// It did not get the lease, because the row has changed since it was read.
     Lost,
-    /// `is_own` is false for an answer that was given before, and logged.
+    /// There is an answer. `is_own` is false if the answer was given before, and logged.
     Ended {
         answer: Answer,
         is_own: bool,
@@ -155,7 +155,7 @@ fn log_answer(answer: &Answer, is_own: bool) {
     }
     let why = answer.message.as_deref().unwrap_or_default();
     match answer.outcome {
-        // As many as there are callers. Who refreshes the token logs that itself.
+        // There is one for each caller. The attempt that refreshes the token logs the refresh itself.
         EnsureOutcome::Valid | EnsureOutcome::Refreshed | EnsureOutcome::RefreshedByAnother => {
             line!(debug, "the TikTok access token is valid");
         }
@@ -165,14 +165,14 @@ fn log_answer(answer: &Answer, is_own: bool) {
         EnsureOutcome::CannotRefresh | EnsureOutcome::Failed if is_own => {
             line!(error, "no valid TikTok access token: {why}");
         }
-        // The attempt that found it out has logged it as an error.
+        // An earlier attempt has logged this as an error.
         EnsureOutcome::CannotRefresh | EnsureOutcome::Failed => {
             line!(info, "still no valid TikTok access token: {why}");
         }
     }
 }
 
-/// An access token that lives for more than 5 minutes: the stored one, or a new one.
+/// Returns an access token that is valid for more than 5 minutes: the stored one, or a new one.
 ///
 /// # Errors
 /// [`TokenError::NoToken`], with the reason.
@@ -186,11 +186,11 @@ pub(crate) async fn ensure_valid_access_token(
     Ok(token.token)
 }
 
-/// Makes a call with an integration's access token. A token that has expired is refreshed before; a token that TikTok does not
-/// accept is refreshed once and the call made again.
+/// Makes a call with an integration's access token. Refreshes the token first if it has expired. If TikTok rejects the token,
+/// refreshes it once and makes the call again.
 ///
 /// # Errors
-/// [`TokenError`]; its `Call` variant is the call's own error.
+/// [`TokenError`]. Its variant `Call` is the call's own error.
 pub(crate) async fn call_with_valid_token<T, F, Fut>(
     services: &Arc<Services>,
     key: &IntegrationKey,
@@ -235,7 +235,7 @@ impl From<Answer> for TokenError {
     }
 }
 
-/// Whether a call failed for the app's credentials: TikTok refuses them, or what was signed with them.
+/// Whether a call failed because of the app's credentials: TikTok refuses them, or a signature made with them.
 fn is_about_the_app(error: &ApiError) -> bool {
     matches!(error, ApiError::Signature { .. } | ApiError::Call(CallError::Misconfigured { .. }))
 }
@@ -257,7 +257,7 @@ impl TokenSource {
         let make = async || {
             let apps = self.services.credentials.apps().await?;
             let (run_id, deadline) = (self.run_id.clone(), self.deadline);
-            // Forced: a token that TikTok does not accept is due, whatever its row says.
+            // Forced, because a token that TikTok rejects must be refreshed, whatever expiry its row has.
             let run = RunContext { run_id, deadline, force: true, unless_refreshed_since: None, apps };
             Ok(Arc::new(Refresher::new(self.services.clone(), run)))
         };
@@ -323,8 +323,8 @@ impl TokenSource {
                 (Err(_), Some(_)) => row.clone(),
                 (Err(error), None) => return Err(error),
             };
-            // If somebody has stored another token meanwhile, that one counts, and not what TikTok said of the old one. Another
-            // seller's pair is stored by the attempt itself.
+            // If another writer has stored a new token meanwhile, the answer about the old token does not count. After a mismatch,
+            // the attempt itself has stored the other seller's token.
             if let Some((answer, is_own)) = ended
                 && (read.holds_access_token(row.access_token.as_ref())
                     || answer.reason.as_deref() == Some(MISMATCH.0))
@@ -341,8 +341,8 @@ impl TokenSource {
         }
     }
 
-    /// Refreshes a row, if it is still as it was read. In a task of its own: the caller may stop waiting, and a refresh must not
-    /// end with that.
+    /// Refreshes a row, if it is still as it was read. Runs in a task of its own, so that the refresh goes on if the caller stops
+    /// waiting.
     async fn attempt(&self, row: &Integration) -> Result<Tried, CredentialsError> {
         let refresher = self.refresher().await?;
         let (in_use, now) = (refresher.in_use(&row.candidate), self.services.clock.now());
@@ -390,7 +390,7 @@ impl TokenSource {
         Ok(ValidToken { token, row, was_refreshed: answer.outcome != EnsureOutcome::Valid })
     }
 
-    /// Makes a call with a valid token; once more with another one if TikTok does not accept it.
+    /// Makes a call with a valid token. If TikTok rejects the token, gets another one and makes the call once more.
     pub(super) async fn call<T, F, Fut>(&self, key: &IntegrationKey, call: F) -> Result<Called<T>, TokenError>
     where
         F: Fn(AppCredentials, AccessToken) -> Fut,
@@ -405,7 +405,7 @@ impl TokenSource {
         };
         request.rejected = Some(token.sha256());
         let ValidToken { token, row, .. } = match self.token(&request).await {
-            // The call's own error says more.
+            // The call's own error is more informative.
             Err(TokenError::NoToken { reason, .. }) if reason == "just_refreshed" => {
                 return Err(rejection.into());
             }
@@ -415,7 +415,7 @@ impl TokenSource {
         Ok(Called { value, row, token, was_refreshed: true })
     }
 
-    /// Makes a call; with the secret's other versions if TikTok refuses the app or the signature.
+    /// Makes a call. If TikTok refuses the app or the signature, tries the secret's other versions.
     async fn call_once<T, F, Fut>(
         &self,
         row: &Candidate,

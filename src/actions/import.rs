@@ -1,5 +1,5 @@
-//! `import`: creates rows for existing tokens. A row that exists already is never overwritten, and nothing is written when any
-//! row of the request is invalid.
+//! `import`: creates rows for existing tokens. Never overwrites a row that exists, and writes nothing if any row of the request is
+//! invalid.
 
 use crate::{
     aws::dynamodb::{Conflict, TableError, updates},
@@ -13,13 +13,13 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use std::time::Duration;
 use tracing::{Instrument, error, info};
 
-/// How often a write is tried that DynamoDB throttles or does not answer, beside the SDK's own retries.
+/// How often a write is retried if DynamoDB throttles it or does not answer, in addition to the SDK's own retries.
 const RETRIES: usize = 4;
 
 /// Answers an `import` request, by `deadline`.
 ///
 /// # Errors
-/// [`TableError`] if a dry run cannot read the table. A failed write is reported with its row.
+/// [`TableError`] if a dry run cannot read the table. A failed write is no error: the response reports it for its row.
 pub(crate) async fn run(
     services: &Services,
     request: ImportRequest,
@@ -61,7 +61,7 @@ pub(crate) async fn run(
     Ok(response)
 }
 
-/// What a request that is not a dry run would do.
+/// What the request would do with this row if it were not a dry run.
 async fn look_up(
     services: &Services,
     id: RowId,
@@ -83,7 +83,7 @@ async fn create(
     integration: &NewIntegration,
     deadline: DateTime<Utc>,
 ) -> ImportReport {
-    // New with each import: it tells our own write, whose response was lost, from another's.
+    // New with each import. It shows whether a row that exists is our own, written by a request whose response was lost.
     let authorization_id = uuid::Uuid::new_v4().simple().to_string();
     let backoff = ExponentialBuilder::new()
         .with_min_delay(services.retry_policy.save_backoff)

@@ -1,4 +1,4 @@
-//! What the function does for an event other than a refresh: one file for each action.
+//! The actions other than `refresh`, one file for each.
 
 pub mod cleanup;
 pub mod connect;

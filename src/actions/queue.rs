@@ -1,4 +1,4 @@
-//! The messages of the function's own queue: each is either done, or left for SQS to deliver again.
+//! Processes the messages of the function's own queue. A message that cannot be finished is left for SQS to deliver again.
 
 use crate::{
     domain::message::{self, Message, Rescue},
@@ -24,7 +24,7 @@ pub(crate) async fn run(
             Ok(Message::Work(work)) => process_message(services, work, deadline).await,
             Ok(Message::Rescue(rescue)) => save(services, *rescue, deadline).await,
             Err(invalid) => {
-                // It ends in the dead-letter queue. Of a rescue message, say at least which integration it is about.
+                // The message ends in the dead-letter queue. If it is a rescue message, log at least its integration.
                 let key = message::key_of(&record.body);
                 error!(
                     message_id = record.message_id,
@@ -42,7 +42,7 @@ pub(crate) async fn run(
     response
 }
 
-/// Saves a token pair that DynamoDB did not accept before. Needs no app credentials, as TikTok is not called.
+/// Saves a token pair that DynamoDB did not accept before. Needs no app credentials, because it does not call TikTok.
 async fn save(services: &Arc<Services>, rescue: Rescue, deadline: DateTime<Utc>) -> bool {
     let run_id = uuid::Uuid::new_v4().to_string();
     let span = error_span!(

@@ -1,4 +1,4 @@
-//! The shops of an authorization, in its row: applications need their ciphers for nearly every call.
+//! Stores the shops of an authorization in its row. Applications need the shops' ciphers for nearly every call.
 
 use crate::{
     aws::dynamodb::updates,
@@ -7,8 +7,8 @@ use crate::{
 };
 use tracing::{debug, warn};
 
-/// Stores the shops that TikTok lists for an access token, if the row still holds that token and its authorization. A failure
-/// undoes nothing: the next `verify` stores them.
+/// Stores the shops that TikTok lists for an access token, if the row still holds this token and its authorization. A failure is
+/// only logged: the next `verify` stores the shops.
 pub(super) async fn store(
     services: &Services,
     key: &IntegrationKey,

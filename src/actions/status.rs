@@ -1,4 +1,4 @@
-//! `status`: reads the table, and writes the report in the format that was asked for.
+//! `status`: reads the table, and returns the report in the requested format.
 
 use crate::{
     aws::dynamodb::TableError,
@@ -10,7 +10,7 @@ use crate::{
 use chrono::{DateTime, Utc};
 use futures_util::StreamExt;
 
-/// A status report as it was asked for.
+/// A status report in the requested format.
 #[derive(Debug)]
 pub(crate) enum Status {
     Json(Box<StatusReport>),
@@ -34,7 +34,7 @@ pub(crate) async fn run(
     };
     let detail = if request.format == Format::Summary { Detail::Summary } else { Detail::Full };
     let mut report = ReportBuilder::new(policy, detail);
-    // The last reading, of all rows, names those that share an authorization.
+    // The last scan reads all rows again, to name those that share an authorization.
     let readings = [StoredTokens::Both, StoredTokens::NoAccessToken, StoredTokens::NoRefreshToken].map(Some);
     for tokens in readings.into_iter().chain([None]) {
         if tokens.is_none() && !report.has_shared_authorizations() {

@@ -1,5 +1,5 @@
-//! `verify`: calls TikTok with the stored token; on a token error refreshes once, as `ensure` does, and calls again. Any other
-//! error is reported as what it is and refreshes nothing. Stores the shops that TikTok lists.
+//! `verify`: calls TikTok with each stored token. If TikTok rejects a token, refreshes it once, as `ensure` does, and calls again.
+//! Reports any other error without a refresh. Stores the shops that TikTok lists.
 
 use super::{
     ensure::{TokenError, TokenSource},
@@ -56,7 +56,7 @@ pub(crate) async fn run(
                 Some(None) => break true,
                 None => break false,
             };
-            // A task for each row: a panic must not take another row's save with it.
+            // Each row has its own task, so that a panic does not cancel another row's save.
             let rows = stream::iter(page).map(|row| {
                 let key = row.as_ref().map_or_else(|malformed| &malformed.key, |row| &row.key).clone();
                 let verify = verify(services.clone(), source.clone(), refresher.clone(), deadline, row);

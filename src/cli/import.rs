@@ -18,16 +18,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The size at which a request gets no more lines, in bytes: well below Lambda's limit of 6 MB.
+/// The maximum size of the lines in one request, in bytes: well below Lambda's limit of 6 MB.
 const MAX_BYTES: usize = 4_000_000;
-/// The most lines that the table shows.
+/// The maximum number of lines that the table shows.
 const MAX_SHOWN: usize = 50;
 
 #[derive(Debug, Args)]
 pub(super) struct Import {
-    /// File of JSON objects, one integration on each line
+    /// File with one integration on each line, as a JSON object
     file: PathBuf,
-    /// Check the file, and show what would be created, without writing to the table
+    /// Check the file and show what an import would create, without writing to the table
     #[arg(long)]
     dry_run: bool,
 }
@@ -46,7 +46,7 @@ struct Imported {
     counts: Map<String, Value>,
     /// The lines that were not created, as the function reports them, with their numbers.
     rows: Vec<Value>,
-    /// The line after which the import stopped, as nothing could be written any more.
+    /// The line after which the import stopped, because it could not write any row of a request.
     stopped_after: Option<usize>,
 }
 
@@ -81,11 +81,11 @@ impl Imported {
 pub(super) async fn run(aws: &Aws, import: &Import) -> Result<Value, CliError> {
     let mut checked = pass(aws, &import.file, true).await?;
     if checked.count("invalid") > 0 {
-        // Nothing is written, so what would be created is not.
+        // Nothing is written, so the rows that would be created are not.
         let unwritten = checked.count("not_written") + checked.count("would_create");
         checked.counts.insert("would_create".into(), json!(0));
         checked.counts.insert("not_written".into(), json!(unwritten));
-        // These rows are well; the invalid ones say what to correct.
+        // These rows are valid; the invalid ones say what to correct.
         checked.rows.retain(|row| row["outcome"] != "not_written");
     }
     if import.dry_run || checked.count("invalid") > 0 {
@@ -105,8 +105,8 @@ async fn pass(aws: &Aws, file: &Path, dry_run: bool) -> Result<Imported, CliErro
     let opened = File::open(file).map_err(unreadable)?;
     let metadata = opened.metadata().map_err(unreadable)?;
     if !metadata.is_file() {
-        // The check has emptied a pipe before anything is written.
-        let why = "it is not a regular file, and an import reads its file twice: save it to a file first";
+        // The check would empty a pipe before anything is written.
+        let why = "not a regular file; an import reads its file twice, so save the lines to a file first";
         return Err(unreadable(io::Error::other(why)));
     }
     // The bar is drawn only on a terminal.
@@ -124,9 +124,9 @@ async fn pass(aws: &Aws, file: &Path, dry_run: bool) -> Result<Imported, CliErro
         let rows = send(aws, &chunk, dry_run).await.inspect_err(|_| {
             if !dry_run {
                 super::complain(&format!(
-                    "stopped before line {}, after {} created; the same command goes on from there",
+                    "stopped before line {}, after {} created; repeat the command, which skips the rows that exist",
                     chunk.first().map_or(0, |line| line.number),
-                    imported.count("created")
+                    counted(imported.count("created"), "row")
                 ));
             }
         })?;
@@ -143,7 +143,7 @@ async fn pass(aws: &Aws, file: &Path, dry_run: bool) -> Result<Imported, CliErro
     Ok(imported)
 }
 
-/// Makes a row invalid whose key an earlier line has, also one of another request.
+/// Makes a row invalid if an earlier line has the same key, even in another request.
 fn with_duplicates(first: &mut HashMap<(String, String), usize>, line: usize, row: Value) -> Value {
     let (Some(team_id), Some(id)) = (row["team_id"].as_str(), row["integration_id"].as_str()) else {
         return row;
@@ -167,7 +167,7 @@ fn invalid(mut row: Value, reason: &str, message: &str) -> Value {
     row
 }
 
-/// Sends lines in one request. Returns what became of each.
+/// Sends lines in one request. Returns the outcome of each.
 async fn send(aws: &Aws, chunk: &[Line], dry_run: bool) -> Result<Vec<Value>, CliError> {
     let texts: Vec<&str> = chunk.iter().filter_map(|line| line.text.as_deref().ok()).collect();
     let event = format!(r#"{{"action":"import","dry_run":{dry_run},"integrations":[{}]}}"#, texts.join(","));
@@ -269,7 +269,7 @@ pub(super) fn show(response: &Value) -> String {
         vec![show::filled(&["Line", "Team", "Id", "Outcome", "Reason"], &cells).trim_end().to_owned()];
     if problems.len() > MAX_SHOWN {
         let more = counted((problems.len() - MAX_SHOWN) as u64, "more line");
-        shown.push(format!("and {more}; --output json has all"));
+        shown.push(format!("and {more}; --output json lists all of them"));
     }
     let summary = show::counts(&response["counts"]);
     shown.push(if summary.is_empty() { "the file has no lines".to_owned() } else { summary });
@@ -282,7 +282,7 @@ pub(super) fn show(response: &Value) -> String {
         }
     }
     if let Some(line) = response["stopped_after_line"].as_u64() {
-        shown.push(format!("stopped after line {line}, as nothing could be written"));
+        shown.push(format!("stopped after line {line}, because no row of the last request could be written"));
     }
     if response["counts"]["invalid"].as_u64().is_some_and(|count| count > 0) && response["dry_run"] == false {
         shown.push("Nothing was written.".to_owned());
@@ -291,7 +291,7 @@ pub(super) fn show(response: &Value) -> String {
     shown.join("\n")
 }
 
-/// Ascending line numbers in few words: "lines 4-6, 9".
+/// Ascending line numbers as ranges: "lines 4-6, 9".
 fn ranges(lines: &[u64]) -> String {
     let mut ranges: Vec<(u64, u64)> = Vec::new();
     for line in lines {

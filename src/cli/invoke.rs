@@ -33,14 +33,14 @@ pub struct Aws {
         default_value = "tiktok-token-refresh"
     )]
     function_name: String,
-    /// Profile of the AWS configuration files
+    /// Profile in the AWS configuration files
     #[arg(long, global = true)]
     profile: Option<String>,
     /// AWS region
     #[arg(long, global = true)]
     region: Option<String>,
-    /// Endpoint of Lambda's API instead of AWS's, such as that of `tiktok-tokens local`. On this machine, credentials and
-    /// region may be missing
+    /// URL of Lambda's API, if it is not AWS's, such as the one that `tiktok-tokens local` prints. A URL on this machine needs
+    /// no credentials and no region
     #[arg(
         long,
         global = true,
@@ -52,7 +52,7 @@ pub struct Aws {
     endpoint_url: Option<Url>,
 }
 
-/// The function's answer: its own text, and the same as JSON.
+/// The function's answer: its text, and the same as parsed JSON.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) text: String,
@@ -81,7 +81,7 @@ pub enum InvokeError {
     /// No region is configured.
     #[error("no AWS region is configured: pass --region, or set AWS_REGION")]
     NoRegion,
-    /// Nothing answers on this machine.
+    /// No program listens at the URL on this machine.
     #[error("nothing answers at {0}: start `tiktok-tokens local`, or correct --endpoint-url ({1})")]
     NothingLocal(Url, String),
     /// There is no response.
@@ -89,8 +89,8 @@ pub enum InvokeError {
     Unreachable(String),
     /// The function timed out.
     #[error(
-        "the function timed out: raise its timeout or configure a work queue; completed refreshes are saved, and the \
-         next run continues"
+        "the function timed out: raise its timeout or configure a work queue; what it refreshed is saved, and the next \
+         run refreshes the rest"
     )]
     TimedOut,
     /// Any other error of Lambda.

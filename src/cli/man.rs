@@ -12,12 +12,12 @@ const ENVIRONMENT: [(&str, &str); 6] = [
     ("TIKTOK_TOKENS_FUNCTION", "The function's name or ARN, as with --function-name."),
     (
         "AWS_ENDPOINT_URL_LAMBDA",
-        "The endpoint of Lambda's API, as with --endpoint-url. The local stack prints its own.",
+        "The URL of Lambda's API, as with --endpoint-url. The local stack prints the one to use.",
     ),
-    ("AWS_PROFILE", "The profile of the AWS configuration files, as with --profile."),
+    ("AWS_PROFILE", "The profile in the AWS configuration files, as with --profile."),
     ("AWS_REGION", "The AWS region, as with --region."),
-    ("COLUMNS", "The width of the tables if the output is no terminal; 100 by default."),
-    ("NO_COLOR", "If it is not empty, the tables have no colors."),
+    ("COLUMNS", "The width of tables when the output is not a terminal. The default is 100."),
+    ("NO_COLOR", "If this is set and not empty, tables have no colors."),
 ];
 
 /// Writes the page of the whole command.

@@ -1,5 +1,5 @@
-//! The `tiktok-tokens` command: a client of the deployed function or the local stack. It works only through Lambda's
-//! Invoke API, so an operator sees what production does.
+//! The `tiktok-tokens` command: a client of the deployed function or of the local stack. It only calls Lambda's Invoke API, so an
+//! operator sees what production does.
 
 mod import;
 mod invoke;
@@ -43,17 +43,17 @@ pub struct Arguments {
     aws: Aws,
 }
 
-/// The subcommands that invoke no function, so that the options of an invocation do nothing.
+/// The subcommands that do not invoke the function. The options of an invocation have no effect on them.
 const WITHOUT_A_FUNCTION: [&str; 3] = ["local", "completions", "man"];
 
 const EXIT_CODES: &str = "\
 Exit codes:
   0  all is well
   1  something failed, cannot be refreshed, or was not found
-  2  wrong usage, or declined
+  2  wrong usage, or you declined to go on
   3  the function could not be reached, or failed";
 
-/// The end of a command's help: examples, one a line, and the exit codes.
+/// The end of a command's help: the examples, one on each line, and the exit codes.
 fn with_exit_codes(examples: &str) -> String {
     format!("Examples:\n  {}\n\n{EXIT_CODES}", examples.replace('\n', "\n  "))
 }
@@ -77,7 +77,7 @@ enum Command {
          tiktok-tokens refresh --force --dry-run"
     ))]
     Refresh(Refresh),
-    /// Make sure that one integration's access token is usable
+    /// Make sure that one integration's access token is valid, and refresh it if necessary
     #[command(after_help = with_exit_codes(
         "tiktok-tokens ensure --team-id 1 --integration-id 101 --valid-for 1h"
     ))]
@@ -97,17 +97,18 @@ enum Command {
     Verify(IntegrationArgs),
     /// Connect or reconnect an integration with an auth code
     ///
-    /// The code comes from standard input or a file, never from the command line, which other users of the machine can see.
-    /// On a terminal, the command asks for the code and does not show it. A code works once and expires soon.
+    /// The command reads the code from standard input or a file, because other users of the machine can see a command line.
+    /// On a terminal, it asks for the code and does not show it. A code works only once and expires soon.
     #[command(after_help = with_exit_codes(
         "tiktok-tokens connect --team-id 1 --integration-id 101\n\
          tiktok-tokens connect --team-id 1 --integration-id 101 --code-file code.txt\n\
          echo TTC_… | tiktok-tokens connect --team-id 9 --integration-id 901   # a code of the local stack"
     ))]
     Connect(Connect),
-    /// Print a link with which a seller connects or reconnects an integration
+    /// Print a link for a seller to connect or reconnect an integration
     ///
-    /// Until it expires, whoever holds the link can attach a shop to the integration, unless that belongs to another seller.
+    /// Until the link expires, whoever holds it can connect a shop to the integration. If the integration already has a seller,
+    /// only a shop of this seller can be connected.
     #[command(after_help = with_exit_codes(
         "tiktok-tokens connect-link --team-id 1 --integration-id 101\n\
          tiktok-tokens connect-link --team-id 1 --integration-id 101 --market us --valid-for 24h"
@@ -116,23 +117,25 @@ enum Command {
     #[expect(clippy::doc_markdown, reason = "the help shows this text as it is")]
     /// Create integrations from a file of existing tokens
     ///
-    /// Each line of the file is a JSON object with team_id, integration_id and refresh_token, and optionally access_token,
+    /// Each line of the file is a JSON object. It must have team_id, integration_id and refresh_token. It may have access_token,
     /// access_token_expires_at and refresh_token_expires_at (Unix seconds), status, app_key, open_id, seller_name,
-    /// seller_base_region and granted_scopes. The whole file is checked first; if any line is invalid, nothing is written.
-    /// A row that exists already stays as it is, so an import can be repeated.
+    /// seller_base_region and granted_scopes. The command checks the whole file first. If any line is invalid, it writes nothing.
+    /// It never changes a row that exists, so you can repeat an import.
     #[command(after_help = with_exit_codes(
         "tiktok-tokens import integrations.jsonl --dry-run\n\
          tiktok-tokens import integrations.jsonl"
     ))]
     Import(import::Import),
-    /// Mark integrations with an expired refresh token as expired
+    /// Mark integrations whose refresh token has expired
+    ///
+    /// Their status becomes "expired", so that they differ from integrations that failed for another reason.
     #[command(after_help = with_exit_codes("tiktok-tokens cleanup --dry-run\ntiktok-tokens cleanup --team-id 1"))]
     Cleanup(Cleanup),
     /// Run the whole system on this machine, with sample integrations
     ///
-    /// Starts an embedded DynamoDB, a TikTok Shop stand-in and Lambda's Invoke endpoint. Runs the scheduled event, and
-    /// shows the integrations before and after the run. Then keeps running, so that the other commands work with
-    /// `--endpoint-url http://127.0.0.1:9000`. Prints auth codes with which to rehearse `connect`. The folder .local keeps the data between starts.
+    /// The command starts an embedded DynamoDB, a TikTok Shop stand-in and Lambda's Invoke endpoint. It invokes the scheduled run,
+    /// and shows the integrations before and after the run. Then it prints auth codes with which you can try `connect`, and keeps
+    /// running. Other commands reach it with `--endpoint-url http://127.0.0.1:9000`. The folder .local keeps the data between starts.
     #[cfg(feature = "local")]
     #[command(after_help = with_exit_codes("tiktok-tokens local\ntiktok-tokens local --once --reset"))]
     Local(crate::local::Options),
@@ -141,7 +144,7 @@ enum Command {
         "tiktok-tokens completions bash > ~/.local/share/bash-completion/completions/tiktok-tokens"
     ))]
     Completions {
-        /// Shell to complete for
+        /// Shell that runs the script
         shell: clap_complete::Shell,
     },
     /// Print the manual page
@@ -164,13 +167,13 @@ struct IntegrationArgs {
 struct Refresh {
     #[command(flatten)]
     integrations: IntegrationArgs,
-    /// Also refresh tokens that are not due, and integrations marked as error
+    /// Also refresh tokens that are not due, and integrations with the status "error"
     #[arg(long)]
     force: bool,
     /// Show what the run would do and why, without calling TikTok or writing to the table
     #[arg(long)]
     dry_run: bool,
-    /// Skip the confirmation of a forced refresh of all integrations, which needs a terminal
+    /// Do not ask before a forced refresh of all integrations; required if there is no terminal
     #[arg(long, short)]
     yes: bool,
 }
@@ -180,10 +183,10 @@ struct Ensure {
     /// Team that the integration belongs to
     #[arg(long)]
     team_id: String,
-    /// Integration whose token is needed
+    /// Integration whose token to check
     #[arg(long)]
     integration_id: String,
-    /// How long the token must still live, such as 1h; at most 24h [default: 5m]
+    /// How long the token must stay valid, such as 1h; at most 24h [default: 5m]
     #[arg(long, allow_hyphen_values = true)]
     valid_for: Option<String>,
 }
@@ -196,7 +199,7 @@ struct Status {
     /// Report format
     #[arg(long, value_enum, default_value_t)]
     format: Format,
-    /// Repeat the report at this interval [default: 10]
+    /// Repeat the report at this interval, until you stop the command [default: 10]
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "10",
           value_parser = clap::value_parser!(u64).range(1..))]
     watch: Option<u64>,
@@ -209,7 +212,7 @@ enum Format {
     Table,
     /// The counts and warnings only
     Summary,
-    /// JSON, like --output json
+    /// The same as --output json
     Json,
 }
 
@@ -221,13 +224,13 @@ struct Connect {
     /// Integration to connect or reconnect
     #[arg(long)]
     integration_id: String,
-    /// App that the code was issued to [default: the integration's app, or the secret's first app]
+    /// App that the seller authorized [default: the integration's app, or the secret's first app]
     #[arg(long)]
     app_key: Option<String>,
-    /// Overwrite a row that belongs to another seller
+    /// Overwrite the row even if it belongs to another seller
     #[arg(long)]
     replace: bool,
-    /// File that holds the auth code, instead of standard input
+    /// Read the auth code from this file instead of standard input
     #[arg(long, value_name = "FILE")]
     code_file: Option<PathBuf>,
 }
@@ -243,7 +246,7 @@ struct ConnectLink {
     /// App that the seller authorizes [default: the integration's app, or the secret's first app]
     #[arg(long)]
     app_key: Option<String>,
-    /// Market of the seller: global, or us for the United States [default: the app's]
+    /// Market of the seller: global, or us for the United States [default: the app's market]
     #[arg(long)]
     market: Option<String>,
     /// How long the link works, such as 24h; at most 30d [default: 7d]
@@ -256,7 +259,7 @@ struct Cleanup {
     /// Select only this team's integrations
     #[arg(long)]
     team_id: Option<String>,
-    /// Show which integrations the run would mark, without writing to the table
+    /// Show which integrations would be marked, without writing to the table
     #[arg(long)]
     dry_run: bool,
 }
@@ -280,9 +283,9 @@ enum CliError {
     /// The user declined the confirmation.
     #[error("canceled; nothing was refreshed")]
     Declined,
-    /// There is nobody to confirm.
+    /// Without a terminal, nobody can confirm.
     #[error(
-        "a forced refresh of all integrations asks for a confirmation, and there is no terminal: pass --yes, or --team-id"
+        "a forced refresh of all integrations needs a confirmation, but there is no terminal: pass --yes, or choose a team with --team-id"
     )]
     Unconfirmed,
 }
@@ -293,7 +296,7 @@ pub fn parse() -> Arguments {
     Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
 }
 
-/// The command line's definition. The options of an invocation are hidden where they do nothing.
+/// The command line's definition. Hides the options of an invocation where they have no effect.
 fn command() -> clap::Command {
     let mut command = Arguments::command();
     let global: Vec<_> = command.get_arguments().filter(|arg| arg.is_global_set()).cloned().collect();
@@ -332,7 +335,7 @@ fn complain(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
-/// Executes a command. Returns everything that is not well.
+/// Executes a command. Returns the problems that the response shows.
 async fn execute(Arguments { command, aws, output }: Arguments) -> Result<Vec<String>, CliError> {
     let session = Session { aws, output };
     match command {
@@ -421,7 +424,9 @@ impl Session {
             let mut dry_run = event.clone();
             dry_run["dry_run"] = json!(true);
             let count = self.invoke(&dry_run).await?.json["counts"]["would_refresh"].clone();
-            if !confirm(&format!("This refreshes all {count} integrations, due or not. Continue? [y/N] "))? {
+            if !confirm(&format!(
+                "This refreshes {count} integrations, whether they are due or not. Continue? [y/N] "
+            ))? {
                 return Err(CliError::Declined);
             }
         }
@@ -449,7 +454,7 @@ impl Session {
                     last = Some(answer);
                     None
                 }
-                // What never worked is probably a mistake in the options.
+                // If the first invocation fails, the options are probably wrong.
                 Err(error) if last.is_none() || error.is_usage() => return Err(error.into()),
                 Err(error) => Some(error),
             };
@@ -458,7 +463,7 @@ impl Session {
                 // Clears the screen, as watch(1) does.
                 write!(io::stdout(), "\u{1b}[2J\u{1b}[H")?;
             }
-            // On a terminal, the last report stays in sight. Elsewhere, it has been printed before.
+            // A terminal was cleared, so it gets the last report again. Other outputs already have it.
             if let Some(answer) = last.as_ref().filter(|_| failure.is_none() || is_terminal) {
                 session.print(answer, text)?;
             }
@@ -505,7 +510,7 @@ impl Session {
     }
 }
 
-/// Reads the auth code from the file or standard input. A terminal does not show it.
+/// Reads the auth code from the file or from standard input. A terminal does not show what is typed.
 fn auth_code(connect: &Connect) -> Result<String, CliError> {
     if let Some(file) = &connect.code_file {
         return fs::read_to_string(file).map_err(|error| CliError::File(file.clone(), error));

@@ -22,7 +22,7 @@ pub(super) fn response(response: &Value, asked: &Asked) -> String {
         Some("refresh") => refresh(response, asked),
         Some("status") => status(response),
         Some("connect") => connect(response),
-        // Alone, so that a script can use it.
+        // Nothing but the URL, so that a script can use it.
         Some("connect_link") => printable(&response["url"]),
         Some("ensure") => ensure(response),
         Some(_) => outcomes(response),
@@ -104,7 +104,7 @@ fn last_error(row: &Value) -> String {
     }
 }
 
-/// Renders a status report without its integrations, as the function's own summary does.
+/// Renders a status report without its integrations, like the function's own summary.
 pub(super) fn summary(report: &Value) -> String {
     Summary::deserialize(report).map_or_else(|_| counts(&report["counts"]), |summary| summary.text())
 }
@@ -130,7 +130,7 @@ fn ensure(response: &Value) -> String {
     let why = (!response["message"].is_null())
         .then(|| format!("\n{}: {}", in_words(&part("reason")), part("message")));
     let retry = response["retry_after_seconds"].as_u64();
-    let retry = retry.map(|seconds| format!("\nAsk again in {}.", in_two_units(seconds)));
+    let retry = retry.map(|seconds| format!("\nTry again in {}.", in_two_units(seconds)));
     let seller = (!response["seller_name"].is_null()).then(|| format!(" ({})", part("seller_name")));
     format!(
         "{}: integration {} of team {}{}{}{}{}",
@@ -163,7 +163,7 @@ fn outcomes(response: &Value) -> String {
     format!("{table}{}{}{incomplete}", counts(&response["counts"]), omitted(response))
 }
 
-/// A table of these rows without its empty columns; nothing if there are no rows.
+/// A table of these rows, without empty columns. An empty string if there are no rows.
 pub(crate) fn filled(header: &[&str], rows: &[Vec<Cell>]) -> String {
     if rows.is_empty() {
         return String::new();
@@ -206,7 +206,7 @@ fn no_color() -> bool {
 
 /// The counts that are not zero, after the total: "12 examined, 3 refreshed".
 pub(crate) fn counts(counts: &Value) -> String {
-    // Those that a person looks for first; then whatever else the response counts.
+    // The counts that a person looks for first; then any others in the response.
     let order = [
         "examined",
         "total",

@@ -1,30 +1,30 @@
-//! Whether all is well: what the exit code 1 stands for, in words.
+//! The problems that a response shows, in words. If there are any, the exit code is 1.
 
 use crate::status_report::{counted, printable};
 use serde_json::Value;
 
-/// What the command asked for, as far as the verdict and the tables depend on it.
+/// What the command asked for. The problems and the tables depend on it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Asked {
     pub(super) team_id: Option<String>,
     pub(super) integration_id: Option<String>,
-    /// Whether the command forces refreshes, and is no dry run.
+    /// Whether the command forces refreshes and is not a dry run.
     pub(super) forces: bool,
 }
 
-/// The counts that are a problem, and what they say.
+/// The counts that are a problem, and what the sentence says of the integrations.
 const PROBLEMS: [(&str, &str); 8] = [
     ("unreadable", "cannot be read"),
     ("cannot_refresh", "cannot be refreshed: the seller must connect again"),
     ("expired", "with an expired access token"),
     ("failed", "failed"),
     ("outcome_unknown", "with an unknown outcome"),
-    ("deferred", "deferred: the time ran out"),
+    ("deferred", "deferred"),
     ("invalid", "invalid"),
     ("not_written", "not written"),
 ];
 
-/// Everything in a response that is not well, as sentences for a person. None, if all is well.
+/// All problems in a response, as sentences for a person.
 pub(super) fn problems(response: &Value, asked: &Asked) -> Vec<String> {
     let counts = &response["counts"];
     let count = |name: &str| counts[name].as_u64().unwrap_or(0);
@@ -67,7 +67,7 @@ fn is_not_found(response: &Value, asked: &Asked) -> bool {
     is_empty || (asked.integration_id.is_some() && response["integrations"][0]["reason"] == "not_found")
 }
 
-/// Why the integration that the command names was passed over, although the command was to act on it whatever its state.
+/// Why the integration that the command names was skipped, although `verify` or `refresh --force` asked for it by its ids.
 fn skipped(response: &Value, asked: &Asked) -> Option<String> {
     let row = response["integrations"].get(0)?;
     let is_skipped = match response["action"].as_str()? {
@@ -111,7 +111,7 @@ mod tests {
                 "cannot_refresh",
                 "2 integrations cannot be refreshed: the seller must connect again",
             ),
-            ("cleanup", "deferred", "2 integrations deferred: the time ran out"),
+            ("cleanup", "deferred", "2 integrations deferred"),
             ("status", "expired", "2 integrations with an expired access token"),
             ("status", "unreadable", "2 integrations cannot be read"),
             ("import", "invalid", "2 integrations invalid"),

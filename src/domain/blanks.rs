@@ -1,4 +1,4 @@
-//! What people paste around a text without seeing it.
+//! Blanks, line breaks and byte order marks, which people paste around a text without seeing them.
 
 /// A text without the blanks, line breaks and byte order marks around it.
 pub fn without_blanks(text: &str) -> &str {

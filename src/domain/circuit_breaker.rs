@@ -2,7 +2,7 @@
 
 /// How many consecutive calls with refused credentials trip the breaker.
 const MISCONFIGURED_LIMIT: u32 = 3;
-/// How many rejected sellers trip the breaker if no call has succeeded. A wrong app key is then more likely than that all
+/// How many rejected sellers trip the breaker if no call has succeeded. Then a wrong app key is more likely than that all these
 /// sellers have left.
 const MASS_REJECTION_LIMIT: u32 = 5;
 /// How many consecutive failures trip the breaker.
@@ -17,7 +17,7 @@ pub enum CallOutcome {
     Rejected,
     /// TikTok refused the app's credentials or IP address.
     Misconfigured,
-    /// TikTok limits the rate of requests: it is up, and says nothing of the app or the seller.
+    /// TikTok limits the rate of requests. It is up, and its answer says nothing about the app or the seller.
     Busy,
     /// Any other failure.
     Failed,
@@ -85,7 +85,8 @@ impl CircuitBreaker {
         } else {
             None
         };
-        // It stays tripped for the rest of the run. Only a mass rejection, which is not stored here, ends with proof.
+        // A breaker that is stored here stays tripped for the rest of the run. A mass rejection is not stored, because proof ends
+        // it.
         self.tripped = self.tripped.or(reason);
     }
 
@@ -99,7 +100,7 @@ impl CircuitBreaker {
         self.is_proved
     }
 
-    /// Records that the app's credentials are refused otherwise than by a refresh.
+    /// Records that TikTok refused the app's credentials in a call other than a refresh.
     pub fn disprove(&mut self) {
         self.tripped = Some(TripReason::Misconfigured);
     }
@@ -109,13 +110,13 @@ impl CircuitBreaker {
         self.tripped.or_else(|| self.has_mass_rejection().then_some(TripReason::MassRejection))
     }
 
-    /// Whether so many sellers were rejected without proof of the credentials that the credentials are the likelier cause.
+    /// Whether so many sellers were rejected, without proof of the credentials, that wrong credentials are the likely cause.
     pub fn has_mass_rejection(&self) -> bool {
         !self.is_proved && self.rejected >= MASS_REJECTION_LIMIT
     }
 
-    /// Whether TikTok refused the app and nothing contradicts it: this fails the run even if there were too few calls to trip
-    /// the breaker.
+    /// Whether TikTok refused the app and nothing contradicts it. This fails the run even if too few calls were made to trip the
+    /// breaker.
     pub fn is_refused(&self) -> bool {
         self.tripped == Some(TripReason::Misconfigured) || (self.misconfigured > 0 && !self.is_proved)
     }

@@ -1,7 +1,7 @@
 //! The link with which a seller connects one integration: TikTok's consent page, with a signed `state`. TikTok sends the state
 //! back with the auth code, and the signature proves which integration the code is for.
 //!
-//! A state is a bearer secret for one row. Nothing of it is trusted before its signature is verified, except the name of the app
+//! A state is a bearer secret for one row. Before its signature is verified, only one part of it is used: the name of the app
 //! whose secret must have signed it.
 
 use crate::domain::{
@@ -61,7 +61,7 @@ pub struct Service {
     pub market: Market,
 }
 
-/// What a state is for.
+/// The integration and the app that a state is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkTarget {
     /// The integration that the seller connects.
@@ -81,11 +81,11 @@ struct Payload {
     integration: String,
     app: String,
     expires: i64,
-    /// Makes two states for the same target differ.
+    /// Random, so that two states for the same target differ.
     nonce: String,
 }
 
-/// Why a state is not accepted. No variant quotes it.
+/// Why a state is not accepted. No variant contains the state's text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StateError {
     /// The text is not a state.
@@ -93,7 +93,7 @@ pub enum StateError {
     Malformed,
     /// The app's secret did not sign it.
     #[error(
-        "the signature is wrong: the state was changed, or the app's secret was replaced more than once since"
+        "the signature is wrong: the state was changed, or the app's secret was replaced more than once since the link was made"
     )]
     Forged,
     /// The link has expired.
@@ -117,8 +117,7 @@ pub fn sign(target: &LinkTarget, secret: &AppSecret, nonce: &str) -> Option<Stri
     (state.len() <= MAX_STATE).then_some(state)
 }
 
-/// The URL of TikTok's consent page for a target; on `consent_page` instead of TikTok's own host, if given. `None` if the ids are
-/// too long for a link.
+/// The URL of TikTok's consent page for a target, or of `consent_page` if it is given. `None` if the ids are too long for a link.
 pub fn url(
     target: &LinkTarget,
     app: &AppCredentials,
@@ -132,7 +131,7 @@ pub fn url(
     Url::parse_with_params(page, query).ok().map(Into::into)
 }
 
-/// A state as it came in. It says nothing about its target until [`verify`](Self::verify) accepts it.
+/// A state as it was received. Only [`verify`](Self::verify) gives access to its target.
 #[derive(Clone)]
 pub struct ConnectState {
     payload: Vec<u8>,
@@ -141,7 +140,7 @@ pub struct ConnectState {
 }
 
 impl ConnectState {
-    /// Reads a state's text.
+    /// Parses a state's text.
     ///
     /// # Errors
     /// [`StateError::Malformed`].
@@ -167,7 +166,7 @@ impl ConnectState {
         &self.target.app_key
     }
 
-    /// What the state is for, if `secret` signed it and it has not expired. Compares the signature in constant time.
+    /// The state's target, if `secret` signed the state and it has not expired. Compares the signature in constant time.
     ///
     /// # Errors
     /// [`StateError::Forged`], or [`StateError::Expired`] for a state with a good signature.

@@ -1,8 +1,8 @@
-//! `ensure`: what to do for a caller who is about to use an integration's access token. The row as it was read, the clock and
-//! the request go in; an answer comes out, or that the token must be refreshed, or that another attempt is at it.
+//! `ensure`: decides what to do for a caller who is about to use an integration's access token. From the row, the current time
+//! and the request, it derives the next step: give an answer, refresh the token, or wait for another attempt.
 //!
-//! The rules keep any number of callers to one redemption: a token that somebody else has replaced is used, not replaced
-//! again, and a failure that was just noted is repeated without asking TikTok.
+//! Any number of concurrent callers causes only one redemption. If another attempt has replaced the token, the new token is used
+//! and not replaced again. If another attempt has just noted a failure, that failure is the answer, without a call to TikTok.
 
 use crate::domain::{
     integration::{
@@ -19,12 +19,12 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-/// How long an attempt for a caller may take. A lost answer then locks a row for 40 s and the clock skew, not for the quarter
-/// of an hour that an invocation may last.
+/// How long an attempt for a caller may take. So a lost answer locks a row for 40 s plus the clock skew, and not for the 15
+/// minutes that an invocation may last.
 pub const ATTEMPT: TimeDelta = TimeDelta::seconds(40);
 /// The longest lease: an invocation on Lambda lasts at most 15 minutes, and its lease a minute longer.
 const LONGEST_LEASE: i64 = 16 * 60;
-/// How long a refreshed token is not redeemed again, whatever its stored expiry says or TikTok answers to it.
+/// How long a new token is not refreshed again, in seconds, even if its stored expiry is near or TikTok rejects it.
 const JUST_REFRESHED: i64 = 300;
 /// How long a noted rejection is repeated without asking TikTok, in seconds.
 const REPEAT_REJECTION: i64 = 60;
@@ -32,9 +32,9 @@ const REPEAT_REJECTION: i64 = 60;
 const REPEAT_FAILURE: i64 = 5;
 /// How long an environment repeats that TikTok refuses an app's credentials, in seconds.
 const REPEAT_MISCONFIGURED: i64 = 30;
-/// The longest wait that a caller is advised of while another attempt holds the lease, in seconds: it usually ends long before.
+/// The longest `retry_after_seconds` while another attempt holds the lease. The attempt usually ends long before its lease.
 const RETRY_WHEN_LOCKED: i64 = 30;
-/// The wait after a failure that only a change of the row or the secret ends, in seconds.
+/// The `retry_after_seconds` after a failure that lasts until somebody changes the row or the secret.
 const RETRY_AFTER_REPAIR: i64 = 60;
 
 /// A request for a usable access token.
@@ -42,7 +42,7 @@ const RETRY_AFTER_REPAIR: i64 = 60;
 pub struct EnsureRequest {
     /// The integration.
     pub key: IntegrationKey,
-    /// How long the token must still live.
+    /// How long the token must stay valid.
     pub valid_for: TimeDelta,
     /// The access token that TikTok rejected, if the caller has tried one.
     pub rejected: Option<TokenDigest>,
@@ -60,7 +60,7 @@ pub enum EnsureOutcome {
     RefreshedByAnother,
     /// The seller must connect again.
     CannotRefresh,
-    /// There is no usable token, for a reason that may pass.
+    /// There is no usable token, for another reason.
     Failed,
     /// TikTok may or may not have redeemed the refresh token.
     OutcomeUnknown,
@@ -101,7 +101,7 @@ pub struct Answer {
     pub message: Option<String>,
     /// The stored expiry of the access token, in Unix seconds.
     pub access_token_expires_at: Option<UnixTime>,
-    /// When asking again makes sense; `None` if the token is usable, or a person must act first.
+    /// The seconds after which to ask again; `None` if the token is usable, or a person must act first.
     pub retry_after_seconds: Option<i64>,
 }
 
@@ -112,7 +112,7 @@ pub enum Step {
     Answer(Answer),
     /// Refresh it.
     Refresh,
-    /// Another attempt holds the lease: wait for it, or give this answer when there is no more time.
+    /// Another attempt holds the lease: wait for it. Give this answer if the time runs out.
     Wait(Answer),
 }
 
@@ -142,7 +142,7 @@ impl Answer {
         self
     }
 
-    /// Sets when asking again makes sense, at least a second from now.
+    /// Sets the seconds after which to ask again, at least 1.
     #[must_use]
     pub fn retry_after(mut self, seconds: i64) -> Self {
         self.retry_after_seconds = Some(seconds.max(1));
@@ -154,8 +154,9 @@ impl Answer {
         self
     }
 
-    /// The answer to an own attempt that did not refresh the token. `None` if it did, or did not take the row: the row then
-    /// says more. `is_rejected` tells that TikTok rejected the refresh token, and `lease_seconds` when the attempt's lease ends.
+    /// The answer after the caller's own attempt failed. `None` if it refreshed the token, or did not get the lease: then the row
+    /// must be read again. `is_rejected` says whether TikTok rejected the refresh token, and `lease_seconds` in how many seconds
+    /// the attempt's lease expires.
     pub fn of_attempt(report: &Report, is_rejected: bool, lease_seconds: i64) -> Option<Self> {
         let reason = report.reason.unwrap_or_else(|| report.outcome.as_str());
         let answer = |outcome| {
@@ -185,12 +186,12 @@ impl Answer {
 }
 
 impl EnsureRequest {
-    /// A request for a token that lives for more than 5 minutes.
+    /// A request for a token that is valid for more than 5 minutes.
     pub fn new(key: IntegrationKey) -> Self {
         Self { key, valid_for: Self::DEFAULT_VALID_FOR, rejected: None }
     }
 
-    /// How long a token must still live, unless the request says otherwise.
+    /// How long a token must stay valid, unless the request says otherwise.
     pub const DEFAULT_VALID_FOR: TimeDelta = TimeDelta::minutes(5);
 
     /// The answer if there is no row.
@@ -199,8 +200,8 @@ impl EnsureRequest {
         Answer::new(EnsureOutcome::Failed).because("not_found", message)
     }
 
-    /// The answer, if the row gives one by itself: its token is usable, or its status forbids a refresh. `first` is the row as
-    /// this request read it first.
+    /// The answer, if the row alone determines it: its token is usable, or its status forbids a refresh. `first` is the row as
+    /// this request first read it.
     pub fn answer(
         &self,
         first: Option<&Integration>,
@@ -240,7 +241,7 @@ impl EnsureRequest {
         Some(Answer::of(row, outcome))
     }
 
-    /// Whether the stored token lives longer than the request asks for, by a believable expiry.
+    /// Whether the stored expiry is plausible, and later than the request demands.
     fn lives_long_enough(&self, row: &Integration, now: DateTime<Utc>) -> bool {
         let policy =
             DuePolicy { now, refresh_ahead: TimeDelta::zero(), force: false, unless_refreshed_since: None };
@@ -248,7 +249,7 @@ impl EnsureRequest {
             && row.candidate.access_expires_at.is_some_and(|at| at > UnixTime::after(now, self.valid_for))
     }
 
-    /// What to do about an active row whose token is not usable. `in_use` are the credentials for the row.
+    /// What to do about an active row whose token is not usable. `in_use` is the fingerprint of the row's credentials.
     pub fn next_step(
         &self,
         first: &Integration,
@@ -270,9 +271,9 @@ impl EnsureRequest {
     }
 }
 
-/// The answer when another attempt was at the row until there was no time left.
+/// The answer if other attempts changed the row until the time ran out.
 pub fn lost_every_race(row: &Integration) -> Answer {
-    let message = "other attempts changed the row again and again";
+    let message = "other attempts kept changing the row";
     Answer::of(row, EnsureOutcome::Locked).because("leased", message).retry_after(1)
 }
 
@@ -283,7 +284,8 @@ fn locked(row: &Integration, lease: &Lease, now: DateTime<Utc>) -> Answer {
         .retry_after(seconds.min(RETRY_WHEN_LOCKED))
 }
 
-/// The failure that a row notes, if it answers the request: it was noted since the row was read first, or just before.
+/// The failure noted in the row, if it answers the request: it was noted after this request first read the row, or shortly
+/// before.
 fn noted_failure(
     first: &Integration,
     row: &Integration,
@@ -313,27 +315,27 @@ fn noted_failure(
     (is_new || ago < REPEAT_FAILURE).then(|| answer(EnsureOutcome::Failed).retry_after(REPEAT_FAILURE - ago))
 }
 
-/// Whether a failure was noted before the live lease was acquired: an attempt is under way again, and its answer is worth
-/// waiting for.
+/// Whether the failure was noted before the live lease was acquired. Then a new attempt is under way, and the caller waits for
+/// it.
 fn is_older_than_lease(first: &Integration, row: &Integration, lease: &Lease) -> bool {
     let has_replaced = first.candidate.lease.as_ref().is_none_or(|first| first.owner != lease.owner);
-    // A lease that does not tell when it was acquired is no older than the longest one.
+    // If the lease does not say when it was acquired, it cannot be older than the longest possible lease.
     let acquired_at =
         lease.acquired_at().unwrap_or(UnixTime(lease.expires_at.0.saturating_sub(LONGEST_LEASE)));
     has_replaced || row.error_at.is_some_and(|at| at < acquired_at)
 }
 
-/// How long ago a time was, in seconds; `None` for one that is further ahead than clocks differ.
+/// How long ago a time was, in seconds. `None` if the time is in the future by more than the clock skew.
 fn seconds_ago(at: Option<UnixTime>, now: DateTime<Utc>) -> Option<i64> {
     at.map(|at| -at.seconds_from(now).max(-i64::MAX)).filter(|ago| *ago >= -CLOCK_SKEW.num_seconds())
 }
 
-/// TikTok's code of a noted failure.
+/// The TikTok code of a noted failure.
 fn tiktok_code(last: &LastFailure) -> Option<i64> {
     last.code.as_deref()?.parse().ok()
 }
 
-/// The credentials that TikTok has refused a moment ago, for one environment: many callers must not ask again and again.
+/// The credentials that TikTok has just refused, in one environment. Many callers must not ask TikTok about them again and again.
 #[derive(Debug, Default)]
 pub struct RefusedCredentials(Mutex<BTreeMap<Fingerprint, (DateTime<Utc>, Answer)>>);
 

@@ -3,7 +3,7 @@
 use crate::domain::integration::{AccessState, Candidate, DuePolicy, Health, Status};
 use chrono::TimeDelta;
 
-/// How long before a refresh token expires a run logs a warning and counts the token.
+/// A run counts the refresh tokens that expire within this time, and logs a warning for each.
 pub const REFRESH_TOKEN_WARNING: TimeDelta = TimeDelta::days(7);
 
 /// The gauges of the whole table after a scheduled run.
@@ -31,7 +31,8 @@ impl GaugeRecorder {
         Self { policy, gauges: Gauges::default() }
     }
 
-    /// Records an integration as it is after its refresh. Ignores those that cannot be refreshed, which have their own metric.
+    /// Records an integration in its state after the refresh. Ignores integrations that cannot be refreshed, which have their own
+    /// metric.
     pub fn record(&mut self, candidate: &Candidate) {
         if candidate.status != Status::Active || candidate.health(&self.policy) == Health::CannotRefresh {
             return;

@@ -1,4 +1,4 @@
-//! Existing tokens to import: what a row may hold. The checks are pure, and no error quotes a value that may be a token.
+//! Checks the rows of an import of existing tokens. No error quotes a value that may be a token.
 
 use crate::domain::{
     blanks::without_blanks,
@@ -8,7 +8,7 @@ use crate::domain::{
 use serde::Serialize;
 use std::collections::HashMap;
 
-/// The most rows of one request.
+/// The maximum number of rows in a request.
 pub const MAX_ROWS: usize = 100;
 /// The largest row, in bytes of its JSON: DynamoDB's limit is 400 KB for an item with all that the function adds later.
 /// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html>
@@ -16,11 +16,11 @@ pub const MAX_ROW_BYTES: usize = 350_000;
 /// The start of a Laravel ciphertext: base64 of `{"iv":`.
 /// <https://github.com/laravel/framework/blob/12.x/src/Illuminate/Encryption/Encrypter.php>
 const CIPHERTEXT: &str = "eyJpdiI6";
-/// The last number that is no Unix time of a TikTok Shop token: July 2017, before TikTok Shop existed. Clients that store a
+/// A number up to this one cannot be an expiry in Unix seconds: July 2017 is before TikTok Shop existed. Clients that store a
 /// duration write 604800 or 31536000.
 const LAST_DURATION: i64 = 1_500_000_000;
-/// The first number that is no Unix time in seconds but one in milliseconds, or in a smaller unit: the year 5138 in seconds, or
-/// 1973 in milliseconds.
+/// A number from this one on cannot be an expiry in Unix seconds, which would be the year 5138. It is in milliseconds (from 1973
+/// on) or in a smaller unit.
 const FIRST_IN_MILLISECONDS: i64 = 100_000_000_000;
 
 /// A request to create rows for existing tokens.
@@ -105,12 +105,12 @@ pub struct Invalid {
 }
 
 impl Invalid {
-    /// An error about a field.
+    /// Creates an error about a field.
     pub fn new(reason: &'static str, field: &str, problem: impl AsRef<str>) -> Self {
         Self { reason, message: format!("{field}: {}", problem.as_ref()) }
     }
 
-    /// A value of another type.
+    /// Creates the error for a value of the wrong type.
     pub fn wrong_type(field: &str, found: &str, expected: &str) -> Self {
         Self::new("wrong_type", field, format!("got {found}, expected {expected}"))
     }
@@ -128,10 +128,10 @@ pub fn size(bytes: usize) -> Result<(), Invalid> {
     Ok(())
 }
 
-/// Checks an expiry, in Unix seconds. Its owner may have stored another unit, or a duration.
+/// Checks an expiry in Unix seconds. Some clients store another unit, or a duration.
 ///
 /// # Errors
-/// [`Invalid`], with what the number probably is.
+/// [`Invalid`], which says what the number probably is.
 pub fn expiry(field: &str, number: i64) -> Result<UnixTime, Invalid> {
     if number >= FIRST_IN_MILLISECONDS {
         let problem = format!("got {number}, which looks like milliseconds, expected Unix seconds");
@@ -146,10 +146,10 @@ pub fn expiry(field: &str, number: i64) -> Result<UnixTime, Invalid> {
     Ok(UnixTime(number))
 }
 
-/// Checks that a text can be a token: no ciphertext, no blanks.
+/// Checks that a text can be a token: it is not a ciphertext, and has no blanks.
 ///
 /// # Errors
-/// [`Invalid`]; the message does not quote the text.
+/// [`Invalid`]. The message does not quote the text.
 pub fn token(field: &str, text: String) -> Result<String, Invalid> {
     if without_blanks(&text).starts_with(CIPHERTEXT) {
         let problem = "got a Laravel ciphertext, expected the decrypted token";
@@ -174,7 +174,7 @@ pub fn status(text: &str) -> Result<Status, Invalid> {
     Ok(status)
 }
 
-/// Makes each row invalid whose key an earlier row has: nobody can tell which of the two is right.
+/// Makes a row invalid if an earlier row has the same key, because nobody can tell which of the two is right.
 pub fn refuse_duplicates(rows: &mut [Row]) {
     let mut first: HashMap<IntegrationKey, usize> = HashMap::new();
     for (index, row) in rows.iter_mut().enumerate() {

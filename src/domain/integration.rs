@@ -18,14 +18,14 @@ use tracing::{Span, error_span};
 pub const EXPIRED_WITHIN: TimeDelta = TimeDelta::minutes(5);
 /// An access token that expires within this time counts as expiring soon.
 pub const EXPIRING_SOON_WITHIN: TimeDelta = TimeDelta::minutes(30);
-/// A refresh-token expiry at or before this Unix time (July 2017, before TikTok Shop existed) is unknown: clients that store a
-/// duration write 31536000.
+/// A refresh-token expiry at or before this Unix time (July 2017, before TikTok Shop existed) counts as unknown. Clients that
+/// store a duration write 31536000.
 const LAST_IMPLAUSIBLE_REFRESH_EXPIRY: i64 = 1_500_000_000;
 /// An access-token expiry further ahead than this is implausible. TikTok grants 7 days; clients that add TikTok's absolute
 /// expiry to the current time store dates decades ahead.
 pub const PLAUSIBLE_AHEAD: TimeDelta = TimeDelta::days(30);
 
-/// How far the clocks of two workers may be apart: a lease outlives its attempt by this.
+/// How much the clocks of two workers may differ. A lease ends this much later than its attempt.
 pub const CLOCK_SKEW: TimeDelta = TimeDelta::seconds(60);
 
 /// The table's primary key, which identifies an integration.
@@ -126,7 +126,7 @@ impl Status {
 /// An attempt's exclusive, time-limited right to refresh a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lease {
-    /// The attempt's id, new for each acquired lease. It ends with when the lease was acquired.
+    /// The attempt's id, new for each acquired lease. Its last part is the time at which the lease was acquired.
     pub owner: String,
     /// When the lease expires, unless its owner releases it first.
     pub expires_at: UnixTime,
@@ -138,12 +138,12 @@ impl Lease {
         format!("{attempt}@{}", now.0)
     }
 
-    /// When the lease was acquired, if its owner tells: leases of earlier versions do not.
+    /// When the lease was acquired. `None` for leases of earlier versions, whose owner does not contain the time.
     pub fn acquired_at(&self) -> Option<UnixTime> {
         self.owner.rsplit_once('@')?.1.parse().ok().map(UnixTime)
     }
 
-    /// Whether the lease has expired, which means that its owner was interrupted.
+    /// Whether the lease has expired. Then its owner was interrupted.
     pub fn has_expired(&self, now: DateTime<Utc>) -> bool {
         self.expires_at.has_passed(now)
     }
@@ -172,12 +172,12 @@ pub struct Candidate {
     pub last_failure: Option<LastFailure>,
 }
 
-/// What a row says of its last failure.
+/// The last failure, as it is noted in the row.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LastFailure {
     /// `error_reason`: as in responses. Rows of version 0.1 have none.
     pub reason: Option<String>,
-    /// `error_code`: TikTok's own, or the reason.
+    /// `error_code`: TikTok's code, or else the reason.
     pub code: Option<String>,
     /// `error_message`: for people.
     pub message: Option<String>,
@@ -215,7 +215,7 @@ pub const NOTICE_DAYS: [i64; 4] = [1, 7, 14, 30];
 pub struct Notice {
     /// One of [`NOTICE_DAYS`].
     pub days: i64,
-    /// The expiry that the warning is about. A renewed token has another one, so its warnings start again.
+    /// The expiry that the warning is about. A new token has a new expiry, so its warnings start again.
     pub expires_at: UnixTime,
 }
 
@@ -243,7 +243,7 @@ pub struct Integration {
     pub refresh_token: Option<RefreshToken>,
     /// The seller's id for the app.
     pub open_id: Option<String>,
-    /// The generation of the authorization: new with every connect; `None` before the first connect by this function.
+    /// The generation of the authorization: new with every connect and import. `None` if neither has written the row.
     pub authorization_id: Option<String>,
     /// How many attempts have failed since the last success.
     pub consecutive_failures: i64,
@@ -255,8 +255,8 @@ pub struct Integration {
     pub authorized_shops: Vec<Shop>,
 }
 
-/// What an on-demand caller has read of an active row. Its attempt begins only if the row still holds this, so nobody redeems
-/// a token again that somebody else has just replaced, or just failed to.
+/// What an on-demand caller has read from an active row. Its attempt begins only if the row still holds these values. So it does
+/// not refresh a token that another attempt has just refreshed, or has just failed to refresh.
 #[derive(Clone, Copy, Debug)]
 pub struct Seen<'a> {
     /// The stored access token.
@@ -352,7 +352,7 @@ pub enum AccessState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Health {
-    /// An attribute of the row is missing or has the wrong type, so nobody refreshes it.
+    /// An attribute of the row is missing or has the wrong type, so the function cannot refresh it.
     Unreadable,
     /// The refresh token has expired, or the row is marked `error` or `expired`: the seller must connect again.
     CannotRefresh,
@@ -415,8 +415,8 @@ impl Candidate {
         self.access_expires_at.is_some_and(|at| policy.is_plausible(at))
     }
 
-    /// The refresh token's expiry; `None` if it is missing or before TikTok Shop existed. Such a number must not stop the
-    /// refreshes of a healthy integration or warn its seller: TikTok decides.
+    /// The refresh token's expiry. `None` if it is missing, or before TikTok Shop existed: such a number must not stop the
+    /// refreshes of a healthy integration or cause a warning.
     pub fn known_refresh_expiry(&self) -> Option<UnixTime> {
         self.refresh_expires_at.filter(|at| at.0 > LAST_IMPLAUSIBLE_REFRESH_EXPIRY)
     }
@@ -426,8 +426,9 @@ impl Candidate {
         self.known_refresh_expiry().is_some_and(|at| at.has_passed(now))
     }
 
-    /// Decides whether a refresh is due, regardless of leases. `in_use` are the credentials of the row's app. A stored expiry
-    /// of the refresh token that has passed does not count: the seller may have renewed it, and TikTok's answer decides.
+    /// Decides whether a refresh is due, regardless of leases. `in_use` is the fingerprint of the row's credentials. If the
+    /// stored expiry of the refresh token has passed, a refresh may still be due: the seller may have renewed the token, and
+    /// TikTok's answer decides.
     ///
     /// # Errors
     /// The first reason not to refresh the row.
@@ -450,8 +451,8 @@ impl Candidate {
         if policy.force { Ok(DueReason::Forced) } else { Err(SkipReason::NotDue) }
     }
 
-    /// Whether the row is marked because of a rejection under other credentials than those `in_use`: a mark holds only against
-    /// the credentials that earned it.
+    /// Whether the row is marked because of a rejection under other credentials than those `in_use`. Such a mark no longer holds,
+    /// so the row is tried again.
     pub fn may_heal(&self, in_use: &Fingerprint) -> bool {
         self.status == Status::Error
             && self
@@ -512,7 +513,7 @@ impl Integration {
         }
     }
 
-    /// What an on-demand caller reads here.
+    /// The values that an on-demand caller must find unchanged.
     pub fn seen(&self) -> Seen<'_> {
         Seen { access_token: self.access_token.as_ref(), error_at: self.error_at }
     }

@@ -29,10 +29,10 @@ pub struct Work {
     pub force: bool,
     /// When the run started. A row that was refreshed since is skipped, so that delivering a message twice is harmless.
     pub run_started_at: UnixTime,
-    /// The credentials that the run has proved for the app of these integrations, if it has.
+    /// The fingerprint of the app's credentials, if the run has proved that they are right.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proved: Option<Fingerprint>,
-    /// The app whose only active integration this is, as a scan of the whole table saw.
+    /// The app, if a scan of the whole table found that this is its only active integration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub only_one_of: Option<String>,
     /// The integrations to refresh.

@@ -74,7 +74,7 @@ pub struct Counts {
     pub deferred: u64,
     /// [`Outcome::Queued`].
     pub queued: u64,
-    /// Of `cannot_refresh`, the rows that this run marked. Outside the sum.
+    /// The rows of `cannot_refresh` that this run marked. They are not part of the sum.
     pub newly_marked: u64,
 }
 
@@ -172,7 +172,7 @@ pub(crate) fn truncated(message: &str) -> String {
     message.chars().take(MAX_MESSAGE).collect()
 }
 
-/// The message for a row whose lease another attempt holds for so many seconds.
+/// The message for a row whose lease another attempt holds for this many more seconds.
 pub(crate) fn leased(seconds: i64) -> String {
     format!(
         "another attempt holds the lease, which expires in {}",

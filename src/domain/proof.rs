@@ -1,19 +1,19 @@
-//! Proof that an app's credentials are right: no row is marked without it. TikTok answers a wrong app as it answers a seller who
-//! has revoked the authorization, so a rejection alone says nothing.
+//! Proof that an app's credentials are right. No row is marked without it. TikTok gives the same answer if the app is wrong and
+//! if the seller has revoked the authorization, so a rejection alone proves nothing.
 
 use crate::domain::secret::Fingerprint;
 use std::fmt;
 
-/// What a call with an access token says of the credentials that signed it.
+/// What a call with an access token proves about the credentials that signed it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Evidence {
     /// TikTok accepted the token and the signature.
     Proves(Fingerprint),
-    /// TikTok refused the signature or the app; TikTok's answer.
+    /// TikTok refused the signature or the app. Contains TikTok's answer.
     Disproves(String),
-    /// The token is dead: that says nothing of the credentials.
+    /// The token does not work, which proves nothing about the credentials.
     DeadToken,
-    /// A time-out, a 429, a seller under review: nothing.
+    /// The answer proves nothing: a time-out, HTTP 429, a seller under review.
     Nothing,
     /// There was no time to call.
     OutOfTime,
@@ -29,7 +29,7 @@ impl fmt::Display for Evidence {
     }
 }
 
-/// What one run, or one message, knows of one app's credentials.
+/// What a run, or a message, knows about one app's credentials.
 #[derive(Clone, Debug, Default)]
 pub struct Proof {
     proved: Vec<Fingerprint>,
@@ -53,13 +53,13 @@ impl Proof {
         self.disproved.as_deref()
     }
 
-    /// Whether these very credentials are proved: another secret of the same app is not.
+    /// Whether exactly these credentials are proved. Proof of one secret does not cover another secret of the same app.
     pub fn proves(&self, fingerprint: &Fingerprint) -> bool {
         self.disproved.is_none() && self.proved.contains(fingerprint)
     }
 
-    /// Whether a row that TikTok rejected under these credentials may be marked. `is_exempt` rows need no proof, but disproved
-    /// credentials mark nobody.
+    /// Whether a row that TikTok rejected under these credentials may be marked. A row that `is_exempt` needs no proof. If the
+    /// credentials are disproved, no row may be marked.
     pub fn may_mark(&self, fingerprint: &Fingerprint, is_exempt: bool) -> bool {
         self.disproved.is_none() && (is_exempt || self.proved.contains(fingerprint))
     }

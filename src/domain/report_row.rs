@@ -1,4 +1,4 @@
-//! A row as the status report reads it: without tokens, only whether they exist.
+//! A row as the status report reads it: without the tokens, only with the information whether they exist.
 
 use crate::domain::{
     integration::{Candidate, UnixTime},

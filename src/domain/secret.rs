@@ -64,13 +64,13 @@ pub struct AppCredentials {
     pub app_key: String,
     /// The app's secret.
     pub app_secret: AppSecret,
-    /// What a link with which a seller connects needs; `None` if the secret does not have it.
+    /// What a link for sellers needs; `None` if the secret does not have it.
     pub service: Option<Service>,
 }
 
 impl AppCredentials {
-    /// The credentials without blanks, line breaks and BOMs around key and secret, which get there when somebody pastes them
-    /// or stores a file; and which of the two had any.
+    /// The credentials without the blanks, line breaks and byte order marks that pasting leaves around key and secret. Also
+    /// returns which of the two had any.
     #[must_use]
     pub fn trimmed(&self) -> (Self, Vec<&'static str>) {
         let (key, secret) = (without_blanks(&self.app_key), without_blanks(self.app_secret.expose()));
@@ -83,7 +83,7 @@ impl AppCredentials {
         (Self { app_key: key.to_owned(), app_secret, service: self.service.clone() }, had_blanks)
     }
 
-    /// Identifies these very credentials without revealing the secret.
+    /// Identifies these credentials without revealing the secret.
     pub fn fingerprint(&self) -> Fingerprint {
         let digest = Sha256::new().chain_update(&self.app_key).chain_update("\n");
         Fingerprint::of(digest.chain_update(self.app_secret.expose()))
@@ -116,7 +116,7 @@ impl Apps {
         }
     }
 
-    /// The same apps with newer credentials of one of them: the one with the same key, else the default app.
+    /// The same apps, with newer credentials for the app with the same key, or else for the default app.
     #[must_use]
     pub fn with(&self, newer: &Arc<AppCredentials>) -> Self {
         let mut apps = self.0.clone();
@@ -127,8 +127,8 @@ impl Apps {
         Self(apps)
     }
 
-    /// The fingerprint of every credential that a row is tried with: of its app's, or of all apps' together, in any order, for
-    /// a row that names none. `None` if the app is unknown.
+    /// The fingerprint of the credentials with which a row is tried. If the row names no app, it covers the credentials of all
+    /// apps, in any order. `None` if the app is unknown.
     pub fn fingerprint(&self, app_key: Option<&str>) -> Option<Fingerprint> {
         if app_key.is_some() || self.0.len() <= 1 {
             return self.get(app_key).map(|app| app.fingerprint());

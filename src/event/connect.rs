@@ -78,7 +78,7 @@ impl ConnectByState {
         for (name, given, of_state) in named {
             if let Some(given) = given.as_ref().filter(|given| *given != of_state) {
                 return Err(BadEvent(format!(
-                    "{name}: got {}, expected the state's, or none: the link was made for another",
+                    "{name}: got {}, expected the state's value or none, because the link was made for another {name}",
                     quoted(given)
                 )));
             }

@@ -1,5 +1,5 @@
-//! The public endpoint: what a seller's browser gets when TikTok sends it back from the consent page. Anybody can reach it, so
-//! nothing happens before the state's signature is verified, and no answer tells whether a team or an integration exists.
+//! The public endpoint, to which TikTok redirects a seller's browser after the consent page. Anybody can reach it. So it does
+//! nothing before it has verified the state's signature, and no answer tells whether a team or an integration exists.
 
 mod page;
 
@@ -99,7 +99,7 @@ struct Query {
 }
 
 impl Query {
-    /// Reads the parameters. An empty one counts as absent; one that is there twice is an error, as nobody knows which is meant.
+    /// Reads the parameters. An empty one counts as absent. If one occurs twice, nobody knows which is meant, so it is an error.
     fn parse(query: &str) -> Result<Self, ()> {
         let mut parsed = Self::default();
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {

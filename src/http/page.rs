@@ -54,22 +54,22 @@ impl Language {
     }
 }
 
-/// What a seller is told.
+/// A page that a seller sees.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Page {
     /// The shop is connected. The name is known only to the request that exchanged the code.
     Connected { seller_name: Option<String> },
     /// The seller declined on TikTok's page.
     Declined,
-    /// There is no good state.
+    /// The state is missing or invalid.
     BadLink,
-    /// The state is good, but has expired.
+    /// The state is valid, but has expired.
     ExpiredLink,
     /// TikTok refused the code.
     CodeRefused,
     /// The row belongs to another seller.
     AnotherShop,
-    /// TikTok did not answer, or not clearly.
+    /// TikTok gave no clear answer.
     Unclear,
     /// The table or the secret cannot be reached.
     Unavailable,
@@ -140,11 +140,11 @@ impl Page {
             ),
             (Self::BadLink, English) => (
                 "This link does not work",
-                "It is incomplete or was changed on its way. Ask the person who sent it for a new one.",
+                "The link is incomplete or has been changed. Ask the person who sent it for a new one.",
             ),
             (Self::BadLink, Vietnamese) => (
                 "Liên kết này không dùng được",
-                "Liên kết bị thiếu hoặc đã bị thay đổi. Hãy xin liên kết mới từ người đã gửi cho bạn.",
+                "Liên kết không đầy đủ hoặc đã bị thay đổi. Hãy xin liên kết mới từ người đã gửi cho bạn.",
             ),
             (Self::ExpiredLink, English) => {
                 ("This link has expired", "Ask the person who sent it for a new one.")
@@ -153,37 +153,36 @@ impl Page {
                 ("Liên kết này đã hết hạn", "Hãy xin liên kết mới từ người đã gửi cho bạn.")
             }
             (Self::CodeRefused, English) => (
-                "Please try once more",
-                "TikTok Shop no longer accepts this authorization: it works once, and for half an hour. Open the link that \
-                 you were sent again.",
+                "Please try again",
+                "TikTok Shop no longer accepts this authorization. It works only once, and only for half an hour. Open the link \
+                 again.",
             ),
             (Self::CodeRefused, Vietnamese) => (
                 "Vui lòng thử lại",
-                "TikTok Shop không còn chấp nhận lần cấp quyền này: nó chỉ dùng được một lần, trong vòng nửa giờ. Hãy mở lại \
-                 liên kết bạn đã nhận.",
+                "TikTok Shop không còn chấp nhận lần cấp quyền này vì nó chỉ dùng được một lần và chỉ trong vòng nửa giờ. Hãy mở \
+                 lại liên kết bạn đã nhận.",
             ),
             (Self::AnotherShop, English) => (
                 "This is another shop",
                 "The link is for a different shop, so nothing has changed. Open the link again and log in to TikTok Shop as \
-                 the owner of that shop, or ask the person who sent it.",
+                 the owner of that shop, or ask the person who sent the link.",
             ),
             (Self::AnotherShop, Vietnamese) => (
                 "Đây là một cửa hàng khác",
                 "Liên kết dành cho một cửa hàng khác nên không có gì thay đổi. Hãy mở lại liên kết và đăng nhập TikTok Shop \
-                 bằng tài khoản chủ cửa hàng đó, hoặc hỏi người đã gửi.",
+                 bằng tài khoản chủ cửa hàng đó, hoặc hỏi người đã gửi liên kết.",
             ),
             (Self::Unclear, English) => (
                 "TikTok Shop did not answer",
-                "Your shop may not be connected yet. Open the link that you were sent again in a few minutes.",
+                "Your shop may not be connected yet. Open the link again in a few minutes.",
             ),
             (Self::Unclear, Vietnamese) => (
                 "TikTok Shop không phản hồi",
                 "Có thể cửa hàng của bạn chưa được kết nối. Hãy mở lại liên kết bạn đã nhận sau vài phút.",
             ),
-            (Self::Unavailable, English) => (
-                "This does not work right now",
-                "The problem is on our side. Open the link that you were sent again in a few minutes.",
-            ),
+            (Self::Unavailable, English) => {
+                ("Something went wrong", "The problem is on our side. Open the link again in a few minutes.")
+            }
             (Self::Unavailable, Vietnamese) => (
                 "Hệ thống tạm thời gián đoạn",
                 "Lỗi thuộc về phía chúng tôi. Hãy mở lại liên kết bạn đã nhận sau vài phút.",

@@ -131,7 +131,7 @@ pub async fn run(options: &Options) -> Result<(), LocalError> {
     ))?;
     print(format_args!("\nThe integrations after the run:\n{}", stack.rows().await?))?;
     if counts.refreshed == 0 {
-        print(format_args!("Nothing was left to refresh after an earlier run; --reset starts over."))?;
+        print(format_args!("An earlier run has refreshed what was due. --reset starts over."))?;
     }
     print(format_args!("The function's logs and metrics are in {FOLDER}/{LOG_FILE}."))?;
     if options.once {
@@ -316,8 +316,8 @@ fn next_steps(invoke: SocketAddr, stack: &Stack) -> String {
         format!("echo {code} | tiktok-tokens connect --team-id {team_id} --integration-id {integration_id}")
     };
     let codes = format!(
-        "a new seller:\n      {}\n    the same seller again, which clears a mark:\n      {}\n    \
-         another seller, who is refused without --replace:\n      {}\n    more codes:\n      \
+        "a new seller:\n      {}\n    the same seller again, whose row is marked (this clears the mark):\n      {}\n    \
+         another seller (refused without --replace):\n      {}\n    more codes:\n      \
          curl -X POST '{tiktok_url}{}?open_id=seller-301'",
         connect("seller-901", "New Noodles", 9, 901),
         connect("seller-301", "Revoked Rings", 3, 301),
@@ -337,14 +337,14 @@ fn next_steps(invoke: SocketAddr, stack: &Stack) -> String {
          Sellers      {public_url}\n\n\
          Next steps, from another terminal in this folder:\n\n  \
          export AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local AWS_DEFAULT_REGION=us-east-1\n  \
-         export AWS_ENDPOINT_URL_LAMBDA=http://{invoke}    # so that tiktok-tokens finds the function, too\n\n\
+         export AWS_ENDPOINT_URL_LAMBDA=http://{invoke}    # for tiktok-tokens\n\n\
          1. Refresh one team:\n    {call}manual-team.json out.json && cat out.json\n\n\
          2. Preview a forced refresh of all integrations:\n    \
             {call}manual-force-dry-run.json out.json && cat out.json\n\n\
          3. Read the table:\n    \
             aws dynamodb scan --endpoint-url http://{dynamodb} --table-name {TABLE}\n\n\
-         4. Rehearse connect. Each of these auth codes works once.\n    {codes}\n\n\
-         5. Connect a shop as its seller does, in a browser, by the link that this prints:\n    \
+         4. Try `connect`. Each of these auth codes works once.\n    {codes}\n\n\
+         5. Print a link, and open it in a browser to connect a shop as a seller does:\n    \
             tiktok-tokens connect-link --team-id 9 --integration-id 902\n\n\
          6. Make TikTok Shop reject the access token of integration 101 of team 1:\n    \
             curl -X POST '{tiktok_url}{}?open_id=seller-101'\n",

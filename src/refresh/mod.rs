@@ -335,7 +335,7 @@ impl Refresher {
         if was_interrupted && round == 1 {
             self.record(|statistics| statistics.interrupted += 1);
             warn!(
-                "an earlier attempt to refresh this integration was interrupted: its lease expired unreleased"
+                "an earlier attempt to refresh this integration was interrupted: its lease expired before it was released"
             );
         }
         was_interrupted
@@ -386,7 +386,7 @@ impl Refresher {
         if leased.was_interrupted || last == Some(PROBABLY_LOST_ANSWER) {
             failure.reason = PROBABLY_LOST_ANSWER;
             failure.message.push_str(
-                "; probably a lost response: an earlier attempt was interrupted after TikTok may have acted",
+                "; probably a lost response: an earlier attempt was interrupted, perhaps after TikTok had acted",
             );
         }
         let report =

@@ -105,9 +105,8 @@ impl FailedApp {
         };
         format!(
             "app {app_key}: TikTok rejected {} sellers, and nothing proves that the app's credentials are right: check that \
-             the secret holds the app that these sellers authorized, and repair it; the next run then refreshes them. If \
-             the credentials are right, the sellers must connect again, and these events mark their rows: {}{more} \
-             ({last_error})",
+             the secret holds the app that these sellers authorized. If it does not, repair it; the next run then refreshes \
+             the rows. If it does, the sellers must connect again, and these events mark their rows: {}{more} ({last_error})",
             rows.len(),
             commands.join(" ")
         )

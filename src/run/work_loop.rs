@@ -221,7 +221,7 @@ impl Run<'_> {
     /// better and the next night's run finds it; only if TikTok is down is the message delivered again.
     pub(super) fn stop(&mut self, candidate: &Candidate, reason: TripReason) {
         self.finish(candidate);
-        let message = "its app was stopped for this run";
+        let message = "this run has stopped calling TikTok for its app";
         let failure = match reason {
             TripReason::MassRejection => Some("app_under_suspicion"),
             TripReason::Misconfigured => Some(reason.reason()),

@@ -20,13 +20,13 @@ shows a token.
 
 State | Meaning
 ---|---
-**unreadable** | An attribute of the row is missing or has the wrong type, so it is not refreshed.
+**unreadable** | An attribute of the row is missing or has the wrong type, so the function cannot refresh it.
 **cannot refresh** | The refresh token has expired, or TikTok rejected it: the seller must connect again.
 **expired** | The access token is missing or expires within 5 minutes.
 **expiring soon** | The access token expires within 30 minutes.
 **need a refresh** | The access token is due for a refresh.
-**healthy** | None of these.
-**inactive** | The row has a status of your own, so it is left alone.
+**healthy** | None of the above.
+**inactive** | The row has a status of your own, so the function leaves it alone.
 
 ### Widget parameters
 

@@ -313,7 +313,9 @@ impl ReportBuilder {
             ));
         }
         if candidate.lease.is_some() && candidate.live_lease(self.policy.now).is_none() {
-            self.warn(format!("{key}: its lease expired unreleased, so an attempt was interrupted"));
+            self.warn(format!(
+                "{key}: its lease expired before it was released, so an attempt was interrupted"
+            ));
         }
         if candidate.status.is_nearly_active() {
             let (count, rows) = &mut self.nearly_active;
@@ -373,8 +375,8 @@ impl ReportBuilder {
         if *count > 0 {
             let more = if *count > rows.len() as u64 { ", among others" } else { "" };
             let warning = format!(
-                "a status that differs from \"active\" only by case or blanks is left alone; correct it if it is a slip: \
-                 {}{more}, {count} in all",
+                "the function leaves rows alone whose status differs from \"active\" only by case or blanks; correct the \
+                 status if it is a typo: {}{more}, {count} in all",
                 rows.join(", ")
             );
             self.warnings.insert(0, warning);
@@ -517,8 +519,8 @@ mod tests {
         assert_eq!(
             warnings,
             [
-                "a status that differs from \"active\" only by case or blanks is left alone; correct it if it is a slip: \
-                 \"Active\" (integration 0 of team 1), \" active\" (integration 1 of team 1), \
+                "the function leaves rows alone whose status differs from \"active\" only by case or blanks; correct the \
+                 status if it is a typo: \"Active\" (integration 0 of team 1), \" active\" (integration 1 of team 1), \
                  \"ACTIVE\\n\" (integration 2 of team 1), 3 in all"
             ]
         );
@@ -541,7 +543,7 @@ mod tests {
         let mut warnings = report(rows, Detail::Full).warnings;
         warnings.sort();
         assert_eq!(warnings.len(), 3);
-        assert!(warnings[0].starts_with("integration 1 of team 1: its lease expired unreleased"));
+        assert!(warnings[0].starts_with("integration 1 of team 1: its lease expired before it was released"));
         assert!(
             warnings[1]
                 .starts_with("integration 2 of team 1 and integration 1 of team 1 share one authorization")

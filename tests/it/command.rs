@@ -191,7 +191,9 @@ fn a_forced_refresh_of_everything_is_confirmed() {
     let before = stack.refresh_calls();
     let unasked = tokens(&stack, &["refresh", "--force"]);
     assert_eq!(unasked.status.code(), Some(2), "without a terminal nobody can be asked");
-    assert!(said(&unasked).contains("pass --yes, or --team-id") && text(&unasked).is_empty());
+    assert!(
+        said(&unasked).contains("pass --yes, or choose a team with --team-id") && text(&unasked).is_empty()
+    );
     let dry_run = tokens(&stack, &["refresh", "--force", "--dry-run"]);
     assert!(text(&dry_run).contains("15 examined"), "a dry run needs no confirmation");
     assert_eq!(stack.refresh_calls(), before);
@@ -435,7 +437,7 @@ fn a_connect_is_rehearsed_with_the_codes_that_the_stack_prints() {
     let same = tokens_with(&stack, &connect("301"), &[], &code(&stack, "301"));
     assert_eq!(text(&same), "reconnected: integration 301 of team 3, seller Revoked Rings (seller-301)\n");
     let another = tokens_with(&stack, &connect("101"), &[], &code(&stack, "101"));
-    assert!(said(&another).contains("this row belongs to another seller"), "{}", said(&another));
+    assert!(said(&another).contains("the row belongs to another seller"), "{}", said(&another));
 
     let tiktok = stack.told.lines().find(|line| line.trim_start().starts_with("TikTok Shop")).unwrap();
     let url = tiktok[tiktok.find("http").unwrap()..].split(',').next().unwrap();

@@ -168,11 +168,11 @@ async fn a_row_stays_with_its_app() {
             "of-second",
             json!("first"),
             "BadEvent",
-            "app_key: got \"first\", but this integration was authorized for",
+            "app_key: got \"first\", but the seller of this integration authorized",
         ),
         ("new", json!("fourth"), "BadEvent", "app_key: the secret has no app \"fourth\""),
         ("of-nobody", json!(null), "BadEvent", "app_key: the secret has no app \"nobody\""),
-        ("new", json!("third"), "NoServiceId", "the secret has no service_id of the app \"third\""),
+        ("new", json!("third"), "NoServiceId", "the secret has no service_id for the app \"third\""),
     ] {
         let error = of(id, app).await.unwrap_err();
         assert_eq!(error.error_type(), kind, "{error}");
@@ -228,7 +228,7 @@ async fn a_state_that_does_not_fit_is_refused_before_the_code_is_used() {
     let code = open.world.tiktok.auth_code("o-1", "S");
     let state = open.state(&shop).await;
     for (state, more, said) in [
-        (state.clone(), json!({"team_id": 2}), "bad event: team_id: got \"2\", expected the state's"),
+        (state.clone(), json!({"team_id": 2}), "bad event: team_id: got \"2\", expected the state's value"),
         (state.clone(), json!({"team_id": 1, "integration_id": 8}), "bad event: integration_id: got \"8\""),
         (state.clone(), json!({"app_key": "other"}), "bad event: app_key: got \"other\""),
         (signed(&shop, APP_KEY, "stolen", days(1)), json!({}), "bad event: state: the signature is wrong"),
@@ -340,7 +340,7 @@ async fn a_code_that_tiktok_refuses_is_no_reason_to_change_the_row() {
     let open = Open::new().await;
     let shop = open.world.integration().insert().await;
     let (state, before) = (open.state(&shop).await, open.world.everything().await);
-    assert_eq!(open.back("TTC_unknown", &state).await.seen(), (400, "Please try once more"));
+    assert_eq!(open.back("TTC_unknown", &state).await.seen(), (400, "Please try again"));
     assert_eq!(open.world.everything().await, before);
 }
 
@@ -369,12 +369,12 @@ async fn an_unclear_answer_of_tiktoks_is_502_and_an_unreachable_table_or_secret_
     // The first answer is unreadable, and by the second call the code is used up.
     let garbled = Behaviour::With(json!({"access_token": null}));
     let garbled = open.world.tiktok.auth_code_with(&shop.open_id, "S", garbled);
-    assert_eq!(open.back(&garbled, &state).await.seen(), (400, "Please try once more"));
+    assert_eq!(open.back(&garbled, &state).await.seen(), (400, "Please try again"));
     open.world.tiktok.set_apps(vec![world::app(APP_KEY, "app-secret-other")]);
     assert_eq!(open.back(&code(), &state).await.seen(), (502, "TikTok Shop did not answer"));
     open.world.tiktok.set_apps(vec![world::app(APP_KEY, APP_SECRET)]);
     open.world.aws.fault(Step::Read, 1, Fault::Refuse(400, "AccessDeniedException"));
-    assert_eq!(open.back(&code(), &state).await.seen(), (503, "This does not work right now"));
+    assert_eq!(open.back(&code(), &state).await.seen(), (503, "Something went wrong"));
     open.world.pass(hours(1));
     open.world.aws.fault(Step::Secret, 3, Fault::Refuse(400, "AccessDeniedException"));
     assert_eq!(open.back(&code(), &state).await.status, 503);

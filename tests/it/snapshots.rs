@@ -359,7 +359,7 @@ fn the_local_stack() {
     let mut stays = Running(stays);
     let lines = BufReader::new(stays.0.stdout.take().unwrap()).lines().map(Result::unwrap);
     let mut told = String::new();
-    for line in lines.skip_while(|line| !line.starts_with("Nothing was left")) {
+    for line in lines.skip_while(|line| !line.starts_with("An earlier run")) {
         told += &(without_the_code(&of_any_machine(&line)) + "\n");
         if line.contains("reject-access-tokens") {
             break;

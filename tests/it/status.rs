@@ -134,8 +134,8 @@ async fn a_status_that_differs_from_active_only_by_case_or_blanks_is_warned_of_a
     assert_eq!(
         warnings,
         json!([
-            "a status that differs from \"active\" only by case or blanks is left alone; correct it if it is a slip: \
-             \"Active\" (integration 7 of team 1), 1 in all"
+            "the function leaves rows alone whose status differs from \"active\" only by case or blanks; correct the status \
+             if it is a typo: \"Active\" (integration 7 of team 1), 1 in all"
         ])
     );
     assert_eq!(world.refresh_all().await["counts"]["skipped_not_due"], 2);
