@@ -14,7 +14,7 @@ use aws_sdk_dynamodb::{
     config::Credentials,
     types::AttributeValue::{self, N, S},
 };
-use common::report::{Goal, Report, grouped, median};
+use common::report::{self, Goal, Report, grouped, median, table};
 use serde_json::{Value, json};
 use std::{
     sync::Arc,
@@ -45,7 +45,7 @@ struct Bench {
 
 #[tokio::main]
 async fn main() {
-    let mut report = Report::start("ensure");
+    let report = Report::start("ensure");
     let (reads, repetitions) = if report.quick { (100, 1) } else { (2_000, 5) };
     let bench = Bench::start().await;
     let [bare, fast] = bench.fast_path(reads).await;
@@ -57,8 +57,8 @@ async fn main() {
     let row =
         |name: &str, time: f64| vec![name.to_owned(), format!("{time:.3}"), format!("{:.2}", time / bare)];
     let rows = [row("a consistent GetItem", bare), row("`ensure` of a valid token", fast)];
-    report.table(1, &[&format!("median of {reads}"), "time, ms", "/ GetItem"], &rows);
-    report.goals(&[
+    let reads = table(1, &[&format!("median of {reads}"), "time, ms", "/ GetItem"], &rows);
+    let goals = report::goals(&[
         Goal {
             name: "`ensure` of a valid token / GetItem".into(),
             limit: 1.3,
@@ -67,15 +67,16 @@ async fn main() {
         },
         Goal {
             name: format!(
-                "{CALLERS} callers in {ENVIRONMENTS} environments need one dead token: the last is served so long after \
-                 TikTok Shop's {LATENCY:?} (the longest of {repetitions} runs)"
+                "wait of the last of {CALLERS} callers, in {ENVIRONMENTS} environments, who need one dead token, beyond TikTok \
+                 Shop's {} ms: worst of {repetitions}",
+                LATENCY.as_millis()
             ),
             limit: 1000.0,
             unit: "ms",
             measured: Some(last.saturating_sub(LATENCY).as_secs_f64() * 1e3),
         },
     ]);
-    report.finish();
+    report.finish(&[reads, goals]);
 }
 
 impl Bench {

@@ -10,7 +10,7 @@ mod common;
 
 use common::{
     build_function, measure,
-    report::{Goal, Report, grouped},
+    report::{self, Goal, Report, grouped},
     stand_ins::{Expiry, StandIns},
 };
 use serde_json::json;
@@ -18,12 +18,11 @@ use std::{num::NonZeroU32, time::Duration};
 
 #[tokio::main]
 async fn main() {
-    let mut report = Report::start("pressure");
+    let report = Report::start("pressure");
     let (due, rows) = if report.quick { (30, 5_000) } else { (300, 500_000) };
     build_function();
-    let goals = [busy(due).await, expiring(rows).await];
-    report.goals(&goals);
-    report.finish();
+    let goals = report::goals(&[busy(due).await, expiring(rows).await]);
+    report.finish(&[goals]);
 }
 
 async fn busy(due: usize) -> Goal {

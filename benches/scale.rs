@@ -11,7 +11,7 @@ mod common;
 
 use common::{
     Took, build_function, measure,
-    report::{Goal, Report, grouped},
+    report::{self, Goal, Report, grouped, table},
     stand_ins::StandIns,
 };
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ use std::{mem, time::Duration};
 
 #[tokio::main]
 async fn main() {
-    let mut report = Report::start("scale");
+    let report = Report::start("scale");
     let (runs, statuses): (&[usize], &[usize]) = if report.quick {
         (&[1_000], &[1_000, 10_000])
     } else {
@@ -39,22 +39,21 @@ async fn main() {
         "due/s",
         "a worker's peak memory, MiB",
     ];
-    report.table(0, &header, &rows);
-    let (mut rows, mut most) = (Vec::new(), 0);
-    let mut peak = 0.0;
+    let runs = table(0, &header, &rows);
+    let (mut rows, mut most, mut peak) = (Vec::new(), 0, 0.0);
     for &count in statuses {
         let took = status(count).await;
         rows.push(vec![grouped(count), format!("{:.1}", took.wall), format!("{:.1}", took.peak_rss_mib)]);
         (most, peak) = (count, took.peak_rss_mib);
     }
-    report.table(0, &["rows", "status report, s", "peak memory, MiB"], &rows);
-    report.goals(&[Goal {
+    let statuses = table(0, &["rows", "status report, s", "peak memory, MiB"], &rows);
+    let goals = report::goals(&[Goal {
         name: format!("status report of {} rows: peak memory (three quarters of 128 MB)", grouped(most)),
         limit: 96.0,
         unit: "MiB",
         measured: Some(peak),
     }]);
-    report.finish();
+    report.finish(&[runs, statuses, goals]);
 }
 
 async fn status(rows: usize) -> Took {

@@ -10,7 +10,6 @@ pub struct Report {
     /// Only show that the bench runs.
     pub quick: bool,
     write: bool,
-    text: String,
 }
 
 /// What a bench must not exceed. A value that exceeds it is reported, and the bench goes on.
@@ -26,7 +25,7 @@ pub struct Goal {
 impl Report {
     /// Reads the arguments, and makes sure that there is a block to write to.
     pub fn start(bench: &'static str) -> Self {
-        let mut report = Self { bench, quick: false, write: false, text: String::new() };
+        let mut report = Self { bench, quick: false, write: false };
         for argument in env::args().skip(1) {
             match argument.as_str() {
                 "--quick" => report.quick = true,
@@ -45,33 +44,14 @@ impl Report {
         report
     }
 
-    pub fn paragraph(&mut self, text: &str) {
-        self.text += &format!("{text}\n\n");
-    }
-
-    /// A table whose first `names` columns are texts, and the others numbers.
-    pub fn table(&mut self, names: usize, header: &[&str], rows: &[Vec<String>]) {
-        let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
-        self.text += &line(&header.iter().map(ToString::to_string).collect::<Vec<_>>());
-        self.text += &format!("|{}{}\n", "---|".repeat(names), "---:|".repeat(header.len() - names));
-        for row in rows {
-            self.text += &line(row);
-        }
-        self.text += "\n";
-    }
-
-    pub fn goals(&mut self, goals: &[Goal]) {
-        let rows: Vec<_> = goals.iter().map(Goal::row).collect();
-        self.table(1, &["goal", "at most", "measured", "met"], &rows);
-    }
-
-    /// Prints the report, or writes it into its block.
-    pub fn finish(self) {
+    /// Prints the paragraphs and tables, or writes them into the bench's block.
+    pub fn finish(self, parts: &[String]) {
+        let text: String = parts.iter().map(|part| format!("{}\n\n", part.trim_end())).collect();
         if self.write {
             let (before, after) = self.page();
-            fs::write(page_path(), format!("{before}\n\n{}{after}", self.text)).unwrap();
+            fs::write(page_path(), format!("{before}\n\n{text}{after}")).unwrap();
         } else {
-            println!("\n{}", self.text.trim_end());
+            println!("\n{}", text.trim_end());
         }
     }
 
@@ -86,6 +66,21 @@ impl Report {
             _ => fail(&format!("docs/PERFORMANCE.md has no block from {begin} to {end}")),
         }
     }
+}
+
+/// A table whose first `names` columns are texts, and the others numbers.
+pub fn table(names: usize, header: &[&str], rows: &[Vec<String>]) -> String {
+    let line = |cells: Vec<&str>| format!("| {} |\n", cells.join(" | "));
+    let mut text = line(header.to_vec());
+    text += &format!("|{}{}\n", "---|".repeat(names), "---:|".repeat(header.len() - names));
+    text.extend(rows.iter().map(|row| line(row.iter().map(String::as_str).collect())));
+    text
+}
+
+/// A table of goals.
+pub fn goals(goals: &[Goal]) -> String {
+    let rows: Vec<_> = goals.iter().map(Goal::row).collect();
+    table(1, &["goal", "at most", "measured", "met"], &rows)
 }
 
 impl Goal {

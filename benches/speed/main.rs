@@ -13,7 +13,7 @@ mod programs;
 
 use common::{
     Took, build_function,
-    report::{Goal, Report, grouped, median},
+    report::{self, Goal, Report, grouped, median, table},
 };
 use programs::{Program, function};
 use std::{fs, thread, time::Duration};
@@ -32,6 +32,9 @@ const PRICE: f64 = 0.000_013_333_4;
 /// The share of Node.js's CPU and memory that the function may take.
 const A_THIRD: f64 = 0.33;
 
+/// What stands in place of a number, with the command that helps.
+const NOT_INSTALLED: &str = "not installed: `.ci/sdks`";
+
 /// What is measured.
 struct Plan {
     cases: &'static [Case],
@@ -42,6 +45,7 @@ struct Plan {
     integrations: usize,
 }
 
+#[derive(Clone, Copy)]
 struct Case {
     latency_ms: u64,
     due: usize,
@@ -70,19 +74,27 @@ const QUICK: Plan = Plan {
 
 #[tokio::main]
 async fn main() {
-    let mut report = Report::start("speed");
+    let report = Report::start("speed");
     let plan = if report.quick { QUICK } else { FULL };
     build_function();
     let programs = [Program::function(), Program::node(), Program::python(plan.in_sequence)];
-    describe(&mut report, &programs);
-    let results = runs(&mut report, &plan, &programs).await;
-    let start = starts(&mut report, &plan, &programs).await;
-    cost(&mut report, &plan).await;
-    goals(&mut report, &plan, &results, start);
-    report.finish();
+    let mut results = Vec::new();
+    for case in plan.cases {
+        results.push(CaseResult::measure(case, &programs).await);
+    }
+    let starts = measure_starts(plan.starts, &programs).await;
+    let cost = cost(&plan).await;
+    report.finish(&[
+        surroundings(&programs),
+        goals(&results, starts[0].unwrap()),
+        runs(&results, &programs, plan.in_sequence),
+        starts_table(plan.starts, &starts, &programs),
+        cost,
+    ]);
 }
 
-fn describe(report: &mut Report, programs: &[Program]) {
+/// What is measured, and on which machine.
+fn surroundings(programs: &[Program]) -> String {
     let info = fs::read_to_string("/proc/cpuinfo").unwrap();
     let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1));
     let cores = thread::available_parallelism().unwrap();
@@ -90,7 +102,7 @@ fn describe(report: &mut Report, programs: &[Program]) {
     let runtimes: Vec<_> =
         programs.iter().map(|program| &*program.runs_on).filter(|on| !on.is_empty()).collect();
     let runtimes = if runtimes.is_empty() { String::new() } else { format!(" {}.", runtimes.join(", ")) };
-    report.paragraph(&format!("{cores} cores ({model}), which the stand-ins share.{runtimes}"));
+    format!("{cores} cores ({model}), which the stand-ins share.{runtimes}")
 }
 
 /// What a program takes for the due rows of a case: medians.
@@ -100,67 +112,73 @@ struct Figures {
     /// Milliseconds of user and system time.
     cpu_of_refresh: f64,
     peak_rss_mib: f64,
+    is_extrapolated: bool,
 }
 
 impl Figures {
-    /// `None` if the program was not run.
+    /// From runs that refreshed `measured` of the `due` rows. `None` if there were no runs.
     fn of(runs: &[Took], measured: usize, due: usize) -> Option<Self> {
         let median = |value: fn(&Took) -> f64| median(runs.iter().map(value));
         (!runs.is_empty()).then(|| Self {
             time: median(|took| took.wall) / measured as f64 * due as f64,
             cpu_of_refresh: median(|took| took.cpu) / measured as f64 * 1000.0,
             peak_rss_mib: median(|took| took.peak_rss_mib),
+            is_extrapolated: measured < due,
         })
     }
 }
 
-/// The figures of a case: those of the function and of Node.js, and the ideal time.
 struct CaseResult {
+    case: Case,
     ideal: f64,
     function: Figures,
-    node: Option<Figures>,
+    /// Those of the programs beside it, as far as they are installed.
+    peers: [Option<Figures>; 2],
 }
 
-/// The programs take turns, so that the machine's moods hit all of them.
-async fn runs(report: &mut Report, plan: &Plan, programs: &[Program; 3]) -> Vec<CaseResult> {
-    let (mut rows, mut results) = (Vec::new(), Vec::new());
-    for &Case { latency_ms, due, repetitions: count } in plan.cases {
-        let case = format!("{} due, {latency_ms} ms ({count} runs)", grouped(due));
+impl CaseResult {
+    /// The programs take turns, so that the machine's moods hit all of them.
+    async fn measure(case: &Case, programs: &[Program; 3]) -> Self {
+        let &Case { latency_ms, due, repetitions } = case;
         let latency = Duration::from_millis(latency_ms);
         let measured =
             programs.each_ref().map(|program| program.sample.map_or(due, |sample| sample.min(due)));
         let mut runs = [const { Vec::new() }; 3];
-        for repetition in 1..=count {
-            eprintln!("{case}: {repetition} of {count}");
+        for repetition in 1..=repetitions {
+            eprintln!("{due} due, {latency_ms} ms: {repetition} of {repetitions}");
             for n in 0..programs.len() {
                 runs[n].extend(programs[n].refresh(measured[n], latency).await);
             }
         }
+        let [function, node, python] = [0, 1, 2].map(|n| Figures::of(&runs[n], measured[n], due));
         let ideal = due.div_ceil(CONCURRENCY) as f64 * latency.as_secs_f64();
-        let figures = [0, 1, 2].map(|n| Figures::of(&runs[n], measured[n], due));
-        let ours = figures[0].as_ref().unwrap().time;
-        rows.push([&case, "ideal", &format!("{ideal:.2}"), "1.00", "", "", ""].map(str::to_owned).to_vec());
-        for n in 0..programs.len() {
-            let mut row = vec![String::new(), programs[n].name.to_owned()];
-            row.extend(match &figures[n] {
-                Some(Figures { time, cpu_of_refresh, peak_rss_mib }) => [
-                    format!("{}{time:.2}", if measured[n] < due { "~" } else { "" }),
+        Self { case: *case, ideal, function: function.unwrap(), peers: [node, python] }
+    }
+
+    fn rows(&self, programs: &[Program; 3]) -> Vec<Vec<String>> {
+        let Self { case, ideal, function, peers } = self;
+        let case = format!("{} due, {} ms ({} runs)", grouped(case.due), case.latency_ms, case.repetitions);
+        let mut rows =
+            vec![[&case, "ideal", &format!("{ideal:.2}"), "1.00", "", "", ""].map(str::to_owned).to_vec()];
+        for (program, figures) in programs.iter().zip([Some(function), peers[0].as_ref(), peers[1].as_ref()])
+        {
+            let cells = figures.map_or([NOT_INSTALLED, "", "", "", ""].map(str::to_owned), |figures| {
+                let &Figures { time, cpu_of_refresh, peak_rss_mib, is_extrapolated } = figures;
+                [
+                    format!("{}{time:.2}", if is_extrapolated { "~" } else { "" }),
                     format!("{:.2}", time / ideal),
-                    format!("{:.2}", time / ours),
+                    format!("{:.2}", time / function.time),
                     format!("{cpu_of_refresh:.2}"),
                     format!("{peak_rss_mib:.0}"),
-                ],
-                None => ["not installed: `.ci/sdks`", "", "", "", ""].map(str::to_owned),
+                ]
             });
-            rows.push(row);
+            rows.push([vec![String::new(), program.name.to_owned()], cells.to_vec()].concat());
         }
-        let [function, node, _] = figures;
-        results.push(CaseResult { ideal, function: function.unwrap(), node });
+        rows
     }
-    report.paragraph(&format!(
-        "Medians. `~`: extrapolated from {} refreshes. The start is not included.",
-        plan.in_sequence
-    ));
+}
+
+fn runs(results: &[CaseResult], programs: &[Program; 3], in_sequence: usize) -> String {
     let header = [
         "due, TikTok Shop's latency",
         "program",
@@ -170,33 +188,39 @@ async fn runs(report: &mut Report, plan: &Plan, programs: &[Program; 3]) -> Vec<
         "CPU a refresh, ms",
         "peak memory, MiB",
     ];
-    report.table(2, &header, &rows);
-    results
+    let rows: Vec<_> = results.iter().flat_map(|result| result.rows(programs)).collect();
+    format!(
+        "Medians. The function and Node.js refresh {CONCURRENCY} at a time, Python one after the other; `~`: extrapolated from \
+         {in_sequence} refreshes. The start is not included.\n\n{}",
+        table(2, &header, &rows)
+    )
 }
 
-/// Milliseconds until the function polls for its first event.
-async fn starts(report: &mut Report, plan: &Plan, programs: &[Program; 3]) -> f64 {
+/// How many milliseconds each program takes until it is ready to work: medians.
+async fn measure_starts(repetitions: usize, programs: &[Program; 3]) -> [Option<f64>; 3] {
     eprintln!("starts");
     let mut starts = [const { Vec::new() }; 3];
-    for repetition in 0..=plan.starts {
+    for repetition in 0..=repetitions {
         for n in 0..programs.len() {
             let start = programs[n].start().await;
             // The first start reads the files from the disk, and does not count.
             starts[n].extend(start.filter(|_| repetition > 0));
         }
     }
-    let medians = starts.map(|starts| (!starts.is_empty()).then(|| median(starts) * 1000.0));
-    let row = |(program, start): (&Program, Option<f64>)| {
-        let start = start.map_or("not installed: `.ci/sdks`".into(), |start| format!("{start:.1}"));
+    starts.map(|starts| (!starts.is_empty()).then(|| median(starts) * 1000.0))
+}
+
+fn starts_table(repetitions: usize, starts: &[Option<f64>; 3], programs: &[Program; 3]) -> String {
+    let row = |(program, start): (&Program, &Option<f64>)| {
+        let start = start.map_or(NOT_INSTALLED.into(), |start| format!("{start:.1}"));
         vec![program.name.to_owned(), start]
     };
-    let rows: Vec<_> = programs.iter().zip(medians).map(row).collect();
-    report.table(1, &[&format!("median of {} starts", plan.starts), "process start to ready, ms"], &rows);
-    medians[0].unwrap()
+    let rows: Vec<_> = programs.iter().zip(starts).map(row).collect();
+    table(1, &[&format!("median of {repetitions} starts"), "process start to ready, ms"], &rows)
 }
 
 /// Lambda bills the time of a run, which is the longer of waiting and computing with the processor's share.
-async fn cost(report: &mut Report, plan: &Plan) {
+async fn cost(plan: &Plan) -> String {
     let (rows, due) = (plan.integrations, plan.integrations / 5);
     let mut runs = Vec::new();
     for rate in PACES {
@@ -214,12 +238,13 @@ async fn cost(report: &mut Report, plan: &Plan) {
             )
         })
         .collect();
-    report.paragraph(&format!(
-        "A run with {due} of {} integrations due, when TikTok Shop answers in {USUAL_LATENCY:?}, takes {}, its start \
+    let caption = format!(
+        "A run with {due} of {} integrations due, when TikTok Shop answers in {} ms, takes {}, its start \
          included. It is billed so:",
         grouped(rows),
+        USUAL_LATENCY.as_millis(),
         took.join(", "),
-    ));
+    );
     let mut header = vec!["memory, MB".to_owned()];
     for rate in PACES {
         header.extend([format!("at {rate}/s: billed, s"), format!("at {rate}/s: USD for 1,000 runs")]);
@@ -235,30 +260,27 @@ async fn cost(report: &mut Report, plan: &Plan) {
         row
     };
     let rows = [128.0, 256.0, 512.0, MB_OF_A_PROCESSOR].map(price);
-    report.table(0, &header.iter().map(String::as_str).collect::<Vec<_>>(), &rows);
+    let table = table(0, &header.iter().map(String::as_str).collect::<Vec<_>>(), &rows);
+    format!("{caption}\n\n{table}")
 }
 
 /// Each ratio is that of the worst case.
-fn goals(report: &mut Report, plan: &Plan, results: &[CaseResult], start: f64) {
+fn goals(results: &[CaseResult], start: f64) -> String {
     let worst = |ratio: &dyn Fn(&CaseResult) -> Option<f64>| {
         results.iter().map(ratio).collect::<Option<Vec<f64>>>()?.into_iter().reduce(f64::max)
     };
     let to_node = |value: fn(&Figures) -> f64| {
-        worst(&|result| Some(value(&result.function) / value(result.node.as_ref()?)))
+        worst(&|result| Some(value(&result.function) / value(result.peers[0].as_ref()?)))
     };
-    let last = plan.cases.len() - 1;
+    let largest = results.iter().max_by_key(|result| result.case.due).unwrap();
+    let memory = format!("peak memory with {} due and no queue", grouped(largest.case.due));
     let goal = |name: &str, limit, unit, measured| Goal { name: name.into(), limit, unit, measured };
-    report.goals(&[
+    report::goals(&[
         goal("time / ideal", 1.15, "", worst(&|result| Some(result.function.time / result.ideal))),
         goal("time / that of Node.js", 1.0, "", to_node(|figures| figures.time)),
         goal("CPU / that of Node.js", A_THIRD, "", to_node(|figures| figures.cpu_of_refresh)),
         goal("peak memory / that of Node.js", A_THIRD, "", to_node(|figures| figures.peak_rss_mib)),
         goal("process start to first poll", 50.0, "ms", Some(start)),
-        goal(
-            &format!("peak memory with {} due and no queue", grouped(plan.cases[last].due)),
-            64.0,
-            "MiB",
-            Some(results[last].function.peak_rss_mib),
-        ),
-    ]);
+        goal(&memory, 64.0, "MiB", Some(largest.function.peak_rss_mib)),
+    ])
 }
