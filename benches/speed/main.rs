@@ -58,7 +58,7 @@ const FULL: Plan = Plan {
         Case { latency_ms: 200, due: 1_000, repetitions: 3 },
         Case { latency_ms: 50, due: 20_000, repetitions: 3 },
     ],
-    in_sequence: 200,
+    in_sequence: 150,
     starts: 21,
     integrations: 1_000,
 };
