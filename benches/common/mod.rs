@@ -1,8 +1,8 @@
 //! What the benches share: the function as Lambda runs it, what its events take, the stand-ins and the report.
 //!
-//! `cargo bench --features local` runs them all, and prints tables in Markdown. `-- --write` writes them into
-//! `docs/PERFORMANCE.md` instead, each bench into its own block. `-- --quick` only shows in a minute that they run.
-//! `--bench speed` runs one.
+//! `cargo bench --features local` runs all benches, and `--bench speed` only one. They print tables in Markdown; `-- --write`
+//! writes these into `docs/PERFORMANCE.md` instead, each bench's into its own block. `-- --quick` only shows in a minute that
+//! the benches run. Measure on a quiet machine.
 
 #![allow(dead_code, reason = "each bench uses a part")]
 

@@ -32,7 +32,8 @@ impl Program {
         Self { name: "the function", runs_on: String::new(), sample: None, kind: Kind::Function }
     }
 
-    /// A script for Node.js, which refreshes as many at a time as the function. It runs in the folder that has its packages, as it finds them nowhere else.
+    /// A script for Node.js, which refreshes as many at a time as the function. It runs in the folder that has its packages, as
+    /// it finds them nowhere else.
     pub fn node() -> Self {
         const TELL: &str = "process.execPath + '\\nNode.js ' + process.versions.node + ' with AWS SDK ' + \
             require('@aws-sdk/client-dynamodb/package.json').version";
