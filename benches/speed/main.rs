@@ -165,7 +165,7 @@ impl CaseResult {
             let cells = figures.map_or([NOT_INSTALLED, "", "", "", ""].map(str::to_owned), |figures| {
                 let &Figures { time, cpu_of_refresh, peak_rss_mib, is_extrapolated } = figures;
                 [
-                    format!("{}{time:.2}", if is_extrapolated { "~" } else { "" }),
+                    if is_extrapolated { format!("~{time:.0}") } else { format!("{time:.2}") },
                     format!("{:.2}", time / ideal),
                     format!("{:.2}", time / function.time),
                     format!("{cpu_of_refresh:.2}"),
