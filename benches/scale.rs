@@ -1,47 +1,70 @@
-//! How a run's time and memory grow with the table: the function's real binary looks through tables of 1,000, 10,000 and
-//! 100,000 rows, a fifth of them due. It hands these over to the queue, and works them off from there. It also reports the
-//! status of tables of up to 1,000,000 rows, in at most [`STATUS_LIMIT_MIB`] of memory.
+//! How a run's time and memory grow with the table: the function's real binary looks through tables of up to 100,000 rows, a
+//! fifth of them due. It hands these over to the queue, and works them off from there. It also reports the status of tables of
+//! up to 1,000,000 rows.
 //!
-//! `cargo bench --features local --bench scale [-- rows …]`
+//! `cargo bench --features local --bench scale [-- --write | --quick]`
 
 #![allow(clippy::pedantic, clippy::unwrap_used, clippy::panic, reason = "a measurement, not a program")]
 #![allow(clippy::print_stdout, unreachable_pub, reason = "it prints its table, and nothing uses it")]
 
 mod common;
 
-use common::{FUNCTION, measure, stand_ins::StandIns};
+use common::{
+    Took, build_function, measure,
+    report::{self, Goal, Report, grouped, table},
+    stand_ins::StandIns,
+};
 use serde_json::{Value, json};
 use std::{mem, time::Duration};
 
-/// Three quarters of what the template gives the function.
-const STATUS_LIMIT_MIB: f64 = 96.0;
-
 #[tokio::main]
 async fn main() {
-    let rows: Vec<usize> = std::env::args().filter_map(|argument| argument.parse().ok()).collect();
-    println!("| rows | status (json), s | peak RSS, MiB |");
-    println!("|---:|---:|---:|");
-    for rows in if rows.is_empty() { vec![1_000, 100_000, 1_000_000] } else { rows.clone() } {
-        print_status(rows).await;
+    let report = Report::start("scale");
+    let (runs, statuses): (&[usize], &[usize]) = if report.quick {
+        (&[1_000], &[1_000, 10_000])
+    } else {
+        (&[1_000, 10_000, 100_000], &[1_000, 100_000, 1_000_000])
+    };
+    build_function();
+    let mut rows = Vec::new();
+    for &count in runs {
+        rows.push(run(count).await);
     }
-    println!();
-    println!("| rows | due | survey, s | peak RSS, MiB | work-off, s | due/s | peak RSS of a worker, MiB |");
-    println!("|---:|---:|---:|---:|---:|---:|---:|");
-    for rows in if rows.is_empty() { vec![1_000, 10_000, 100_000] } else { rows } {
-        print_row(rows).await;
+    let header = [
+        "rows",
+        "due",
+        "scan, s",
+        "peak memory, MiB",
+        "refreshes, s",
+        "due/s",
+        "a worker's peak memory, MiB",
+    ];
+    let runs = table(0, &header, &rows);
+    let (mut rows, mut most, mut peak) = (Vec::new(), 0, 0.0);
+    for &count in statuses {
+        let took = status(count).await;
+        rows.push(vec![grouped(count), format!("{:.1}", took.wall), format!("{:.1}", took.peak_rss_mib)]);
+        (most, peak) = (count, took.peak_rss_mib);
     }
+    let statuses = table(0, &["rows", "status report, s", "peak memory, MiB"], &rows);
+    let goals = report::goals(&[Goal {
+        name: format!("status report of {} rows: peak memory (three quarters of 128 MB)", grouped(most)),
+        limit: 96.0,
+        unit: "MiB",
+        measured: Some(peak),
+    }]);
+    report.finish(&[runs, statuses, goals]);
 }
 
-async fn print_status(rows: usize) {
+async fn status(rows: usize) -> Took {
     let stand_ins = StandIns::start(rows, rows / 5, Duration::ZERO).await;
     let event = json!({"action": "status"}).to_string();
-    let (status, report) = measure(FUNCTION, &stand_ins, &[], &[event]).await;
+    let (took, report) = measure(&stand_ins, &[], &[event]).await;
     assert_eq!((&report["counts"]["total"], &report["warnings"]), (&json!(rows), &json!([])));
-    println!("| {rows} | {:.1} | {:.1} |", status.wall, status.peak_rss_mib);
-    assert!(status.peak_rss_mib <= STATUS_LIMIT_MIB, "more than {STATUS_LIMIT_MIB} MiB");
+    took
 }
 
-async fn print_row(rows: usize) {
+async fn run(rows: usize) -> Vec<String> {
     let due = rows / 5;
     let stand_ins = StandIns::start(rows, due, Duration::ZERO).await;
     let settings = [
@@ -49,7 +72,7 @@ async fn print_row(rows: usize) {
         ("FAN_OUT_ABOVE", "100".into()),
         ("MAX_REQUESTS_PER_SECOND", "10000".into()),
     ];
-    let (survey, answer) = measure(FUNCTION, &stand_ins, &settings, &["{}".into()]).await;
+    let (scan, answer) = measure(&stand_ins, &settings, &["{}".into()]).await;
     let counts = ["examined", "queued"].map(|count| answer["counts"][count].clone());
     assert_eq!(counts, [json!(rows), json!(due)]);
     let delivery = |body: String| -> Value {
@@ -57,14 +80,15 @@ async fn print_row(rows: usize) {
     };
     let queued = mem::take(&mut *stand_ins.queued.lock().unwrap());
     let deliveries: Vec<String> = queued.into_iter().map(|body| delivery(body).to_string()).collect();
-    let (work_off, _) = measure(FUNCTION, &stand_ins, &settings, &deliveries).await;
+    let (work, _) = measure(&stand_ins, &settings, &deliveries).await;
     stand_ins.check(due);
-    println!(
-        "| {rows} | {due} | {:.1} | {:.1} | {:.1} | {:.0} | {:.1} |",
-        survey.wall,
-        survey.peak_rss_mib,
-        work_off.wall,
-        due as f64 / work_off.wall,
-        work_off.peak_rss_mib,
-    );
+    vec![
+        grouped(rows),
+        grouped(due),
+        format!("{:.1}", scan.wall),
+        format!("{:.1}", scan.peak_rss_mib),
+        format!("{:.1}", work.wall),
+        grouped((due as f64 / work.wall) as usize),
+        format!("{:.1}", work.peak_rss_mib),
+    ]
 }

@@ -1,35 +1,25 @@
-//! How fast and how lean the function is. The bench runs the function's real binary, and beside it:
+//! How fast and how lean the function is, beside two scripts that a user would write instead: `peers/refresh.py` refreshes one
+//! integration after the other, `peers/refresh.mjs` as many at a time as the function. Both make the same three exchanges for
+//! each integration (lease, refresh, save), and neither scans, logs or answers. `.ci/sdks` installs what they need.
 //!
-//! - **the floor** (`floor.rs`), a function that makes the same HTTP exchanges without our protocol. It is information: there
-//!   is no goal for the difference;
-//! - **the ideal**, the provider's latency alone: due / concurrency, rounded up, times the latency;
-//! - **the sequential loop**, the floor with one refresh at a time, as the usual console command works;
-//! - **hello** (`hello.rs`), the smallest function that Lambda accepts, for the start.
-//!
-//! `cargo bench --features local --bench speed` prints tables in Markdown; on a quiet machine they take a quarter of an hour.
-//! With `-- --quick` the bench only shows that it runs.
+//! `cargo bench --features local --bench speed [-- --write | --quick]` takes ten minutes on a quiet machine.
 
 #![allow(clippy::pedantic, clippy::unwrap_used, clippy::panic, reason = "a measurement, not a program")]
 #![allow(clippy::print_stdout, unreachable_pub, reason = "it prints its tables, and nothing uses it")]
 
 #[path = "../common/mod.rs"]
 mod common;
+mod programs;
 
-use common::{FUNCTION, Running, Took, measure, stand_ins::StandIns};
-use serde_json::json;
-use std::{
-    env, fmt, fs,
-    path::{Path, PathBuf},
-    process::Command,
-    thread,
-    time::{Duration, Instant},
+use common::{
+    Took, build_function,
+    report::{self, Goal, Report, grouped, median, table},
 };
-use tokio::net::TcpListener;
+use programs::{Program, function};
+use std::{fs, thread, time::Duration};
 
 /// How many refreshes the function has in flight by default.
 const CONCURRENCY: usize = 32;
-/// How many refreshes of the sequential loop are measured. The time of others follows from theirs.
-const IN_SEQUENCE: usize = 200;
 /// Requests a second: a worker's share in the template, and the function's default.
 const PACES: [u32; 2] = [10, 50];
 /// How long TikTok Shop takes to answer, as `infra/README.md` assumes.
@@ -39,181 +29,258 @@ const USUAL_LATENCY: Duration = Duration::from_millis(300);
 const MB_OF_A_PROCESSOR: f64 = 1769.0;
 /// USD for a GB-second on arm64 in us-east-1. <https://aws.amazon.com/lambda/pricing/>
 const PRICE: f64 = 0.000_013_333_4;
+/// The share of Node.js's CPU and memory that the function may take.
+const A_THIRD: f64 = 0.33;
+
+/// What stands in place of a number, with the command that helps.
+const NOT_INSTALLED: &str = "not installed: `.ci/sdks`";
 
 /// What is measured.
 struct Plan {
-    latencies_ms: &'static [u64],
-    /// How many rows are due, and how many times that is measured: short runs vary more.
-    sizes: &'static [(usize, usize)],
+    cases: &'static [Case],
+    /// How many refreshes of the sequential script are measured.
+    in_sequence: usize,
     starts: usize,
     /// How many integrations the priced run has.
     integrations: usize,
 }
 
+#[derive(Clone, Copy)]
+struct Case {
+    latency_ms: u64,
+    due: usize,
+    repetitions: usize,
+}
+
 const FULL: Plan = Plan {
-    latencies_ms: &[0, 50, 200],
-    sizes: &[(100, 25), (1_000, 7), (10_000, 3)],
+    cases: &[
+        Case { latency_ms: 50, due: 1_000, repetitions: 5 },
+        Case { latency_ms: 200, due: 1_000, repetitions: 3 },
+        Case { latency_ms: 50, due: 20_000, repetitions: 3 },
+    ],
+    in_sequence: 150,
     starts: 21,
     integrations: 1_000,
 };
-const QUICK: Plan =
-    Plan { latencies_ms: &[0, 50], sizes: &[(100, 3), (1_000, 1)], starts: 5, integrations: 100 };
+const QUICK: Plan = Plan {
+    cases: &[
+        Case { latency_ms: 50, due: 100, repetitions: 1 },
+        Case { latency_ms: 50, due: 1_000, repetitions: 1 },
+    ],
+    in_sequence: 20,
+    starts: 3,
+    integrations: 100,
+};
 
 #[tokio::main]
 async fn main() {
-    let plan = if env::args().any(|argument| argument == "--quick") { QUICK } else { FULL };
-    build();
-    print_runs(&plan).await;
-    print_starts(&plan).await;
-    print_cost(&plan).await;
-}
-
-/// Builds the function without what only the local stack needs, as it is deployed, and the programs beside it.
-fn build() {
-    for target in [&["--bin", "tiktok-token-refresh"][..], &["--example", "hello", "--example", "floor"]] {
-        let arguments = ["build", "--locked", "--profile", "bench"];
-        assert!(Command::new(env!("CARGO")).args(arguments).args(target).status().unwrap().success());
+    let report = Report::start("speed");
+    let plan = if report.quick { QUICK } else { FULL };
+    build_function();
+    let programs = [Program::function(), Program::node(), Program::python(plan.in_sequence)];
+    let mut results = Vec::new();
+    for case in plan.cases {
+        results.push(CaseResult::measure(case, &programs).await);
     }
+    let starts = measure_starts(plan.starts, &programs).await;
+    let cost = cost(&plan).await;
+    report.finish(&[
+        surroundings(&programs),
+        goals(&results, starts[0].unwrap()),
+        runs(&results, &programs, plan.in_sequence),
+        starts_table(plan.starts, &starts, &programs),
+        cost,
+    ]);
 }
 
-fn example(name: &str) -> PathBuf {
-    Path::new(FUNCTION).with_file_name("examples").join(name)
-}
-
-async fn print_runs(plan: &Plan) {
+/// What is measured, and on which machine.
+fn surroundings(programs: &[Program]) -> String {
     let info = fs::read_to_string("/proc/cpuinfo").unwrap();
     let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1));
-    println!(
-        "{} cores ({}), which the stand-ins share. {CONCURRENCY} refreshes in flight, every row due. Medians, with the \
-         smallest and the largest value in brackets; the start is not included.\n",
-        thread::available_parallelism().unwrap(),
-        model.unwrap_or("unknown"),
-    );
-    println!(
-        "| latency, ms | due | time, s | ideal, s | time / ideal | sequential, s | CPU a refresh, ms | peak RSS, MiB \
-         | floor's time, s | floor's CPU, ms | floor's RSS, MiB |"
-    );
-    println!("|{}", "---:|".repeat(11));
-    let mut bytes_written = (0, 0);
-    for &latency_ms in plan.latencies_ms {
+    let cores = thread::available_parallelism().unwrap();
+    let model = model.unwrap_or("of unknown model");
+    let runtimes: Vec<_> =
+        programs.iter().map(|program| &*program.runs_on).filter(|on| !on.is_empty()).collect();
+    let runtimes = if runtimes.is_empty() { String::new() } else { format!(" {}.", runtimes.join(", ")) };
+    format!("{cores} cores ({model}), which the stand-ins share.{runtimes}")
+}
+
+/// What a program takes for the due rows of a case: medians.
+struct Figures {
+    /// Seconds.
+    time: f64,
+    /// Milliseconds of user and system time.
+    cpu_of_refresh: f64,
+    peak_rss_mib: f64,
+    is_extrapolated: bool,
+}
+
+impl Figures {
+    /// From runs that refreshed `measured` of the `due` rows. `None` if there were no runs.
+    fn of(runs: &[Took], measured: usize, due: usize) -> Option<Self> {
+        let median = |value: fn(&Took) -> f64| median(runs.iter().map(value));
+        (!runs.is_empty()).then(|| Self {
+            time: median(|took| took.wall) / measured as f64 * due as f64,
+            cpu_of_refresh: median(|took| took.cpu) / measured as f64 * 1000.0,
+            peak_rss_mib: median(|took| took.peak_rss_mib),
+            is_extrapolated: measured < due,
+        })
+    }
+}
+
+struct CaseResult {
+    case: Case,
+    ideal: f64,
+    function: Figures,
+    /// Those of the programs beside it, as far as they are installed.
+    peers: [Option<Figures>; 2],
+}
+
+impl CaseResult {
+    /// The programs take turns, so that the machine's moods hit all of them.
+    async fn measure(case: &Case, programs: &[Program; 3]) -> Self {
+        let &Case { latency_ms, due, repetitions } = case;
         let latency = Duration::from_millis(latency_ms);
-        let in_sequence = floor(IN_SEQUENCE, latency, 1).await.0.wall / IN_SEQUENCE as f64;
-        for &(due, repetitions) in plan.sizes {
-            let mut runs = [Vec::new(), Vec::new()];
-            for _ in 0..repetitions {
-                let (function, bytes) = function(due, due, latency, 10_000).await;
-                let (floor, floor_bytes) = floor(due, latency, CONCURRENCY).await;
-                runs[0].push(function);
-                runs[1].push(floor);
-                bytes_written = (bytes, floor_bytes);
+        let measured =
+            programs.each_ref().map(|program| program.sample.map_or(due, |sample| sample.min(due)));
+        let mut runs = [const { Vec::new() }; 3];
+        for repetition in 1..=repetitions {
+            eprintln!("{due} due, {latency_ms} ms: {repetition} of {repetitions}");
+            for n in 0..programs.len() {
+                runs[n].extend(programs[n].refresh(measured[n], latency).await);
             }
-            let [[time, cpu, rss], [floor_time, floor_cpu, floor_rss]] = runs.map(|runs| {
-                let cpu_ms = |took: &Took| took.cpu * 1000.0 / due as f64;
-                let (time, rss) = (|took: &Took| took.wall, |took: &Took| took.peak_rss_mib);
-                [Spread::of(&runs, time), Spread::of(&runs, cpu_ms), Spread::of(&runs, rss)]
+        }
+        let [function, node, python] = [0, 1, 2].map(|n| Figures::of(&runs[n], measured[n], due));
+        let ideal = due.div_ceil(CONCURRENCY) as f64 * latency.as_secs_f64();
+        Self { case: *case, ideal, function: function.unwrap(), peers: [node, python] }
+    }
+
+    fn rows(&self, programs: &[Program; 3]) -> Vec<Vec<String>> {
+        let Self { case, ideal, function, peers } = self;
+        let case = format!("{} due, {} ms ({} runs)", grouped(case.due), case.latency_ms, case.repetitions);
+        let mut rows =
+            vec![[&case, "ideal", &format!("{ideal:.2}"), "1.00", "", "", ""].map(str::to_owned).to_vec()];
+        for (program, figures) in programs.iter().zip([Some(function), peers[0].as_ref(), peers[1].as_ref()])
+        {
+            let cells = figures.map_or([NOT_INSTALLED, "", "", "", ""].map(str::to_owned), |figures| {
+                let &Figures { time, cpu_of_refresh, peak_rss_mib, is_extrapolated } = figures;
+                [
+                    if is_extrapolated { format!("~{time:.0}") } else { format!("{time:.2}") },
+                    format!("{:.2}", time / ideal),
+                    format!("{:.2}", time / function.time),
+                    format!("{cpu_of_refresh:.2}"),
+                    format!("{peak_rss_mib:.0}"),
+                ]
             });
-            let ideal = due.div_ceil(CONCURRENCY) as f64 * latency.as_secs_f64();
-            let to_ideal = if ideal > 0.0 { format!("{:.2}", time.median / ideal) } else { "–".into() };
-            let sequential = in_sequence * due as f64;
-            println!(
-                "| {latency_ms} | {due} | {time:.2} | {ideal:.2} | {to_ideal} | {sequential:.2} | {cpu:.3} | {rss:.1} \
-                 | {floor_time:.2} | {floor_cpu:.3} | {floor_rss:.1} |"
-            );
+            rows.push([vec![String::new(), program.name.to_owned()], cells.to_vec()].concat());
         }
-    }
-    let (bytes, floor_bytes) = bytes_written;
-    println!(
-        "\nEach refresh made 2 writes and 1 call, as the floor does. In the last run both writes of a refresh together had \
-         {bytes} bytes, the floor's {floor_bytes}. The sequential loop was measured with {IN_SEQUENCE} refreshes.\n"
-    );
-}
-
-/// A run of the function with at most `rate` requests a second, and the bytes that each refresh wrote.
-async fn function(rows: usize, due: usize, latency: Duration, rate: u32) -> (Took, usize) {
-    let stand_ins = StandIns::start(rows, due, latency).await;
-    let settings = [("MAX_REQUESTS_PER_SECOND", rate.to_string())];
-    let (took, answer) = measure(FUNCTION, &stand_ins, &settings, &["{}".into()]).await;
-    assert_eq!(answer["counts"]["refreshed"], due, "{}", answer["counts"]);
-    (took, stand_ins.check(due))
-}
-
-/// The same of the floor.
-async fn floor(due: usize, latency: Duration, concurrency: usize) -> (Took, usize) {
-    let stand_ins = StandIns::start(due, due, latency).await;
-    let event = json!({"rows": due, "concurrency": concurrency}).to_string();
-    let (took, _) = measure(example("floor"), &stand_ins, &[], &[event]).await;
-    (took, stand_ins.check(due))
-}
-
-async fn print_starts(plan: &Plan) {
-    println!("| {} starts of | process start to first poll, ms |\n|---|---:|", plan.starts);
-    for (name, program) in [("the function", PathBuf::from(FUNCTION)), ("hello", example("hello"))] {
-        // This start reads the file from the disk, and does not count.
-        first_poll(&program).await;
-        let mut starts = Vec::new();
-        for _ in 0..plan.starts {
-            starts.push(first_poll(&program).await * 1000.0);
-        }
-        println!("| {name} | {:.1} |", Spread::of(&starts, |start| *start));
+        rows
     }
 }
 
-/// Seconds from the start of a process, with production's settings, to its first request for an event.
-async fn first_poll(program: &Path) -> f64 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let mut command = common::command(program);
-    command.env("AWS_LAMBDA_RUNTIME_API", listener.local_addr().unwrap().to_string());
-    let began = Instant::now();
-    let _running = Running::start(&mut command);
-    let polled = async {
-        let (connection, _) = listener.accept().await.unwrap();
-        let mut request = [0; 44];
-        connection.peek(&mut request).await.unwrap();
-        assert_eq!(&request, b"GET /2018-06-01/runtime/invocation/next HTTP");
+fn runs(results: &[CaseResult], programs: &[Program; 3], in_sequence: usize) -> String {
+    let header = [
+        "due, TikTok Shop's latency",
+        "program",
+        "time, s",
+        "/ ideal",
+        "/ the function",
+        "CPU a refresh, ms",
+        "peak memory, MiB",
+    ];
+    let rows: Vec<_> = results.iter().flat_map(|result| result.rows(programs)).collect();
+    format!(
+        "Medians. The function and Node.js refresh {CONCURRENCY} at a time, Python one after the other; `~`: extrapolated from \
+         {in_sequence} refreshes. The start is not included.\n\n{}",
+        table(2, &header, &rows)
+    )
+}
+
+/// How many milliseconds each program takes until it is ready to work: medians.
+async fn measure_starts(repetitions: usize, programs: &[Program; 3]) -> [Option<f64>; 3] {
+    eprintln!("starts");
+    let mut starts = [const { Vec::new() }; 3];
+    for repetition in 0..=repetitions {
+        for n in 0..programs.len() {
+            let start = programs[n].start().await;
+            // The first start reads the files from the disk, and does not count.
+            starts[n].extend(start.filter(|_| repetition > 0));
+        }
+    }
+    starts.map(|starts| (!starts.is_empty()).then(|| median(starts) * 1000.0))
+}
+
+fn starts_table(repetitions: usize, starts: &[Option<f64>; 3], programs: &[Program; 3]) -> String {
+    let row = |(program, start): (&Program, &Option<f64>)| {
+        let start = start.map_or(NOT_INSTALLED.into(), |start| format!("{start:.1}"));
+        vec![program.name.to_owned(), start]
     };
-    tokio::time::timeout(Duration::from_secs(10), polled).await.unwrap();
-    began.elapsed().as_secs_f64()
+    let rows: Vec<_> = programs.iter().zip(starts).map(row).collect();
+    table(1, &[&format!("median of {repetitions} starts"), "process start to ready, ms"], &rows)
 }
 
 /// Lambda bills the time of a run, which is the longer of waiting and computing with the processor's share.
-async fn print_cost(plan: &Plan) {
+async fn cost(plan: &Plan) -> String {
     let (rows, due) = (plan.integrations, plan.integrations / 5);
-    println!(
-        "\nCost of a run with {due} of {rows} integrations due, when TikTok Shop answers in {USUAL_LATENCY:?}:\n"
-    );
-    println!(
-        "| requests a second | time, s | CPU with the start, s | memory, MB | billed, s | USD for 1,000 runs |"
-    );
-    println!("|{}", "---:|".repeat(6));
+    let mut runs = Vec::new();
     for rate in PACES {
-        let (took, _) = function(rows, due, USUAL_LATENCY, rate).await;
-        let cpu = took.cpu + took.cpu_of_start;
-        for memory in [128.0, 256.0, 512.0, MB_OF_A_PROCESSOR] {
+        eprintln!("cost at {rate} requests a second");
+        runs.push(function(rows, due, USUAL_LATENCY, rate).await);
+    }
+    let took: Vec<_> = PACES
+        .iter()
+        .zip(&runs)
+        .map(|(rate, took)| {
+            format!(
+                "{:.1} s and {:.2} s of CPU at {rate} requests a second",
+                took.wall,
+                took.cpu + took.cpu_of_start
+            )
+        })
+        .collect();
+    let caption = format!(
+        "A run with {due} of {} integrations due, when TikTok Shop answers in {} ms, takes {}, its start \
+         included. It is billed so:",
+        grouped(rows),
+        USUAL_LATENCY.as_millis(),
+        took.join(", "),
+    );
+    let mut header = vec!["memory, MB".to_owned()];
+    for rate in PACES {
+        header.extend([format!("at {rate}/s: billed, s"), format!("at {rate}/s: USD for 1,000 runs")]);
+    }
+    let price = |memory: f64| {
+        let mut row = vec![memory.to_string()];
+        for took in &runs {
+            let cpu = took.cpu + took.cpu_of_start;
             let billed = took.wall.max(cpu * MB_OF_A_PROCESSOR / memory);
             let price = billed * PRICE * memory / 1024.0 * 1000.0;
-            println!("| {rate} | {:.1} | {cpu:.2} | {memory} | {billed:.1} | {price:.3} |", took.wall);
+            row.extend([format!("{billed:.1}"), format!("{price:.3}")]);
         }
-    }
+        row
+    };
+    let rows = [128.0, 256.0, 512.0, MB_OF_A_PROCESSOR].map(price);
+    let table = table(0, &header.iter().map(String::as_str).collect::<Vec<_>>(), &rows);
+    format!("{caption}\n\n{table}")
 }
 
-/// The median of some values, the smallest and the largest.
-struct Spread {
-    median: f64,
-    min: f64,
-    max: f64,
-}
-
-impl Spread {
-    fn of<T>(measured: &[T], value: impl Fn(&T) -> f64) -> Self {
-        let mut values: Vec<f64> = measured.iter().map(value).collect();
-        values.sort_by(f64::total_cmp);
-        Self { median: values[values.len() / 2], min: values[0], max: values[values.len() - 1] }
-    }
-}
-
-impl fmt::Display for Spread {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let digits = f.precision().unwrap_or(1);
-        write!(f, "{:.digits$} ({:.digits$}–{:.digits$})", self.median, self.min, self.max)
-    }
+/// Each ratio is that of the worst case.
+fn goals(results: &[CaseResult], start: f64) -> String {
+    let worst = |ratio: &dyn Fn(&CaseResult) -> Option<f64>| {
+        results.iter().map(ratio).collect::<Option<Vec<f64>>>()?.into_iter().reduce(f64::max)
+    };
+    let to_node = |value: fn(&Figures) -> f64| {
+        worst(&|result| Some(value(&result.function) / value(result.peers[0].as_ref()?)))
+    };
+    let largest = results.iter().max_by_key(|result| result.case.due).unwrap();
+    let memory = format!("peak memory with {} due and no queue", grouped(largest.case.due));
+    let goal = |name: &str, limit, unit, measured| Goal { name: name.into(), limit, unit, measured };
+    report::goals(&[
+        goal("time / ideal", 1.15, "", worst(&|result| Some(result.function.time / result.ideal))),
+        goal("time / that of Node.js", 1.0, "", to_node(|figures| figures.time)),
+        goal("CPU / that of Node.js", A_THIRD, "", to_node(|figures| figures.cpu_of_refresh)),
+        goal("peak memory / that of Node.js", A_THIRD, "", to_node(|figures| figures.peak_rss_mib)),
+        goal("process start to first poll", 50.0, "ms", Some(start)),
+        goal(&memory, 64.0, "MiB", Some(largest.function.peak_rss_mib)),
+    ])
 }

@@ -260,6 +260,18 @@ fn the_log_page_lists_every_message() {
 }
 
 #[test]
+fn the_performance_page_has_a_block_for_every_bench() {
+    let (page, manifest) = (read("docs/PERFORMANCE.md"), read("Cargo.toml"));
+    let benches: Vec<_> = manifest.split("[[bench]]\nname = \"").skip(1).collect();
+    assert_eq!(benches.len(), 4);
+    for bench in benches {
+        let bench = bench.split('"').next().unwrap();
+        let [begin, end] = ["", "/"].map(|slash| page.find(&format!("<!-- {slash}{bench} -->")));
+        assert!(begin.is_some() && begin < end, "{bench}");
+    }
+}
+
+#[test]
 fn every_test_that_answers_an_attack_is_there() {
     let page = read("docs/ARCHITECTURE.md");
     let table = page.split("| attack | answer | shown by |\n").nth(1).unwrap().split("\n\n").next().unwrap();
