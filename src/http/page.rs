@@ -159,8 +159,8 @@ impl Page {
             ),
             (Self::CodeRefused, Vietnamese) => (
                 "Vui lòng thử lại",
-                "TikTok Shop không còn chấp nhận lần cấp quyền này vì nó chỉ dùng được một lần và chỉ trong vòng nửa giờ. Hãy mở \
-                 lại liên kết bạn đã nhận.",
+                "TikTok Shop không còn chấp nhận lần cấp quyền này. Mỗi lần cấp quyền chỉ dùng được một lần, trong vòng nửa \
+                 giờ. Hãy mở lại liên kết bạn đã nhận.",
             ),
             (Self::AnotherShop, English) => (
                 "This is another shop",
@@ -169,8 +169,8 @@ impl Page {
             ),
             (Self::AnotherShop, Vietnamese) => (
                 "Đây là một cửa hàng khác",
-                "Liên kết dành cho một cửa hàng khác nên không có gì thay đổi. Hãy mở lại liên kết và đăng nhập TikTok Shop \
-                 bằng tài khoản chủ cửa hàng đó, hoặc hỏi người đã gửi liên kết.",
+                "Liên kết này không dành cho cửa hàng bạn vừa chọn nên không có gì thay đổi. Hãy mở lại liên kết và đăng nhập \
+                 TikTok Shop bằng tài khoản chủ của đúng cửa hàng, hoặc hỏi người đã gửi liên kết.",
             ),
             (Self::Unclear, English) => (
                 "TikTok Shop did not answer",
@@ -178,20 +178,20 @@ impl Page {
             ),
             (Self::Unclear, Vietnamese) => (
                 "TikTok Shop không phản hồi",
-                "Có thể cửa hàng của bạn chưa được kết nối. Hãy mở lại liên kết bạn đã nhận sau vài phút.",
+                "Có thể cửa hàng của bạn chưa được kết nối. Sau vài phút, hãy mở lại liên kết bạn đã nhận.",
             ),
             (Self::Unavailable, English) => {
                 ("Something went wrong", "The problem is on our side. Open the link again in a few minutes.")
             }
             (Self::Unavailable, Vietnamese) => (
                 "Hệ thống tạm thời gián đoạn",
-                "Lỗi thuộc về phía chúng tôi. Hãy mở lại liên kết bạn đã nhận sau vài phút.",
+                "Lỗi từ phía chúng tôi. Sau vài phút, hãy mở lại liên kết bạn đã nhận.",
             ),
             (Self::NotFound | Self::MethodNotAllowed, English) => {
                 ("There is nothing here", "Open the link that you were sent.")
             }
             (Self::NotFound | Self::MethodNotAllowed, Vietnamese) => {
-                ("Không có gì ở đây", "Hãy mở liên kết bạn đã nhận.")
+                ("Không tìm thấy trang", "Hãy mở liên kết bạn đã nhận.")
             }
         };
         (heading.into(), text)
@@ -233,11 +233,17 @@ impl Page {
     }
 }
 
-/// A shop's name for a page: without control and direction characters, which could disguise the text around it, and cut.
+/// A shop's name for a page: without control and direction characters, which could disguise the text around it, without
+/// characters that show nothing, and cut.
 fn shown(name: &str) -> String {
     let disguises = |c: char| {
         c.is_control()
             || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
+            || matches!(
+                c,
+                '\u{ad}' | '\u{115f}' | '\u{1160}' | '\u{2800}' | '\u{3164}' | '\u{feff}' | '\u{ffa0}'
+            )
+            || matches!(c, '\u{e0000}'..='\u{e0fff}')
     };
     let plain: String = name.chars().filter(|c| !disguises(*c)).collect();
     match plain.trim().char_indices().nth(MAX_NAME) {
@@ -274,7 +280,9 @@ mod tests {
         assert!(!hostile.contains("<script") && hostile.matches("<style").count() == 1, "{hostile}");
         assert!(page("a\u{202e}b\r\nc").contains("<h1>abc is connected</h1>"));
         assert!(page(&"ệ".repeat(500)).contains(&format!("<h1>{}… is connected</h1>", "ệ".repeat(80))));
-        assert!(page(" \u{200b} ").contains("<h1>Your shop is connected</h1>"));
+        for blank in [" \u{200b} ", "\u{feff}", "\u{3164}\u{2800}", "\u{ad}\u{e0041}"] {
+            assert!(page(blank).contains("<h1>Your shop is connected</h1>"), "{blank:?}");
+        }
     }
 
     #[test]
