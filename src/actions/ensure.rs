@@ -9,7 +9,8 @@ use crate::{
         circuit_breaker::CallOutcome,
         ensure::{ATTEMPT, Answer, EnsureOutcome, EnsureRequest, Step, lost_every_race},
         integration::{CLOCK_SKEW, Candidate, Integration, IntegrationKey},
-        outcome::{MISMATCH, Outcome, Report},
+        outcome::{Outcome, Report},
+        reason::Reason,
         secret::{AccessToken, AppCredentials},
     },
     refresh::{Attempt, Refresher, RunContext, Verdict},
@@ -206,16 +207,16 @@ where
     Ok(Fresh { value: called.value, was_refreshed: called.was_refreshed })
 }
 
-fn no_token(reason: &'static str, message: impl Into<String>) -> TokenError {
-    let (reason, message) = (reason.to_owned(), message.into());
+fn no_token(reason: Reason, message: impl Into<String>) -> TokenError {
+    let (reason, message) = (reason.as_str().to_owned(), message.into());
     TokenError::NoToken { reason, message, code: None, retry_after_seconds: None }
 }
 
 impl From<EnsureError> for TokenError {
     fn from(error: EnsureError) -> Self {
         match error {
-            EnsureError::Table(error) => no_token("store_error", error.to_string()),
-            EnsureError::Credentials(error) => no_token("credentials_unavailable", error.to_string()),
+            EnsureError::Table(error) => no_token(Reason::StoreError, error.to_string()),
+            EnsureError::Credentials(error) => no_token(Reason::CredentialsUnavailable, error.to_string()),
             EnsureError::OutOfTime => Self::OutOfTime,
         }
     }
@@ -223,7 +224,7 @@ impl From<EnsureError> for TokenError {
 
 impl From<Answer> for TokenError {
     fn from(answer: Answer) -> Self {
-        if answer.reason.as_deref() == Some("out_of_time") {
+        if answer.reason.as_deref() == Some(Reason::OutOfTime.as_str()) {
             return Self::OutOfTime;
         }
         Self::NoToken {
@@ -327,7 +328,7 @@ impl TokenSource {
             // the attempt itself has stored the other seller's token.
             if let Some((answer, is_own)) = ended
                 && (read.holds_access_token(row.access_token.as_ref())
-                    || answer.reason.as_deref() == Some(MISMATCH.0))
+                    || answer.reason.as_deref() == Some(Reason::IdentityMismatch.as_str()))
             {
                 return Ok(Ensured { answer, row: Some(read), is_own });
             }
@@ -365,7 +366,7 @@ impl TokenSource {
         let Ok((report, call)) = ended else {
             let answer = Answer::of(row, EnsureOutcome::Failed);
             let answer =
-                answer.because("internal_error", "the refresh panicked; this is a bug in the function");
+                answer.because(Reason::InternalError, "the refresh panicked; this is a bug in the function");
             return Ok(Tried::Ended { answer: answer.retry_after(lease_seconds), is_own: true });
         };
         if report.outcome == Outcome::Refreshed {
@@ -386,7 +387,7 @@ impl TokenSource {
             return Err(answer.into());
         }
         let row = row.and_then(|row| Some((row.access_token.clone()?, row)));
-        let (token, row) = row.ok_or_else(|| no_token("deleted", "the row was deleted"))?;
+        let (token, row) = row.ok_or_else(|| no_token(Reason::Deleted, "the row was deleted"))?;
         Ok(ValidToken { token, row, was_refreshed: answer.outcome != EnsureOutcome::Valid })
     }
 
@@ -406,7 +407,7 @@ impl TokenSource {
         request.rejected = Some(token.sha256());
         let ValidToken { token, row, .. } = match self.token(&request).await {
             // The call's own error is more informative.
-            Err(TokenError::NoToken { reason, .. }) if reason == "just_refreshed" => {
+            Err(TokenError::NoToken { reason, .. }) if reason == Reason::JustRefreshed.as_str() => {
                 return Err(rejection.into());
             }
             token => token?,
@@ -428,7 +429,7 @@ impl TokenSource {
     {
         let refresher = self.refresher().await.map_err(EnsureError::from)?;
         let app = refresher.app(row).ok_or_else(|| {
-            no_token("unknown_app_key", "the secret does not hold the app that the row names")
+            no_token(Reason::UnknownAppKey, "the secret does not hold the app that the row names")
         })?;
         let is_ready = self.services.rate_limiter.until_ready(&app.app_key);
         self.services.by(self.deadline - FOR_THE_ANSWER, is_ready).await.ok_or(TokenError::OutOfTime)?;

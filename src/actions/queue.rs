@@ -1,7 +1,10 @@
 //! Processes the messages of the function's own queue. A message that cannot be finished is left for SQS to deliver again.
 
 use crate::{
-    domain::message::{self, Message, Rescue},
+    domain::{
+        message::{self, Message, Rescue},
+        reason::Reason,
+    },
     event::QueueRecord,
     refresh::{Refresher, RunContext},
     run::process_message,
@@ -57,7 +60,7 @@ async fn save(services: &Arc<Services>, rescue: Rescue, deadline: DateTime<Utc>)
     let save = async {
         match refresher.save_rescued(rescue).await {
             Ok(report) => {
-                let (outcome, reason) = (report.outcome.as_str(), report.reason);
+                let (outcome, reason) = (report.outcome.as_str(), report.reason.map(Reason::as_str));
                 info!(outcome, reason, "saved a token pair from the rescue queue");
                 true
             }

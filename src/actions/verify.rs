@@ -12,6 +12,7 @@ use crate::{
     },
     domain::{
         integration::{Candidate, Status},
+        reason::Reason,
         selection::Selection,
     },
     refresh::Refresher,
@@ -63,7 +64,7 @@ pub(crate) async fn run(
                 let task = tokio::spawn(verify.in_current_span());
                 task.unwrap_or_else(|_| {
                     let message = "the verification panicked; this is a bug in the function";
-                    VerifyReport::failed(key, "internal_error", message.into(), None)
+                    VerifyReport::failed(key, Reason::InternalError.as_str(), message.into(), None)
                 })
             });
             let mut reports = rows.buffer_unordered(services.settings.max_concurrency);
@@ -91,7 +92,8 @@ async fn verify(
     let row = match row {
         Ok(row) => row,
         Err(malformed) => {
-            return VerifyReport::failed(malformed.key.clone(), "malformed_row", malformed.to_string(), None);
+            let (reason, message) = (Reason::MalformedRow.as_str(), malformed.to_string());
+            return VerifyReport::failed(malformed.key, reason, message, None);
         }
     };
     if row.status != Status::Active {
@@ -126,7 +128,7 @@ async fn verify(
             VerifyReport::failed(key, &reason, message, code)
         }
         Err(TokenError::Call(error)) => {
-            VerifyReport::failed(key, error.reason(), error.to_string(), error.code())
+            VerifyReport::failed(key, error.reason().as_str(), error.to_string(), error.code())
         }
     };
     report.of_seller(seller_name)

@@ -1,6 +1,9 @@
 //! The problems that a response shows, in words. If there are any, the exit code is 1.
 
-use crate::status_report::{counted, printable};
+use crate::{
+    domain::reason::Reason,
+    status_report::{counted, printable},
+};
 use serde_json::Value;
 
 /// What the command asked for. The problems and the tables depend on it.
@@ -64,7 +67,8 @@ fn is_not_found(response: &Value, asked: &Asked) -> bool {
     let counts = &response["counts"];
     let examined = counts["examined"].as_u64().or(counts["total"].as_u64());
     let is_empty = asked.team_id.is_some() && examined == Some(0) && response["complete"] != false;
-    is_empty || (asked.integration_id.is_some() && response["integrations"][0]["reason"] == "not_found")
+    let reason = &response["integrations"][0]["reason"];
+    is_empty || (asked.integration_id.is_some() && *reason == Reason::NotFound.as_str())
 }
 
 /// Why the integration that the command names was skipped, although `verify` or `refresh --force` asked for it by its ids.

@@ -1,5 +1,7 @@
 //! Decides when a run stops calling TikTok for an app. Each app has one [`CircuitBreaker`] in each run.
 
+use crate::domain::reason::Reason;
+
 /// How many consecutive calls with refused credentials trip the breaker.
 const MISCONFIGURED_LIMIT: u32 = 3;
 /// How many rejected sellers trip the breaker if no call has succeeded. Then a wrong app key is more likely than that all these
@@ -36,11 +38,11 @@ pub enum TripReason {
 
 impl TripReason {
     /// The `reason` of the integrations that the breaker defers.
-    pub fn reason(self) -> &'static str {
+    pub fn reason(self) -> Reason {
         match self {
-            Self::Misconfigured => "misconfigured",
-            Self::MassRejection => "mass_rejection",
-            Self::ProviderDown => "provider_down",
+            Self::Misconfigured => Reason::Misconfigured,
+            Self::MassRejection => Reason::MassRejection,
+            Self::ProviderDown => Reason::ProviderDown,
         }
     }
 }

@@ -6,10 +6,11 @@
 
 use crate::domain::{
     integration::{
-        CLOCK_SKEW, DuePolicy, Integration, IntegrationKey, LastFailure, Lease, NO_READABLE_ANSWER,
-        REAUTHORIZE, REJECTION_CODES, Status, UnixTime,
+        CLOCK_SKEW, DuePolicy, Integration, IntegrationKey, LastFailure, Lease, REJECTION_CODES, Status,
+        UnixTime,
     },
     outcome::{MISSING, Outcome, Report, leased, marked, truncated},
+    reason::Reason,
     secret::{Fingerprint, TokenDigest},
 };
 use chrono::{DateTime, TimeDelta, Utc};
@@ -136,8 +137,13 @@ impl Answer {
 
     /// Sets the reason and the message.
     #[must_use]
-    pub fn because(mut self, reason: impl Into<String>, message: impl AsRef<str>) -> Self {
-        self.reason = Some(reason.into());
+    pub fn because(self, reason: Reason, message: impl AsRef<str>) -> Self {
+        self.quoting(reason.as_str(), message)
+    }
+
+    /// The same with a reason that is a text already: the row's own, or an attempt's.
+    fn quoting(mut self, reason: &str, message: impl AsRef<str>) -> Self {
+        self.reason = Some(reason.to_owned());
         self.message = Some(truncated(message.as_ref()));
         self
     }
@@ -158,27 +164,27 @@ impl Answer {
     /// must be read again. `is_rejected` says whether TikTok rejected the refresh token, and `lease_seconds` in how many seconds
     /// the attempt's lease expires.
     pub fn of_attempt(report: &Report, is_rejected: bool, lease_seconds: i64) -> Option<Self> {
-        let reason = report.reason.unwrap_or_else(|| report.outcome.as_str());
+        let reason = report.reason.map_or(report.outcome.as_str(), Reason::as_str);
         let answer = |outcome| {
             let message = report.message.clone().unwrap_or_default();
-            let answer = Self::new(outcome).because(reason, message).with_code(report.tiktok_code);
+            let answer = Self::new(outcome).quoting(reason, message).with_code(report.tiktok_code);
             Self { access_token_expires_at: report.access_token_expires_at, ..answer }
         };
         Some(match report.outcome {
             Outcome::Refreshed | Outcome::Locked | Outcome::NotDue | Outcome::WouldRefresh => return None,
             Outcome::CannotRefresh => answer(EnsureOutcome::CannotRefresh),
             Outcome::Failed if is_rejected => answer(EnsureOutcome::CannotRefresh),
-            Outcome::Failed => answer(EnsureOutcome::Failed).retry_after(match reason {
-                "misconfigured" => REPEAT_MISCONFIGURED,
-                "malformed_row" | "unknown_app_key" => RETRY_AFTER_REPAIR,
-                "not_saved" => lease_seconds,
+            Outcome::Failed => answer(EnsureOutcome::Failed).retry_after(match report.reason {
+                Some(Reason::Misconfigured) => REPEAT_MISCONFIGURED,
+                Some(Reason::MalformedRow | Reason::UnknownAppKey) => RETRY_AFTER_REPAIR,
+                Some(Reason::NotSaved) => lease_seconds,
                 _ => REPEAT_FAILURE,
             }),
             // The rescue queue holds the new token pair.
             Outcome::Queued => answer(EnsureOutcome::Failed).retry_after(lease_seconds),
             Outcome::Deferred => {
                 let message = "too little time is left to call TikTok and to save its answer";
-                answer(EnsureOutcome::Failed).because(reason, message).retry_after(1)
+                answer(EnsureOutcome::Failed).quoting(reason, message).retry_after(1)
             }
             Outcome::OutcomeUnknown => answer(EnsureOutcome::OutcomeUnknown).retry_after(lease_seconds),
         })
@@ -197,7 +203,7 @@ impl EnsureRequest {
     /// The answer if there is no row.
     pub fn not_found(&self) -> Answer {
         let message = format!("there is no {} in the table", self.key);
-        Answer::new(EnsureOutcome::Failed).because("not_found", message)
+        Answer::new(EnsureOutcome::Failed).because(Reason::NotFound, message)
     }
 
     /// The answer, if the row alone determines it: its token is usable, or its status forbids a refresh. `first` is the row as
@@ -215,12 +221,12 @@ impl EnsureRequest {
             status @ (Status::Error | Status::Expired) => {
                 let last = candidate.last_failure.as_ref();
                 let message = marked(candidate, status).message.unwrap_or_default();
-                let answer = Answer::of(row, EnsureOutcome::CannotRefresh).because("marked", message);
+                let answer = Answer::of(row, EnsureOutcome::CannotRefresh).because(Reason::Marked, message);
                 return Some(answer.with_code(last.and_then(tiktok_code)));
             }
             Status::Other(status) => {
                 let message = format!("its status is {status:?}");
-                return Some(Answer::of(row, EnsureOutcome::Failed).because("status", message));
+                return Some(Answer::of(row, EnsureOutcome::Failed).because(Reason::Status, message));
             }
         }
         let token = row.access_token.as_ref()?;
@@ -229,7 +235,7 @@ impl EnsureRequest {
             let ago = refreshed_ago?;
             let message = "TikTok rejects an access token that was refreshed less than 5 minutes ago, so another refresh \
                            would not help: check which shop and which app the call is for";
-            let answer = Answer::of(row, EnsureOutcome::Failed).because("just_refreshed", message);
+            let answer = Answer::of(row, EnsureOutcome::Failed).because(Reason::JustRefreshed, message);
             return Some(answer.retry_after(JUST_REFRESHED - ago));
         }
         if !self.lives_long_enough(row, now) && refreshed_ago.is_none() {
@@ -262,7 +268,7 @@ impl EnsureRequest {
         }
         if row.refresh_token.is_none() {
             let answer = Answer::of(row, EnsureOutcome::CannotRefresh);
-            return Step::Answer(answer.because(MISSING.0, MISSING.1));
+            return Step::Answer(answer.because(Reason::RefreshTokenMissing, MISSING));
         }
         match row.candidate.live_lease(now) {
             None => Step::Refresh,
@@ -274,13 +280,13 @@ impl EnsureRequest {
 /// The answer if other attempts changed the row until the time ran out.
 pub fn lost_every_race(row: &Integration) -> Answer {
     let message = "other attempts kept changing the row";
-    Answer::of(row, EnsureOutcome::Locked).because("leased", message).retry_after(1)
+    Answer::of(row, EnsureOutcome::Locked).because(Reason::Leased, message).retry_after(1)
 }
 
 fn locked(row: &Integration, lease: &Lease, now: DateTime<Utc>) -> Answer {
     let seconds = lease.expires_at.seconds_from(now);
     Answer::of(row, EnsureOutcome::Locked)
-        .because("leased", leased(seconds))
+        .because(Reason::Leased, leased(seconds))
         .retry_after(seconds.min(RETRY_WHEN_LOCKED))
 }
 
@@ -296,17 +302,17 @@ fn noted_failure(
     let ago = seconds_ago(row.error_at, now)?;
     let is_new = row.error_at != first.error_at;
     let is_rejection = last.code.as_deref().is_some_and(|code| REJECTION_CODES.contains(&code));
-    let reason =
-        last.reason.clone().unwrap_or_else(|| if is_rejection { REAUTHORIZE } else { "failed" }.to_owned());
+    let unnamed = if is_rejection { Reason::Reauthorize.as_str() } else { EnsureOutcome::Failed.as_str() };
+    let reason = last.reason.as_deref().unwrap_or(unnamed);
     let answer = |outcome| {
         let message = last.message.as_deref().unwrap_or("an attempt a moment ago failed");
-        Answer::of(row, outcome).because(reason.clone(), message).with_code(tiktok_code(last))
+        Answer::of(row, outcome).quoting(reason, message).with_code(tiktok_code(last))
     };
     if is_rejection {
         let holds = is_new || (ago < REPEAT_REJECTION && last.rejected_by.as_ref() == in_use);
         return holds.then(|| answer(EnsureOutcome::CannotRefresh));
     }
-    if reason == NO_READABLE_ANSWER
+    if reason == Reason::NoReadableAnswer.as_str()
         && let Some(lease) = row.candidate.live_lease(now)
     {
         let answer = answer(EnsureOutcome::OutcomeUnknown).retry_after(lease.expires_at.seconds_from(now));
@@ -360,10 +366,7 @@ impl RefusedCredentials {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{
-        integration::{Candidate, PROBABLY_LOST_ANSWER},
-        secret::AccessToken,
-    };
+    use crate::domain::{integration::Candidate, secret::AccessToken};
     use proptest::prelude::*;
 
     const NOW: i64 = 1_795_000_000;
@@ -413,7 +416,7 @@ mod tests {
     }
 
     fn rejected(ago: i64, row: Integration) -> Integration {
-        failed(REAUTHORIZE, "36004005", ago, row)
+        failed("reauthorize", "36004005", ago, row)
     }
 
     fn in_use() -> Fingerprint {
@@ -482,12 +485,12 @@ mod tests {
         let noted = rejected(1, row(0));
         let others = Fingerprint("others".into());
         assert_eq!(request().next_step(&noted, &noted, Some(&others), now()), Step::Refresh);
-        let Step::Answer(answer) = step(&failed(PROBABLY_LOST_ANSWER, "36004001", 1, row(0))) else {
+        let Step::Answer(answer) = step(&failed("probably_lost_answer", "36004001", 1, row(0))) else {
             panic!("expected an answer")
         };
         assert_eq!(
             (answer.reason.as_deref(), answer.tiktok_code),
-            (Some(PROBABLY_LOST_ANSWER), Some(36_004_001))
+            (Some("probably_lost_answer"), Some(36_004_001))
         );
         // The clock of whoever noted it is fast, or wrong.
         assert_eq!(brief(&step(&rejected(-60, row(0)))), ("cannot_refresh", None));
@@ -516,7 +519,7 @@ mod tests {
 
     #[test]
     fn an_unknown_outcome_is_told_while_its_lease_lives() {
-        let unknown = |ago, row| failed(NO_READABLE_ANSWER, NO_READABLE_ANSWER, ago, row);
+        let unknown = |ago, row| failed("no_readable_answer", "no_readable_answer", ago, row);
         // Of an attempt for a caller, and of a run.
         assert_eq!(brief(&step(&unknown(20, leased_by("a", 80, row(0))))), ("outcome_unknown", Some(80)));
         assert_eq!(brief(&step(&unknown(300, leased_by("a", 600, row(0))))), ("outcome_unknown", Some(600)));
@@ -555,11 +558,11 @@ mod tests {
             (answer.outcome.as_str(), answer.retry_after_seconds)
         };
         let failed = |reason| report(Outcome::Failed).because(reason, "why");
-        assert_eq!(of(failed(REAUTHORIZE), true), ("cannot_refresh", None));
-        assert_eq!(of(failed("misconfigured"), false), ("failed", Some(30)));
-        assert_eq!(of(failed("not_saved"), false), ("failed", Some(90)));
-        assert_eq!(of(failed("store_error"), false), ("failed", Some(5)));
-        assert_eq!(of(report(Outcome::Deferred).because("out_of_time", ""), false), ("failed", Some(1)));
+        assert_eq!(of(failed(Reason::Reauthorize), true), ("cannot_refresh", None));
+        assert_eq!(of(failed(Reason::Misconfigured), false), ("failed", Some(30)));
+        assert_eq!(of(failed(Reason::NotSaved), false), ("failed", Some(90)));
+        assert_eq!(of(failed(Reason::StoreError), false), ("failed", Some(5)));
+        assert_eq!(of(report(Outcome::Deferred).because(Reason::OutOfTime, ""), false), ("failed", Some(1)));
         assert_eq!(of(report(Outcome::OutcomeUnknown), false), ("outcome_unknown", Some(90)));
     }
 

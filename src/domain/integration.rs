@@ -6,6 +6,7 @@
 
 use crate::domain::{
     blanks::without_blanks,
+    reason::Reason,
     secret::{AccessToken, Fingerprint, RefreshToken},
     shop::Shop,
 };
@@ -185,12 +186,8 @@ pub struct LastFailure {
     pub rejected_by: Option<Fingerprint>,
 }
 
-/// The reason of a rejected refresh token.
-pub const REAUTHORIZE: &str = "reauthorize";
-/// The reason of a rejection that a lost response may have caused.
-pub const PROBABLY_LOST_ANSWER: &str = "probably_lost_answer";
-/// The reason of an unknown outcome: TikTok's answer was lost or unreadable, twice.
-pub const NO_READABLE_ANSWER: &str = "no_readable_answer";
+/// The `error_reason` of a rejected refresh token.
+pub const REJECTIONS: [Reason; 2] = [Reason::Reauthorize, Reason::ProbablyLostAnswer];
 /// The `error_code` of a rejected refresh token.
 pub const REJECTION_CODES: [&str; 2] = ["36004001", "36004005"];
 /// The `error_code` of rows that version 0.1 marked for a rejection, or for a stored expiry that had passed.
@@ -200,7 +197,7 @@ impl LastFailure {
     /// Whether the row failed because TikTok rejected its refresh token.
     pub fn is_rejection(&self) -> bool {
         match (&self.reason, &self.code) {
-            (Some(reason), _) => [REAUTHORIZE, PROBABLY_LOST_ANSWER].contains(&reason.as_str()),
+            (Some(reason), _) => REJECTIONS.map(Reason::as_str).contains(&reason.as_str()),
             (None, Some(code)) => REJECTIONS_OF_0_1.contains(&code.as_str()),
             (None, None) => false,
         }
@@ -310,12 +307,12 @@ pub enum DueReason {
 
 impl DueReason {
     /// The `reason` in the response.
-    pub fn reason(self) -> &'static str {
+    pub fn reason(self) -> Reason {
         match self {
-            Self::Expiring => "access_token_expiring",
-            Self::ImplausibleExpiry => "expiry_not_believed",
-            Self::Forced => "forced",
-            Self::CredentialsChanged => "credentials_changed",
+            Self::Expiring => Reason::AccessTokenExpiring,
+            Self::ImplausibleExpiry => Reason::ExpiryNotBelieved,
+            Self::Forced => Reason::Forced,
+            Self::CredentialsChanged => Reason::CredentialsChanged,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::domain::duration::in_two_units;
 use crate::domain::integration::{Candidate, IntegrationKey, SkipReason, Status, UnixTime};
+use crate::domain::reason::Reason;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
@@ -104,7 +105,7 @@ pub struct Report {
     /// How the refresh ended.
     pub outcome: Outcome,
     /// The machine-readable reason.
-    pub reason: Option<&'static str>,
+    pub reason: Option<Reason>,
     /// TikTok's error code, if TikTok sent one.
     pub tiktok_code: Option<i64>,
     /// The reason, for people.
@@ -146,7 +147,7 @@ impl Report {
 
     /// Sets the reason and the message, which is truncated to 300 characters.
     #[must_use]
-    pub fn because(mut self, reason: &'static str, message: impl Into<String>) -> Self {
+    pub fn because(mut self, reason: Reason, message: impl Into<String>) -> Self {
         self.reason = Some(reason);
         self.message = Some(truncated(&message.into()));
         self
@@ -180,19 +181,14 @@ pub(crate) fn leased(seconds: i64) -> String {
     )
 }
 
-/// The reason and message for a row without a refresh token.
-pub(crate) const MISSING: (&str, &str) =
-    ("refresh_token_missing", "the row has no refresh token: the seller must connect again");
-/// The reason and message for a row that was deleted during the run.
-pub(crate) const DELETED: (&str, &str) = ("deleted", "the integration was deleted during the run");
-/// The reason and message for a row that another writer changed during the run.
-pub(crate) const CHANGED: (&str, &str) =
-    ("changed_meanwhile", "another writer changed the row during the run; it is left as it is");
-/// The reason and message for a token pair of another seller.
-pub(crate) const MISMATCH: (&str, &str) = (
-    "identity_mismatch",
-    "TikTok returned another seller's token pair, which is saved but must not be used: the seller must connect again",
-);
+/// The message for a row without a refresh token.
+pub(crate) const MISSING: &str = "the row has no refresh token: the seller must connect again";
+/// The message for a row that was deleted during the run.
+pub(crate) const DELETED: &str = "the integration was deleted during the run";
+/// The message for a row that another writer changed during the run.
+pub(crate) const CHANGED: &str = "another writer changed the row during the run; it is left as it is";
+/// The message for a token pair of another seller.
+pub(crate) const MISMATCH: &str = "TikTok returned another seller's token pair, which is saved but must not be used: the seller must connect again";
 
 /// The report for a row that is not refreshed.
 pub fn skipped(row: &Candidate, skip: &SkipReason, now: DateTime<Utc>) -> Report {
@@ -200,16 +196,18 @@ pub fn skipped(row: &Candidate, skip: &SkipReason, now: DateTime<Utc>) -> Report
     match skip {
         SkipReason::NotDue => report(Outcome::NotDue),
         SkipReason::UserStatus(status) => report(Outcome::NotDue).because(
-            "status",
+            Reason::Status,
             format!("the row has the status {status:?}, which this function leaves alone"),
         ),
         SkipReason::Marked(status) => marked(row, status),
-        SkipReason::RefreshTokenMissing => report(Outcome::CannotRefresh).because(MISSING.0, MISSING.1),
+        SkipReason::RefreshTokenMissing => {
+            report(Outcome::CannotRefresh).because(Reason::RefreshTokenMissing, MISSING)
+        }
         SkipReason::Locked(lease) => {
             let seconds = lease.expires_at.seconds_from(now);
-            report(Outcome::Locked).because("leased", leased(seconds))
+            report(Outcome::Locked).because(Reason::Leased, leased(seconds))
         }
-        SkipReason::Changed => report(Outcome::NotDue).because(CHANGED.0, CHANGED.1),
+        SkipReason::Changed => report(Outcome::NotDue).because(Reason::ChangedMeanwhile, CHANGED),
     }
 }
 
@@ -220,18 +218,18 @@ pub fn marked(row: &Candidate, status: &Status) -> Report {
         .message
         .unwrap_or_else(|| format!("the row is marked {:?}: the seller must connect again", status.as_str()));
     let error_reason = last.reason.or(last.code);
-    Report { error_reason, ..Report::of(row, Outcome::CannotRefresh).because("marked", message) }
+    Report { error_reason, ..Report::of(row, Outcome::CannotRefresh).because(Reason::Marked, message) }
 }
 
 /// The report for a row whose app is not in the secret.
 pub fn unknown_app(row: &Candidate) -> Report {
     let app_key = row.app_key.as_deref().unwrap_or_default();
     Report::of(row, Outcome::Failed)
-        .because("unknown_app_key", format!("the row's app_key {app_key:?} is not in the secret"))
+        .because(Reason::UnknownAppKey, format!("the row's app_key {app_key:?} is not in the secret"))
 }
 
 /// The report for a row that the invocation has no time to refresh.
 pub fn out_of_time(row: &Candidate) -> Report {
     Report::of(row, Outcome::Deferred)
-        .because("out_of_time", "the invocation has no time left; the next run refreshes it first")
+        .because(Reason::OutOfTime, "the invocation has no time left; the next run refreshes it first")
 }

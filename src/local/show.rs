@@ -3,7 +3,10 @@
 use crate::{
     aws::dynamodb::row::{self, Item},
     cli::show::table,
-    domain::integration::{DuePolicy, Health, UnixTime},
+    domain::{
+        integration::{DuePolicy, Health, UnixTime},
+        reason::Reason,
+    },
     response::RefreshResponse,
     status_report::{in_words, printable, relative},
 };
@@ -35,7 +38,7 @@ pub(super) fn rows(items: &[Item], policy: &DuePolicy) -> Table {
 pub(super) fn outcomes(response: &RefreshResponse) -> Table {
     let mut table = table(&["Team", "Id", "Outcome", "Reason"]);
     for report in &response.integrations {
-        let reason = report.message.as_deref().or(report.reason).unwrap_or_default();
+        let reason = report.message.as_deref().or(report.reason.map(Reason::as_str)).unwrap_or_default();
         table.add_row([
             printable(&report.key.team_id),
             printable(&report.key.integration_id),

@@ -204,7 +204,7 @@ impl Refresher {
             })
             .notify(|error, wait| {
                 let wait_ms = millis(wait);
-                warn!(reason = error.reason(), wait_ms, "retrying the call to TikTok: {error}");
+                warn!(reason = error.reason().as_str(), wait_ms, "retrying the call to TikTok: {error}");
             })
             .await
     }
@@ -268,7 +268,7 @@ impl Refresher {
             })
             .notify(|error, wait| {
                 let wait_ms = millis(wait);
-                warn!(reason = error.reason(), wait_ms, "retrying the call to TikTok: {error}");
+                warn!(reason = error.reason().as_str(), wait_ms, "retrying the call to TikTok: {error}");
             })
             .await
     }

@@ -11,6 +11,7 @@ use crate::{
         integration::{AccessState, Candidate, Integration, IntegrationKey, Notice, Status, UnixTime},
         outcome::{CHANGED, DELETED, Outcome, Report, marked},
         proof::Evidence,
+        reason::Reason,
         secret::{AccessToken, AppCredentials, Fingerprint},
     },
     tiktok::{ApiError, CallError},
@@ -81,8 +82,9 @@ impl Rejected {
     /// The report of a row that an earlier run marked.
     pub(crate) fn report_marked(&self) -> Report {
         let status = &self.row.candidate.status;
-        let report = marked(&self.row.candidate, status).because("marked", self.message());
-        Report { error_reason: Some(self.failure.reason.to_owned()), ..report }.with_code(self.tiktok_code)
+        let report = marked(&self.row.candidate, status).because(Reason::Marked, self.message());
+        Report { error_reason: Some(self.failure.reason.as_str().to_owned()), ..report }
+            .with_code(self.tiktok_code)
     }
 
     /// The report of a row that is not marked, because of its own rejection.
@@ -94,7 +96,7 @@ impl Rejected {
     pub(crate) fn report_suspicion(&self) -> Report {
         let message =
             format!("{}; not marked, as nothing proves that the app's credentials are right", self.message());
-        self.report(Outcome::Failed).because("app_under_suspicion", message)
+        self.report(Outcome::Failed).because(Reason::AppUnderSuspicion, message)
     }
 
     fn report(&self, outcome: Outcome) -> Report {
@@ -129,8 +131,8 @@ impl Refresher {
 
     /// Reports a row whose access token works although its refresh token was rejected, and corrects the reason in the row.
     pub(crate) async fn report_lost_token(&self, rejected: &Rejected) -> Report {
-        const REASON: &str = "refresh_token_lost";
-        let update = updates::correct_reason(&rejected.tried, rejected.failure.at, REASON);
+        let reason = Reason::RefreshTokenLost;
+        let update = updates::correct_reason(&rejected.tried, rejected.failure.at, reason);
         if let Err(error) = self.in_time(self.services.table.update(rejected.key(), update)).await {
             warn!("could not correct the reason that is noted in the row: {error}");
         }
@@ -139,7 +141,7 @@ impl Refresher {
              authorization, or a response was lost; the seller must connect again before the access token expires",
             rejected.message()
         );
-        rejected.report(Outcome::Failed).because(REASON, message)
+        rejected.report(Outcome::Failed).because(reason, message)
     }
 
     /// Asks other rows of an app whether its credentials are right: each is a witness if its access token works.
@@ -208,17 +210,16 @@ impl Refresher {
             return rejected.report_noted();
         }
         let key = rejected.key();
-        let report =
-            rejected.report(Outcome::CannotRefresh).because(rejected.failure.reason, rejected.message());
+        let reason = rejected.failure.reason;
+        let report = rejected.report(Outcome::CannotRefresh).because(reason, rejected.message());
         let newly_marked = Report { is_newly_marked: true, ..report };
         let update = updates::mark(&rejected.row, &rejected.tried, &rejected.failure);
         match self.in_time(self.services.table.update(key, update)).await {
             Ok(Ok(())) => {
-                self.publish(StateChange::CannotRefresh, &rejected.row.candidate, rejected.failure.reason)
-                    .await;
+                self.publish(StateChange::CannotRefresh, &rejected.row.candidate, reason.as_str()).await;
                 newly_marked
             }
-            Ok(Err(Conflict::Deleted)) => rejected.report(Outcome::NotDue).because(DELETED.0, DELETED.1),
+            Ok(Err(Conflict::Deleted)) => rejected.report(Outcome::NotDue).because(Reason::Deleted, DELETED),
             Ok(Err(Conflict::Changed(row))) if row.candidate.status == Status::Error => {
                 let is_our_note = row.error_at == Some(rejected.failure.at)
                     && row.consecutive_failures == rejected.failure.consecutive_failures;
@@ -227,17 +228,16 @@ impl Refresher {
                     return Report { is_newly_marked: false, ..newly_marked };
                 }
                 // Our own mark, whose response was lost.
-                self.publish(StateChange::CannotRefresh, &rejected.row.candidate, rejected.failure.reason)
-                    .await;
+                self.publish(StateChange::CannotRefresh, &rejected.row.candidate, reason.as_str()).await;
                 newly_marked
             }
             Ok(Err(Conflict::Changed(row))) => rejected
                 .report(Outcome::NotDue)
-                .because(CHANGED.0, CHANGED.1)
+                .because(Reason::ChangedMeanwhile, CHANGED)
                 .expiring(row.candidate.access_expires_at),
             Err(error) => {
                 let message = format!("{}; not marked: {error}", rejected.message());
-                rejected.report(Outcome::Failed).because("store_error", message)
+                rejected.report(Outcome::Failed).because(Reason::StoreError, message)
             }
         }
     }

@@ -12,12 +12,12 @@ use crate::{
     domain::{
         circuit_breaker::CallOutcome,
         integration::{
-            CLOCK_SKEW, Candidate, DuePolicy, Integration, IntegrationKey, Lease, PROBABLY_LOST_ANSWER, Seen,
-            Status, UnixTime,
+            CLOCK_SKEW, Candidate, DuePolicy, Integration, IntegrationKey, Lease, Seen, Status, UnixTime,
         },
         latency::Latency,
         message::Generation,
         outcome::{DELETED, MISSING, Outcome, Report, out_of_time, skipped, unknown_app},
+        reason::Reason,
         secret::{AppCredentials, Apps, Fingerprint, RefreshToken},
     },
     services::Services,
@@ -313,14 +313,14 @@ impl Refresher {
                     let generation = Generation::Known(row.authorization_id.clone());
                     return Ok(Leased { attempt_id, row, sent, generation, app: None, was_interrupted });
                 }
-                None => report(Outcome::CannotRefresh).because(MISSING.0, MISSING.1),
+                None => report(Outcome::CannotRefresh).because(Reason::RefreshTokenMissing, MISSING),
             },
             Ok(Acquired::Skipped(skip, row)) => skipped(&row, &skip, self.services.clock.now()),
-            Ok(Acquired::Deleted) => report(Outcome::NotDue).because(DELETED.0, DELETED.1),
+            Ok(Acquired::Deleted) => report(Outcome::NotDue).because(Reason::Deleted, DELETED),
             Ok(Acquired::MalformedRow(malformed)) => {
-                report(Outcome::Failed).because("malformed_row", malformed.to_string())
+                report(Outcome::Failed).because(Reason::MalformedRow, malformed.to_string())
             }
-            Err(error) => report(Outcome::Failed).because("store_error", error.to_string()),
+            Err(error) => report(Outcome::Failed).because(Reason::StoreError, error.to_string()),
         };
         Err(Box::new(report))
     }
@@ -383,8 +383,8 @@ impl Refresher {
     async fn note_rejection(&self, leased: Leased, error: &CallError) -> Attempt {
         let mut failure = leased.failure(error, self.services.clock.now());
         let last = leased.row.candidate.last_failure.as_ref().and_then(|last| last.reason.as_deref());
-        if leased.was_interrupted || last == Some(PROBABLY_LOST_ANSWER) {
-            failure.reason = PROBABLY_LOST_ANSWER;
+        if leased.was_interrupted || last == Some(Reason::ProbablyLostAnswer.as_str()) {
+            failure.reason = Reason::ProbablyLostAnswer;
             failure.message.push_str(
                 "; probably a lost response: an earlier attempt was interrupted, perhaps after TikTok had acted",
             );
@@ -457,5 +457,5 @@ impl Refresher {
 
 /// The row's `error_code`: TikTok's own code where there is one.
 fn error_code(error: &CallError) -> String {
-    error.code().map_or_else(|| error.reason().to_owned(), |code| code.to_string())
+    error.code().map_or_else(|| error.reason().as_str().to_owned(), |code| code.to_string())
 }

@@ -12,6 +12,7 @@ use crate::{
         integration::{Candidate, DuePolicy, Integration, Lease, Status, UnixTime},
         message::{Generation, Rescue},
         outcome::{MISMATCH, Outcome, Report},
+        reason::Reason,
     },
 };
 use backon::{BackoffBuilder, ExponentialBuilder};
@@ -222,13 +223,14 @@ impl Refresher {
                 let is_newly_marked = is_other_seller && before == Status::Active;
                 let seller_name = grant.seller.name.clone().or(leased.row.candidate.seller_name.clone());
                 let named = Candidate { seller_name, ..leased.row.candidate.clone() };
+                let mismatch = Reason::IdentityMismatch;
                 if is_newly_marked {
-                    self.publish(StateChange::CannotRefresh, &leased.row.candidate, MISMATCH.0).await;
+                    self.publish(StateChange::CannotRefresh, &leased.row.candidate, mismatch.as_str()).await;
                 } else if !is_other_seller && before == Status::Error {
                     self.publish(StateChange::Recovered, &named, "refreshed").await;
                 }
                 let report = if is_other_seller {
-                    let report = leased.report(Outcome::CannotRefresh).because(MISMATCH.0, MISMATCH.1);
+                    let report = leased.report(Outcome::CannotRefresh).because(mismatch, MISMATCH);
                     Report { is_newly_marked, ..report }
                 } else {
                     leased.report(Outcome::Refreshed)
@@ -253,20 +255,20 @@ impl Refresher {
                     self.release(&leased).await;
                 }
                 let message = "a newer token pair was stored during the refresh; ours was dropped";
-                let report = leased.report(Outcome::Refreshed).because("superseded", message);
+                let report = leased.report(Outcome::Refreshed).because(Reason::Superseded, message);
                 (report.expiring(theirs.candidate.access_expires_at), Some(Box::new(theirs.candidate)))
             }
             Saved::Deleted => {
                 let message = "the integration was deleted while its token was being refreshed";
-                (leased.report(Outcome::Failed).because("deleted", message), None)
+                (leased.report(Outcome::Failed).because(Reason::Deleted, message), None)
             }
             Saved::Rescued => {
                 let message = "DynamoDB did not accept TikTok's new token pair; the rescue queue holds it";
-                (leased.report(Outcome::Queued).because("rescued", message), None)
+                (leased.report(Outcome::Queued).because(Reason::Rescued, message), None)
             }
             Saved::Failed(why) => {
                 let message = format!("TikTok's new token pair could not be saved: {why}");
-                (leased.report(Outcome::Failed).because("not_saved", message), None)
+                (leased.report(Outcome::Failed).because(Reason::NotSaved, message), None)
             }
         }
     }

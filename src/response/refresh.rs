@@ -112,7 +112,7 @@ impl RefreshResponse {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{integration::UnixTime, selection::Selection};
+    use crate::domain::{integration::UnixTime, reason::Reason, selection::Selection};
     use proptest::prelude::*;
 
     const OUTCOMES: [Outcome; 9] = [
@@ -184,7 +184,7 @@ mod tests {
         let mut results = RefreshResults::default();
         for id in 0..12_000 {
             let key = IntegrationKey { team_id: "\u{1}".repeat(2000), integration_id: id.to_string() };
-            results.record(Report::new(key, Outcome::Failed).because("x", "y".repeat(9999)));
+            results.record(Report::new(key, Outcome::Failed).because(Reason::Refused, "y".repeat(9999)));
         }
         let response = response(results);
         let listed = response.integrations.len() as u64;

@@ -1,6 +1,8 @@
 //! The response to `verify`.
 
-use crate::domain::{bounded_list::BoundedList, integration::IntegrationKey, selection::Selection};
+use crate::domain::{
+    bounded_list::BoundedList, integration::IntegrationKey, reason::Reason, selection::Selection,
+};
 use serde::Serialize;
 
 /// The response to `verify`.
@@ -99,13 +101,13 @@ impl VerifyReport {
     /// Reports a row that is not active.
     pub fn skipped(key: IntegrationKey, status: &str) -> Self {
         let message = Some(format!("its status is {status:?}"));
-        Self { reason: Some("status".into()), message, ..Self::new(key, "skipped") }
+        Self { reason: Some(Reason::Status.as_str().into()), message, ..Self::new(key, "skipped") }
     }
 
     /// Reports a row for which there was no time.
     pub fn deferred(key: IntegrationKey) -> Self {
         let message = Some("there was no time left to check it".into());
-        Self { reason: Some("out_of_time".into()), message, ..Self::new(key, "deferred") }
+        Self { reason: Some(Reason::OutOfTime.as_str().into()), message, ..Self::new(key, "deferred") }
     }
 
     /// Reports a token that TikTok rejected or that could not be checked.

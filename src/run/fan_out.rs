@@ -6,6 +6,7 @@ use crate::domain::{
     integration::{Candidate, UnixTime},
     message::{KEYS_PER_MESSAGE, Work, WorkKey},
     outcome::{Outcome, Report, out_of_time},
+    reason::Reason,
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use std::collections::{BTreeMap, VecDeque};
@@ -105,11 +106,12 @@ impl Run<'_> {
                 if unsent.contains(&n) {
                     let message = "the work queue did not accept it; the next run starts with it";
                     let report = Report::of(candidate, Outcome::Deferred);
-                    self.defer(candidate, report.because("queue_refused", message));
+                    self.defer(candidate, report.because(Reason::QueueRefused, message));
                 } else {
                     self.gauges.record(candidate);
                     self.end(
-                        Report::of(candidate, Outcome::Queued).because("fan_out", "a worker refreshes it"),
+                        Report::of(candidate, Outcome::Queued)
+                            .because(Reason::FanOut, "a worker refreshes it"),
                     );
                 }
             }
@@ -135,7 +137,7 @@ impl Run<'_> {
     /// Defers an integration to the next run.
     pub(super) fn defer(&mut self, candidate: &Candidate, report: Report) {
         self.gauges.record(candidate);
-        *self.deferred.entry(report.reason.unwrap_or_default()).or_default() += 1;
+        *self.deferred.entry(report.reason.map(Reason::as_str).unwrap_or_default()).or_default() += 1;
         self.end(report);
     }
 }

@@ -3,6 +3,7 @@
 use crate::domain::{
     latency::millis,
     outcome::{Outcome, Report},
+    reason::Reason,
 };
 use std::time::Duration;
 use tracing::{debug, error, info, warn};
@@ -11,7 +12,7 @@ use tracing::{debug, error, info, warn};
 pub(crate) fn refreshed(report: &Report, took: Duration) {
     info!(
         outcome = report.outcome.as_str(),
-        reason = report.reason,
+        reason = report.reason.map(Reason::as_str),
         tiktok_code = report.tiktok_code,
         duration_ms = millis(took),
         new_expires_at = report.access_token_expires_at.map(|at| at.0),
@@ -26,7 +27,7 @@ pub(super) fn outcome(report: &Report, took: Duration) {
         ($level:ident, $($message:tt)+) => {
             $level!(
                 outcome = report.outcome.as_str(),
-                reason = report.reason,
+                reason = report.reason.map(Reason::as_str),
                 tiktok_code = report.tiktok_code,
                 duration_ms = millis(took),
                 $($message)+
@@ -38,7 +39,7 @@ pub(super) fn outcome(report: &Report, took: Duration) {
         Outcome::Refreshed => refreshed(report, took),
         Outcome::Failed => line!(error, "TikTok token refresh failed: {why}"),
         // An earlier run has logged it as an error.
-        Outcome::CannotRefresh if report.reason == Some("marked") => {
+        Outcome::CannotRefresh if report.reason == Some(Reason::Marked) => {
             line!(info, "TikTok integration is still marked: {why}");
         }
         Outcome::CannotRefresh => line!(error, "TikTok integration cannot be refreshed: {why}"),

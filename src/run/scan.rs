@@ -7,6 +7,7 @@ use crate::{
         gauges::REFRESH_TOKEN_WARNING,
         integration::{AccessState, Candidate, DueReason, Notice, SkipReason, Status, UnixTime},
         outcome::{Outcome, Report, skipped},
+        reason::Reason,
         selection::Selection,
     },
     services::last_read,
@@ -40,7 +41,7 @@ impl Run<'_> {
                     Err(malformed) => {
                         let message = malformed.to_string();
                         let report = Report::new(malformed.key, Outcome::Failed);
-                        self.end(report.because("malformed_row", message));
+                        self.end(report.because(Reason::MalformedRow, message));
                     }
                 }
             }
@@ -119,7 +120,7 @@ impl Run<'_> {
             Selection::Team(team_id) => warn!(team_id, "the team has no integrations in the table"),
             Selection::One(key) => {
                 let report = Report::new(key.clone(), Outcome::Failed);
-                self.end(report.because("not_found", format!("there is no {key} in the table")));
+                self.end(report.because(Reason::NotFound, format!("there is no {key} in the table")));
             }
         }
     }

@@ -7,6 +7,7 @@ use crate::{
         integration::{Candidate, IntegrationKey, Notice},
         outcome::{Outcome, Report},
         proof::Evidence,
+        reason::Reason,
         selection::Trigger,
     },
     refresh::{Attempt, Refresher, Rejected, Round},
@@ -223,7 +224,7 @@ impl Run<'_> {
         self.finish(candidate);
         let message = "this run has stopped calling TikTok for its app";
         let failure = match reason {
-            TripReason::MassRejection => Some("app_under_suspicion"),
+            TripReason::MassRejection => Some(Reason::AppUnderSuspicion),
             TripReason::Misconfigured => Some(reason.reason()),
             TripReason::ProviderDown => None,
         };
@@ -319,7 +320,7 @@ impl Run<'_> {
 
 fn panicked(key: IntegrationKey) -> Report {
     let message = "the refresh panicked; this is a bug in the function";
-    Report::new(key, Outcome::Failed).because("internal_error", message)
+    Report::new(key, Outcome::Failed).because(Reason::InternalError, message)
 }
 
 async fn sleep_until(at: Option<Instant>) {

@@ -11,6 +11,7 @@ use crate::domain::{
     bounded_list::BoundedList,
     clock,
     integration::{Candidate, DuePolicy, Health, IntegrationKey, Status, UnixTime},
+    reason::Reason,
     report_row::{ReportRow, StoredTokens},
 };
 use chrono::{DateTime, TimeDelta, Utc};
@@ -235,7 +236,7 @@ impl ReportBuilder {
             status: None,
             refresh_token_expires_at: None,
             last_refreshed_at: None,
-            error_reason: Some("malformed_row".into()),
+            error_reason: Some(Reason::MalformedRow.as_str().into()),
             error_code: None,
             error_message: Some(problem.to_owned()),
             error_at: None,

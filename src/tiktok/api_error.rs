@@ -1,6 +1,7 @@
 //! Classifies the errors of TikTok's open API by code and message. A bare HTTP 401 does not mean that a token has expired.
 
 use super::CallError;
+use crate::domain::reason::Reason;
 use std::time::Duration;
 
 /// A failed call to the open API. No variant holds a URL, a token or a secret.
@@ -45,12 +46,12 @@ pub enum ApiError {
 
 impl ApiError {
     /// The `reason` in the response.
-    pub fn reason(&self) -> &'static str {
+    pub fn reason(&self) -> Reason {
         match self {
-            Self::Token { .. } => "token_rejected",
-            Self::Scope { .. } => "scope_missing",
-            Self::Signature { .. } => "signature_rejected",
-            Self::Shop { .. } => "shop_rejected",
+            Self::Token { .. } => Reason::TokenRejected,
+            Self::Scope { .. } => Reason::ScopeMissing,
+            Self::Signature { .. } => Reason::SignatureRejected,
+            Self::Shop { .. } => Reason::ShopRejected,
             Self::Call(error) => error.reason(),
         }
     }
@@ -113,17 +114,17 @@ mod tests {
     fn code_and_message_classify_an_error() {
         let of =
             |code, message: &str| ApiError::of(CallError::Refused { code, message: message.into() }).reason();
-        assert_eq!(of(105_002, "access token is expired"), "token_rejected");
-        assert_eq!(of(36_009_004, "x-tts-access-token is invalid"), "token_rejected");
-        assert_eq!(of(36_009_004, "sign is missing"), "signature_rejected");
-        assert_eq!(of(36_009_004, "timestamp is invalid"), "signature_rejected");
-        assert_eq!(of(106_001, "sign is invalid"), "signature_rejected");
-        assert_eq!(of(105_005, "access scope"), "scope_missing");
+        assert_eq!(of(105_002, "access token is expired"), Reason::TokenRejected);
+        assert_eq!(of(36_009_004, "x-tts-access-token is invalid"), Reason::TokenRejected);
+        assert_eq!(of(36_009_004, "sign is missing"), Reason::SignatureRejected);
+        assert_eq!(of(36_009_004, "timestamp is invalid"), Reason::SignatureRejected);
+        assert_eq!(of(106_001, "sign is invalid"), Reason::SignatureRejected);
+        assert_eq!(of(105_005, "access scope"), Reason::ScopeMissing);
         for code in [101_000, 36_009_043, 36_009_044] {
-            assert_eq!(of(code, "x"), "shop_rejected");
+            assert_eq!(of(code, "x"), Reason::ShopRejected);
         }
-        assert_eq!(of(401, "a bare HTTP status"), "refused");
+        assert_eq!(of(401, "a bare HTTP status"), Reason::Refused);
         let app = CallError::Misconfigured { code: 36_009_004, message: "app_key is invalid".into() };
-        assert_eq!(ApiError::of(app).reason(), "misconfigured");
+        assert_eq!(ApiError::of(app).reason(), Reason::Misconfigured);
     }
 }

@@ -1,9 +1,6 @@
 //! The errors of a call to TikTok, and what each means for the row, the app and the run.
 
-use crate::domain::{
-    circuit_breaker::CallOutcome,
-    integration::{NO_READABLE_ANSWER, REAUTHORIZE},
-};
+use crate::domain::{circuit_breaker::CallOutcome, reason::Reason};
 use std::time::Duration;
 use url::form_urlencoded;
 
@@ -86,15 +83,15 @@ impl CallError {
     }
 
     /// The `reason` in the response, which is also the row's `error_reason`.
-    pub fn reason(&self) -> &'static str {
+    pub fn reason(&self) -> Reason {
         match self {
-            Self::NotConnected { .. } => "not_connected",
-            Self::Busy { .. } => "provider_busy",
-            Self::ServerError { .. } => "provider_error",
-            Self::Ambiguous { .. } => NO_READABLE_ANSWER,
-            Self::Reauthorize { .. } => REAUTHORIZE,
-            Self::Misconfigured { .. } => "misconfigured",
-            Self::Refused { .. } => "refused",
+            Self::NotConnected { .. } => Reason::NotConnected,
+            Self::Busy { .. } => Reason::ProviderBusy,
+            Self::ServerError { .. } => Reason::ProviderError,
+            Self::Ambiguous { .. } => Reason::NoReadableAnswer,
+            Self::Reauthorize { .. } => Reason::Reauthorize,
+            Self::Misconfigured { .. } => Reason::Misconfigured,
+            Self::Refused { .. } => Reason::Refused,
         }
     }
 

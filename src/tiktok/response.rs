@@ -117,7 +117,7 @@ fn text_of(value: &RawValue) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::circuit_breaker::CallOutcome;
+    use crate::domain::{circuit_breaker::CallOutcome, reason::Reason};
     use proptest::prelude::*;
     use serde_json::{Value, json};
 
@@ -244,12 +244,12 @@ mod tests {
     fn the_http_status_classifies_an_unreadable_response() {
         let after = Some(Duration::from_secs(3));
         assert_eq!(parse(429, after, b"slow down").unwrap_err().retry_after(), after);
-        assert_eq!(parse(404, None, b"404 page not found").unwrap_err().reason(), "refused");
-        assert_eq!(parse(302, None, b"").unwrap_err().reason(), "refused");
+        assert_eq!(parse(404, None, b"404 page not found").unwrap_err().reason(), Reason::Refused);
+        assert_eq!(parse(302, None, b"").unwrap_err().reason(), Reason::Refused);
         assert_eq!(parse(503, after, b"<html>").unwrap_err().retry_after(), after, "TikTok did not act");
         assert_eq!(
             parse(200, None, b"{\"code\":0,\"data\":{\"acc").unwrap_err().reason(),
-            "no_readable_answer"
+            Reason::NoReadableAnswer
         );
     }
 
@@ -259,13 +259,13 @@ mod tests {
             let bodies = ["", "<html>", "{}", "[1]", r#"{"code":0}"#, r#"{"code":null}"#, r#"{"code":502}"#];
             for body in bodies {
                 let error = parse(status, None, body.as_bytes()).unwrap_err();
-                assert_eq!(error.reason(), "no_readable_answer", "{status} {body}");
+                assert_eq!(error.reason(), Reason::NoReadableAnswer, "{status} {body}");
             }
             let body = json!({"code": 36_009_003, "message": "internal error"}).to_string();
             let error = parse(status, None, body.as_bytes()).unwrap_err();
-            assert_eq!((error.reason(), error.code()), ("provider_error", Some(36_009_003)), "{status}");
+            assert_eq!((error.reason(), error.code()), (Reason::ProviderError, Some(36_009_003)), "{status}");
             let body = json!({"code": 36_009_002, "message": "too many requests"}).to_string();
-            assert_eq!(parse(status, None, body.as_bytes()).unwrap_err().reason(), "provider_busy");
+            assert_eq!(parse(status, None, body.as_bytes()).unwrap_err().reason(), Reason::ProviderBusy);
         }
     }
 

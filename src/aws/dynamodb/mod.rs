@@ -18,9 +18,10 @@ use crate::{
     aws::AwsError,
     domain::{
         integration::{
-            Candidate, DuePolicy, Integration, IntegrationKey, PROBABLY_LOST_ANSWER, REAUTHORIZE,
-            REJECTIONS_OF_0_1, Seen, SkipReason, Status, UnixTime,
+            Candidate, DuePolicy, Integration, IntegrationKey, REJECTIONS, REJECTIONS_OF_0_1, Seen,
+            SkipReason, Status, UnixTime,
         },
+        reason::Reason,
         secret::{AccessToken, Fingerprint},
     },
 };
@@ -324,7 +325,7 @@ fn healing(in_use: InUse<'_>, bind: &mut impl FnMut(&str, AttributeValue)) -> St
         names.iter().zip(texts).for_each(|(name, value)| bind(name, text(value)));
         names.join(", ")
     };
-    let reasons = one_of("reason", &[REAUTHORIZE, PROBABLY_LOST_ANSWER]);
+    let reasons = one_of("reason", &REJECTIONS.map(Reason::as_str));
     let codes = one_of("code", &REJECTIONS_OF_0_1);
     let no_text = |name: &str| format!("(NOT attribute_type({name}, :string) OR {name} = :empty)");
     let app = match in_use.app_key {

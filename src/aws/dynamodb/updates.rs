@@ -6,6 +6,7 @@ use crate::domain::{
     import::NewIntegration,
     integration::{Candidate, Integration, Notice, Status, UnixTime},
     outcome::MISMATCH,
+    reason::Reason,
     secret::{AccessToken, Fingerprint, RefreshToken},
     shop::Shop,
 };
@@ -19,7 +20,7 @@ const FAILURE: [&str; 6] =
 #[derive(Clone, Debug)]
 pub struct Failure {
     /// `error_reason`: as in responses.
-    pub reason: &'static str,
+    pub reason: Reason,
     /// `error_code`: TikTok's own, or the reason.
     pub code: String,
     /// `error_message`: for a person.
@@ -38,7 +39,7 @@ pub fn release(attempt_id: &str) -> Update {
 /// Notes a failure, if this attempt still holds the lease. The lease stays.
 pub fn note_failure(attempt_id: &str, failure: &Failure) -> Update {
     held_by(attempt_id)
-        .set_text("error_reason", failure.reason)
+        .set_text("error_reason", failure.reason.as_str())
         .set_text("error_code", &failure.code)
         .set_text("error_message", &failure.message)
         .set_number("error_at", failure.at.0)
@@ -51,9 +52,9 @@ pub fn note_rejection(attempt_id: &str, failure: &Failure, rejected_by: &Fingerp
 }
 
 /// Corrects the reason of a rejection that is noted already, if nothing else has been noted since.
-pub fn correct_reason(rejected_by: &Fingerprint, at: UnixTime, reason: &str) -> Update {
+pub fn correct_reason(rejected_by: &Fingerprint, at: UnixTime, reason: Reason) -> Update {
     Update::default()
-        .set_text("error_reason", reason)
+        .set_text("error_reason", reason.as_str())
         .only_if("rejected_by", Some(&rejected_by.0))
         .only_if_number("error_at", Some(at.0))
 }
@@ -112,9 +113,9 @@ pub fn save(
             update = update.set_text("status", Status::Error.as_str());
         }
         return update
-            .set_text("error_reason", MISMATCH.0)
-            .set_text("error_code", MISMATCH.0)
-            .set_text("error_message", MISMATCH.1)
+            .set_text("error_reason", Reason::IdentityMismatch.as_str())
+            .set_text("error_code", Reason::IdentityMismatch.as_str())
+            .set_text("error_message", MISMATCH)
             .set_number("error_at", now.timestamp())
             .remove(&["rejected_by"]);
     }
