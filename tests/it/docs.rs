@@ -327,7 +327,7 @@ fn the_page_for_applications_explains_every_outcome_and_names_every_key_of_the_a
     let example: serde_json::Value = serde_json::from_str(example.split("```").next().unwrap()).unwrap();
     let answer = EnsureResponse::new(
         IntegrationKey { team_id: "1".into(), integration_id: "101".into() },
-        None,
+        Some("Revoked Rings".into()),
         Answer::new(EnsureOutcome::CannotRefresh),
     );
     let keys = |value: serde_json::Value| value.as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>();
