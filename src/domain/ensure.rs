@@ -224,6 +224,12 @@ impl EnsureRequest {
                 let answer = Answer::of(row, EnsureOutcome::CannotRefresh).because(Reason::Marked, message);
                 return Some(answer.with_code(last.and_then(tiktok_code)));
             }
+            // The row is read leniently, so that a status of another type is an empty one.
+            Status::Other(status) if status.is_empty() => {
+                let message = "status is missing or has the wrong type, expected a string such as \"active\"";
+                let answer = Answer::of(row, EnsureOutcome::Failed).because(Reason::MalformedRow, message);
+                return Some(answer.retry_after(RETRY_AFTER_REPAIR));
+            }
             Status::Other(status) => {
                 let message = format!("its status is {status:?}");
                 return Some(Answer::of(row, EnsureOutcome::Failed).because(Reason::Status, message));

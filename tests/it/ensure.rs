@@ -170,11 +170,20 @@ async fn rows_that_need_a_person_say_so_and_cost_one_read() {
     let answer = ensure(&world, &paused).await;
     assert_eq!(brief(&answer), json!(["failed", "status", null]));
     assert_eq!(answer["message"], "its status is \"paused\"");
+    let garbled = [
+        world.integration().without("status").insert().await,
+        world.integration().number("status", 5).insert().await,
+    ];
+    for shop in &garbled {
+        let answer = ensure(&world, shop).await;
+        assert_eq!(brief(&answer), json!(["failed", "malformed_row", 60]));
+        assert!(answer["message"].as_str().unwrap().starts_with("status is missing or has the wrong type"));
+    }
     let nobody = world::shop("0", "0", "o");
     let answer = ensure(&world, &nobody).await;
     assert_eq!(brief(&answer), json!(["failed", "not_found", null]));
     assert_eq!(answer["access_token_expires_at"], json!(null));
-    assert_eq!((world.aws.requests(), world.aws.count(Step::Read)), (4, 4));
+    assert_eq!((world.aws.requests(), world.aws.count(Step::Read)), (6, 6));
     let lost = world.integration().expiring_in(minutes(1)).without("refresh_token").insert().await;
     assert_eq!(brief(&ensure(&world, &lost).await), json!(["cannot_refresh", "refresh_token_missing", null]));
     assert_eq!((world.aws.writes(), world.tiktok.all_calls()), (0, 0));
