@@ -1,15 +1,24 @@
 //! What a bench has measured, as Markdown: on standard output, or with `--write` in the bench's block of
 //! `docs/PERFORMANCE.md`. The prose around the blocks is written by hand.
 
-use std::{env, fs, path::PathBuf, process::exit};
+use clap::Parser;
+use indicatif::HumanCount;
+use std::{fs, path::PathBuf, process::exit};
 
-const USAGE: &str = "usage: cargo bench --features local [--bench NAME] [-- --write | --quick]";
-
+/// Measures, and prints tables in Markdown.
+#[derive(Parser)]
 pub struct Report {
+    #[arg(skip)]
     bench: &'static str,
-    /// Only show that the bench runs.
+    /// Only show that the bench runs
+    #[arg(long, conflicts_with = "write")]
     pub quick: bool,
+    /// Write the tables into docs/PERFORMANCE.md
+    #[arg(long)]
     write: bool,
+    /// Cargo's own
+    #[arg(long = "bench", hide = true)]
+    _bench: bool,
 }
 
 /// What a bench must not exceed. A value that exceeds it is reported, and the bench goes on.
@@ -25,19 +34,7 @@ pub struct Goal {
 impl Report {
     /// Reads the arguments, and makes sure that there is a block to write to.
     pub fn start(bench: &'static str) -> Self {
-        let mut report = Self { bench, quick: false, write: false };
-        for argument in env::args().skip(1) {
-            match argument.as_str() {
-                "--quick" => report.quick = true,
-                "--write" => report.write = true,
-                // Cargo's own.
-                "--bench" => {}
-                _ => fail(&format!("unknown argument {argument:?}\n{USAGE}")),
-            }
-        }
-        if report.quick && report.write {
-            fail("--quick measures too little to be written");
-        }
+        let report = Self { bench, ..Self::parse() };
         if report.write {
             report.page();
         }
@@ -114,15 +111,7 @@ pub fn median(values: impl IntoIterator<Item = f64>) -> f64 {
 
 /// A number with commas between the thousands.
 pub fn grouped(number: usize) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (n, digit) in digits.chars().enumerate() {
-        if n > 0 && (digits.len() - n).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+    HumanCount(number as u64).to_string()
 }
 
 fn page_path() -> PathBuf {

@@ -17,6 +17,7 @@ use crate::{
     domain::{
         grant::Grant,
         integration::{Integration, Status},
+        quoted::quoted,
         secret::AppCredentials,
     },
     event::{BadEvent, ConnectByState, ConnectRequest},
@@ -48,8 +49,8 @@ pub enum ConnectError {
     /// The table cannot be written.
     #[error("{0}; the auth code is used up, so the seller must authorize the app again")]
     NotStored(TableError),
-    /// The secret does not hold the app.
-    #[error("app_key: the secret has no app {0:?}")]
+    /// The secret does not hold the app, which is [`quoted`].
+    #[error("app_key: the secret has no app {0}")]
     UnknownApp(String),
     /// The code was not exchanged: TikTok refused it, or did not answer.
     #[error(
@@ -178,7 +179,7 @@ async fn prepare(services: &Services, request: &ConnectRequest) -> Result<Prepar
             .await?
             .get(app_key)
             .cloned()
-            .ok_or_else(|| ConnectError::UnknownApp(app_key.unwrap_or_default().to_owned()))?,
+            .ok_or_else(|| ConnectError::UnknownApp(quoted(app_key.unwrap_or_default())))?,
     };
     let is_default = app_key.is_none();
     Ok(Prepared { row, app, is_default })

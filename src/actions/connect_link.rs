@@ -5,6 +5,7 @@ use crate::{
     domain::{
         connect_link::{ConnectState, LinkTarget, StateError},
         integration::UnixTime,
+        quoted::quoted,
         secret::Apps,
     },
     event::ConnectLinkRequest,
@@ -27,12 +28,12 @@ pub enum ConnectLinkError {
     /// The table or the secret did not respond in time.
     #[error("the invocation's time ran out")]
     OutOfTime,
-    /// The secret does not hold the app.
-    #[error("app_key: the secret has no app {0:?}")]
+    /// The secret does not hold the app, which is [`quoted`].
+    #[error("app_key: the secret has no app {0}")]
     UnknownApp(String),
-    /// The request and the row name different apps.
+    /// The request and the row name different apps, which are [`quoted`].
     #[error(
-        "app_key: got {requested:?}, but the seller of this integration authorized the app {row:?}; leave app_key out"
+        "app_key: got {requested}, but the seller of this integration authorized the app {row}; leave app_key out"
     )]
     AnotherApp {
         /// The app that the request names.
@@ -90,7 +91,7 @@ async fn make(
     let row = services.table.read(&request.key).await?.and_then(|row| row.candidate.app_key);
     let app_key = match (&request.app_key, row) {
         (Some(requested), Some(row)) if *requested != row => {
-            return Err(ConnectLinkError::AnotherApp { requested: requested.clone(), row });
+            return Err(ConnectLinkError::AnotherApp { requested: quoted(requested), row: quoted(&row) });
         }
         (requested, row) => requested.clone().or(row),
     };
@@ -99,7 +100,7 @@ async fn make(
     let apps: Arc<Apps> = if has_service(&apps) { apps } else { services.credentials.read_again().await? };
     let app = apps
         .get(app_key.as_deref())
-        .ok_or_else(|| ConnectLinkError::UnknownApp(app_key.clone().unwrap_or_default()))?;
+        .ok_or_else(|| ConnectLinkError::UnknownApp(quoted(app_key.as_deref().unwrap_or_default())))?;
     if app.service.is_none() {
         return Err(ConnectLinkError::NoService(app.app_key.clone()));
     }

@@ -9,7 +9,7 @@ use crate::domain::{
         CLOCK_SKEW, DuePolicy, Integration, IntegrationKey, LastFailure, Lease, REJECTION_CODES, Status,
         UnixTime,
     },
-    outcome::{MISSING, Outcome, Report, leased, marked, truncated},
+    outcome::{MISSING, NO_STATUS, Outcome, Report, leased, marked, truncated},
     reason::Reason,
     secret::{Fingerprint, TokenDigest},
 };
@@ -226,8 +226,7 @@ impl EnsureRequest {
             }
             // The row is read leniently, so that a status of another type is an empty one.
             Status::Other(status) if status.is_empty() => {
-                let message = "status is missing or has the wrong type, expected a string such as \"active\"";
-                let answer = Answer::of(row, EnsureOutcome::Failed).because(Reason::MalformedRow, message);
+                let answer = Answer::of(row, EnsureOutcome::Failed).because(Reason::MalformedRow, NO_STATUS);
                 return Some(answer.retry_after(RETRY_AFTER_REPAIR));
             }
             Status::Other(status) => {

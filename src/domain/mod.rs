@@ -19,6 +19,7 @@ pub mod loopback;
 pub mod message;
 pub mod outcome;
 pub mod proof;
+pub mod quoted;
 pub mod reason;
 pub mod report_row;
 pub mod retry_policy;

@@ -2,6 +2,7 @@
 
 use crate::domain::duration::in_two_units;
 use crate::domain::integration::{Candidate, IntegrationKey, SkipReason, Status, UnixTime};
+use crate::domain::quoted::quoted;
 use crate::domain::reason::Reason;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -188,13 +189,20 @@ pub(crate) const DELETED: &str = "the integration was deleted during the run";
 /// The message for a row that another writer changed during the run.
 pub(crate) const CHANGED: &str = "another writer changed the row during the run; it is left as it is";
 /// The message for a token pair of another seller.
-pub(crate) const MISMATCH: &str = "TikTok returned another seller's token pair, which is saved but must not be used: the seller must connect again";
+pub(crate) const MISMATCH: &str = "TikTok returned another seller's token pair, which is saved but must not be used: the seller \
+    must connect again";
+/// The message for a row that is read leniently, and has no status.
+pub(crate) const NO_STATUS: &str =
+    "status is missing or has the wrong type, expected a string such as \"active\"";
 
 /// The report for a row that is not refreshed.
 pub fn skipped(row: &Candidate, skip: &SkipReason, now: DateTime<Utc>) -> Report {
     let report = |outcome| Report::of(row, outcome);
     match skip {
         SkipReason::NotDue => report(Outcome::NotDue),
+        SkipReason::UserStatus(status) if status.is_empty() => {
+            report(Outcome::Failed).because(Reason::MalformedRow, NO_STATUS)
+        }
         SkipReason::UserStatus(status) => report(Outcome::NotDue).because(
             Reason::Status,
             format!("the row has the status {status:?}, which this function leaves alone"),
@@ -225,11 +233,27 @@ pub fn marked(row: &Candidate, status: &Status) -> Report {
 pub fn unknown_app(row: &Candidate) -> Report {
     let app_key = row.app_key.as_deref().unwrap_or_default();
     Report::of(row, Outcome::Failed)
-        .because(Reason::UnknownAppKey, format!("the row's app_key {app_key:?} is not in the secret"))
+        .because(Reason::UnknownAppKey, format!("the row's app_key {} is not in the secret", quoted(app_key)))
 }
 
 /// The report for a row that the invocation has no time to refresh.
 pub fn out_of_time(row: &Candidate) -> Report {
     Report::of(row, Outcome::Deferred)
         .because(Reason::OutOfTime, "the invocation has no time left; the next run refreshes it first")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_without_a_status_is_malformed_and_not_paused() {
+        let row = Candidate::of_key(IntegrationKey { team_id: "1".into(), integration_id: "7".into() }, None);
+        let of = |status: &str| {
+            let report = skipped(&row, &SkipReason::UserStatus(status.into()), DateTime::UNIX_EPOCH);
+            (report.outcome, report.reason)
+        };
+        assert_eq!(of(""), (Outcome::Failed, Some(Reason::MalformedRow)));
+        assert_eq!(of("paused"), (Outcome::NotDue, Some(Reason::Status)));
+    }
 }

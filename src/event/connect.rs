@@ -2,12 +2,13 @@
 
 use super::{
     Request,
-    read::{BadEvent, Id, MAX_INTEGRATION_ID, MAX_TEAM_ID, duration, key, quoted},
+    read::{BadEvent, Id, MAX_INTEGRATION_ID, MAX_TEAM_ID, duration, key},
 };
 use crate::domain::{
     blanks::without_blanks,
     connect_link::{ConnectState, LinkTarget, Market, StateError},
     integration::IntegrationKey,
+    quoted::quoted,
     secret::AuthCode,
 };
 use chrono::TimeDelta;

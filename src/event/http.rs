@@ -1,7 +1,8 @@
 //! The event of a Lambda function URL, which is an HTTP request.
 //! <https://docs.aws.amazon.com/lambda/latest/dg/urls-invocation.html#urls-payloads>
 
-use super::read::{BadEvent, Object, quoted, read};
+use super::read::{BadEvent, Object, read};
+use crate::domain::quoted::quoted;
 use serde::Deserialize;
 use std::{collections::HashMap, fmt};
 

@@ -17,9 +17,10 @@ use crate::domain::{
     ensure::EnsureRequest,
     import::ImportRequest,
     integration::IntegrationKey,
+    quoted::quoted,
     selection::{CleanupRequest, RefreshRequest, Selection, Trigger},
 };
-use read::{Id, MAX_INTEGRATION_ID, MAX_TEAM_ID, Object, quoted, read};
+use read::{Id, MAX_INTEGRATION_ID, MAX_TEAM_ID, Object, read};
 use serde::{Deserialize, de};
 use serde_json::{Map, Value, value::RawValue};
 use std::fmt;

@@ -1,6 +1,10 @@
 //! Deserializes JSON, with errors that name the field, the value's shape and what was expected.
 
-use crate::domain::{integration::IntegrationKey, selection::Selection};
+use crate::domain::{
+    integration::IntegrationKey,
+    quoted::{MAX_QUOTED, quoted},
+    selection::Selection,
+};
 use chrono::TimeDelta;
 use serde::{
     Deserialize, Deserializer,
@@ -15,10 +19,8 @@ pub(super) const MAX_TEAM_ID: usize = 2048;
 /// DynamoDB's limit on a sort key, in bytes.
 /// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html>
 pub(super) const MAX_INTEGRATION_ID: usize = 1024;
-/// The longest value that an error quotes, in characters.
-const MAX_QUOTED: usize = 200;
-/// The longest string of the wrong type, or in the wrong place, that an error quotes, in bytes. Tokens are longer.
-const MAX_QUOTED_STRING: usize = 20;
+/// How much of a long message is kept at its start, in characters.
+const MAX_HEAD: usize = 200;
 /// The longest unknown key that an error quotes, in bytes: longer than each key that the function knows.
 const MAX_QUOTED_KEY: usize = 40;
 /// How much of a long message is kept at its end, in characters: enough for the list of expected fields.
@@ -99,10 +101,6 @@ pub(super) fn duration(
     let duration = humantime::parse_duration(text).ok().and_then(|time| TimeDelta::from_std(time).ok());
     match duration {
         Some(time) if range.contains(&time) => Ok(time),
-        // A long text is no duration: a caller may have mixed up the keys, and sent a token.
-        _ if text.len() > MAX_QUOTED_STRING => {
-            Err(format!("got {} characters, {expected}", text.chars().count()))
-        }
         _ => Err(format!("got {}, {expected}", quoted(text))),
     }
 }
@@ -169,7 +167,7 @@ fn without_long_string(cause: &str) -> String {
         Some((kind, value, expected))
     });
     match parts {
-        Some((kind, value, expected)) if kind.starts_with("invalid ") && value.len() > MAX_QUOTED_STRING => {
+        Some((kind, value, expected)) if kind.starts_with("invalid ") && value.len() > MAX_QUOTED => {
             format!("{kind}: string of {} characters, expected {expected}", value.chars().count())
         }
         _ => cause.to_owned(),
@@ -178,12 +176,10 @@ fn without_long_string(cause: &str) -> String {
 
 /// Replaces an unknown key by its length if it may be a token that was put in the wrong place.
 pub(super) fn without_odd_key(cause: &str) -> String {
-    let parts = cause.strip_prefix("unknown field `").and_then(|rest| rest.split_once("`, expected "));
+    let parts = cause.strip_prefix("unknown field `").and_then(|rest| rest.rsplit_once("`, expected "));
     let is_name = |key: &str| key.bytes().all(|byte| byte.is_ascii_alphabetic() || b"_-".contains(&byte));
     match parts {
-        Some((key, expected))
-            if key.len() > if is_name(key) { MAX_QUOTED_KEY } else { MAX_QUOTED_STRING } =>
-        {
+        Some((key, expected)) if key.len() > if is_name(key) { MAX_QUOTED_KEY } else { MAX_QUOTED } => {
             format!("unknown field of {} characters, expected {expected}", key.chars().count())
         }
         _ => cause.to_owned(),
@@ -206,14 +202,9 @@ fn json_terms(cause: &str) -> String {
 /// Cuts a long message in its middle, where it quotes the value. Its end says what was expected.
 fn abbreviated(cause: &str) -> String {
     let chars: Vec<char> = cause.chars().collect();
-    if chars.len() <= MAX_QUOTED + MAX_TAIL {
+    if chars.len() <= MAX_HEAD + MAX_TAIL {
         return cause.to_owned();
     }
-    let (start, end) = (&chars[..MAX_QUOTED], &chars[chars.len() - MAX_TAIL..]);
+    let (start, end) = (&chars[..MAX_HEAD], &chars[chars.len() - MAX_TAIL..]);
     start.iter().chain(&['…']).chain(end).collect()
-}
-
-/// A value in quotes, cut if it is long.
-pub(super) fn quoted(text: &str) -> String {
-    format!("{:?}", text.chars().take(MAX_QUOTED).collect::<String>())
 }

@@ -2,9 +2,9 @@
 
 use super::{
     Request,
-    read::{BadEvent, Id, MAX_TEAM_ID, Object, quoted},
+    read::{BadEvent, Id, MAX_TEAM_ID, Object},
 };
-use crate::domain::{display::Display, selection::Selection};
+use crate::domain::{display::Display, quoted::quoted, selection::Selection};
 use chrono::FixedOffset;
 use serde::{Deserialize, de};
 

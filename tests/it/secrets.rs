@@ -3,7 +3,7 @@
 
 use super::support::{
     Behaviour, Fault, Step, World, hours, logs,
-    world::{IMPATIENT, SECRETS},
+    world::{APP_SECRET, IMPATIENT, SECRETS},
 };
 use serde_json::json;
 use tiktok_token_refresh::aws::dynamodb::{Conflict, Table, updates};
@@ -79,4 +79,38 @@ async fn the_functions_own_debug_output_holds_no_secret() {
     world.refresh(json!({})).await;
     let shown = format!("{:?} {:#?}", world.function, world.function);
     assert!(SECRETS.iter().all(|secret| !shown.contains(secret)));
+}
+
+#[tokio::test]
+async fn no_error_repeats_a_secret_that_was_put_in_the_wrong_place() {
+    let world = World::new().await;
+    let secret = APP_SECRET;
+    let row = world.integration().text("app_key", secret).expiring_in(hours(1)).insert().await;
+    let ids = json!({"team_id": row.team_id, "integration_id": row.integration_id});
+    let known = world.integration().text("app_key", "29a39d").insert().await;
+    let with = |ids: &serde_json::Value, more: serde_json::Value| {
+        let mut event = ids.clone();
+        event.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        event
+    };
+    let new = json!({"team_id": "new", "integration_id": "new"});
+    let known = json!({"team_id": known.team_id, "integration_id": known.integration_id});
+    for event in [
+        json!({ secret: 1 }),
+        json!({ "action": secret }),
+        json!({ "action": "status", "format": secret }),
+        json!({ "force": secret }),
+        with(&new, json!({"action": "ensure", "valid_for": secret})),
+        with(&new, json!({"action": "connect", "auth_code": "c", "app_key": secret})),
+        with(&new, json!({"action": "connect", "auth_code": "c", "state": secret})),
+        with(&new, json!({"action": "connect_link", "app_key": secret})),
+        with(&new, json!({"action": "connect_link", "market": secret})),
+        with(&known, json!({"action": "connect_link", "app_key": secret})),
+    ] {
+        let error = world.invoke(&event).await.unwrap_err().to_string();
+        assert!(!error.contains(secret), "{error}");
+    }
+    let answer = world.refresh(ids).await;
+    assert_eq!(answer["integrations"][0]["reason"], "unknown_app_key");
+    assert!(!answer.to_string().contains(secret), "{answer}");
 }
