@@ -2,7 +2,7 @@
 
 use crate::{
     aws::dynamodb::TableError,
-    domain::{integration::DuePolicy, report_row::StoredTokens},
+    domain::{due::DuePolicy, report_row::StoredTokens},
     event::{Format, StatusRequest},
     services::{Services, last_read},
     status_report::{Detail, ReportBuilder, StatusReport},

@@ -5,9 +5,9 @@
 //! and not replaced again. If another attempt has just noted a failure, that failure is the answer, without a call to TikTok.
 
 use crate::domain::{
+    due::DuePolicy,
     integration::{
-        CLOCK_SKEW, DuePolicy, Integration, IntegrationKey, LastFailure, Lease, REJECTION_CODES, Status,
-        UnixTime,
+        CLOCK_SKEW, Integration, IntegrationKey, LastFailure, Lease, REJECTION_CODES, Status, UnixTime,
     },
     outcome::{MISSING, NO_STATUS, Outcome, Report, leased, marked, truncated},
     reason::Reason,

@@ -1,6 +1,7 @@
 //! Gauges of the whole table, which a run records row by row without keeping any row.
 
-use crate::domain::integration::{AccessState, Candidate, DuePolicy, Health, Status};
+use crate::domain::due::{AccessState, DuePolicy, Health};
+use crate::domain::integration::{Candidate, Status};
 use chrono::TimeDelta;
 
 /// A run counts the refresh tokens that expire within this time, and logs a warning for each.

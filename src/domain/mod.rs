@@ -8,6 +8,7 @@ pub mod circuit_breaker;
 pub mod clock;
 pub mod connect_link;
 pub mod display;
+pub mod due;
 pub mod duration;
 pub mod ensure;
 pub mod gauges;

@@ -1,7 +1,8 @@
 //! The outcome of one integration's refresh: a machine-readable reason and a message for people.
 
+use crate::domain::due::SkipReason;
 use crate::domain::duration::in_two_units;
-use crate::domain::integration::{Candidate, IntegrationKey, SkipReason, Status, UnixTime};
+use crate::domain::integration::{Candidate, IntegrationKey, Status, UnixTime};
 use crate::domain::quoted::quoted;
 use crate::domain::reason::Reason;
 use chrono::{DateTime, Utc};

@@ -16,7 +16,7 @@ use crate::{
     domain::{
         clock::Clock,
         connect_link::{Market, Service},
-        integration::DuePolicy,
+        due::DuePolicy,
         secret::{AppCredentials, CredentialsFrom},
     },
     handler::{Function, InvocationError, Response},

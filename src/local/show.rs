@@ -4,7 +4,8 @@ use crate::{
     aws::dynamodb::row::{self, Item},
     cli::show::table,
     domain::{
-        integration::{DuePolicy, Health, UnixTime},
+        due::{DuePolicy, Health},
+        integration::UnixTime,
         reason::Reason,
     },
     response::RefreshResponse,

@@ -8,7 +8,8 @@ use crate::{
         eventbridge::StateChange,
     },
     domain::{
-        integration::{AccessState, Candidate, Integration, IntegrationKey, Notice, Status, UnixTime},
+        due::AccessState,
+        integration::{Candidate, Integration, IntegrationKey, Notice, Status, UnixTime},
         outcome::{CHANGED, DELETED, Outcome, Report, marked},
         proof::Evidence,
         reason::Reason,

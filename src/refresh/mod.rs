@@ -11,9 +11,8 @@ use crate::{
     aws::dynamodb::{Acquired, Conflict, InUse, LeaseRequest, TableError, Update, updates},
     domain::{
         circuit_breaker::CallOutcome,
-        integration::{
-            CLOCK_SKEW, Candidate, DuePolicy, Integration, IntegrationKey, Lease, Seen, Status, UnixTime,
-        },
+        due::DuePolicy,
+        integration::{CLOCK_SKEW, Candidate, Integration, IntegrationKey, Lease, Seen, Status, UnixTime},
         latency::Latency,
         message::Generation,
         outcome::{DELETED, MISSING, Outcome, Report, out_of_time, skipped, unknown_app},

@@ -8,8 +8,9 @@ use crate::{
     },
     domain::{
         circuit_breaker::CallOutcome,
+        due::DuePolicy,
         grant::Grant,
-        integration::{Candidate, DuePolicy, Integration, Lease, Status, UnixTime},
+        integration::{Candidate, Integration, Lease, Status, UnixTime},
         message::{Generation, Rescue},
         outcome::{MISMATCH, Outcome, Report},
         reason::Reason,

@@ -13,8 +13,9 @@ mod worker_pool;
 use crate::{
     aws::{cloudwatch::RunMetrics, dynamodb::TableError, secrets_manager::CredentialsError},
     domain::{
+        due::DuePolicy,
         gauges::GaugeRecorder,
-        integration::{Candidate, DuePolicy, IntegrationKey, UnixTime},
+        integration::{Candidate, IntegrationKey, UnixTime},
         latency::millis,
         message,
         outcome::{Counts, Report},

@@ -4,8 +4,9 @@ use super::{Run, backlog::Backlog};
 use crate::{
     aws::dynamodb::TableError,
     domain::{
+        due::{AccessState, DueReason, SkipReason},
         gauges::REFRESH_TOKEN_WARNING,
-        integration::{AccessState, Candidate, DueReason, Notice, SkipReason, Status, UnixTime},
+        integration::{Candidate, Notice, Status, UnixTime},
         outcome::{Outcome, Report, skipped},
         reason::Reason,
         selection::Selection,

@@ -3,10 +3,7 @@
 //! sheet, which contains no data.
 
 use super::{IntegrationStatus, StatusReport, counted, in_words, printable, relative};
-use crate::domain::{
-    display::Display,
-    integration::{Health, UnixTime},
-};
+use crate::domain::{display::Display, due::Health, integration::UnixTime};
 use chrono::{DateTime, Datelike, FixedOffset, Offset, Utc};
 use maud::{Markup, PreEscaped, html};
 

@@ -10,7 +10,8 @@ pub use text::{Summary, counted, in_words, printable, relative};
 use crate::domain::{
     bounded_list::BoundedList,
     clock,
-    integration::{Candidate, DuePolicy, Health, IntegrationKey, Status, UnixTime},
+    due::{DuePolicy, Health},
+    integration::{Candidate, IntegrationKey, Status, UnixTime},
     reason::Reason,
     report_row::{ReportRow, StoredTokens},
 };

@@ -9,10 +9,8 @@ use std::collections::HashMap;
 use tiktok_token_refresh::{
     aws::dynamodb::{Acquired, InUse, LeaseRequest, Table},
     domain::{
-        integration::{
-            Candidate, DuePolicy, Integration, IntegrationKey, LastFailure, Lease, Seen, SkipReason, Status,
-            UnixTime,
-        },
+        due::{DuePolicy, SkipReason},
+        integration::{Candidate, Integration, IntegrationKey, LastFailure, Lease, Seen, Status, UnixTime},
         secret::Fingerprint,
     },
 };

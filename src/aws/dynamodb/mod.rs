@@ -17,9 +17,9 @@ pub use update::Update;
 use crate::{
     aws::AwsError,
     domain::{
+        due::{DuePolicy, SkipReason},
         integration::{
-            Candidate, DuePolicy, Integration, IntegrationKey, REJECTIONS, REJECTIONS_OF_0_1, Seen,
-            SkipReason, Status, UnixTime,
+            Candidate, Integration, IntegrationKey, REJECTIONS, REJECTIONS_OF_0_1, Seen, Status, UnixTime,
         },
         reason::Reason,
         secret::{AccessToken, Fingerprint},
