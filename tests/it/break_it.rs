@@ -69,12 +69,13 @@ fn two_apps(world: &World) {
     world.aws.set_secret(Some(&json!({ "apps": apps }).to_string()));
 }
 
-/// The function with the retry policy and the clock of production.
+/// The function with the retry policy and the clock of production, by which the world goes from now on.
 pub async fn by_the_real_clock(
     world: &World,
     call_timeout: &str,
     more: &[(&'static str, &str)],
 ) -> Arc<Function> {
+    world.go_by_the_system_clock();
     let names = ["TABLE_NAME", "APP_CREDENTIALS_SECRET_ID", "TIKTOK_AUTH_URL", "TIKTOK_API_URL"];
     let mut all: HashMap<&str, String> = names.map(|name| (name, world.setting(name))).into();
     all.insert("TIKTOK_TIMEOUT", call_timeout.into());
@@ -1094,6 +1095,7 @@ async fn an_auth_code_in_an_event_that_is_refused_is_neither_logged_nor_answered
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_binary_writes_one_line_with_both_ids_for_a_refused_connect() {
     let world = World::new().await;
+    world.go_by_the_system_clock();
     let shop = world.integration().insert().await;
     let mut api = RuntimeApi::start(Clock::system()).await.unwrap();
     let output = tempfile::NamedTempFile::new().unwrap();

@@ -2,12 +2,11 @@
 
 use super::{
     break_it::{by_the_real_clock, within},
-    support::{Behaviour, Fault, Step, World, aws::Gate, hours, logs, minutes, world},
+    support::{Behaviour, Fault, Step, World, aws::Gate, days, hours, logs, minutes, world},
 };
 use chrono::TimeDelta;
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, time::Duration};
-use tiktok_token_refresh::domain::clock::Clock;
 
 const QUEUE: (&str, &str) = ("WORK_QUEUE_URL", "https://sqs.us-east-1.amazonaws.com/1/work");
 const BUS: (&str, &str) = ("EVENT_BUS_NAME", "platform");
@@ -329,9 +328,8 @@ async fn an_event_bus_that_hangs_does_not_keep_a_run_beyond_its_deadline() {
     let world = World::new().await;
     let function = by_the_real_clock(&world, "1s", &[BUS]).await;
     let recovers = world.integration().expiring_in(hours(1)).status("error").insert().await;
-    let now = Clock::system().now().timestamp();
-    let warned = world.integration().number("refresh_token_expires_at", now + 3 * 86_400);
-    warned.number("access_token_expires_at", now + 6 * 86_400).insert().await;
+    let warned = world.integration().refreshable_for(days(3));
+    warned.expiring_in(days(6)).insert().await;
     world.aws.fault(Step::Publish, usize::MAX, Fault::Hold(Gate::new()));
     let left = Duration::from_secs(8);
     let (answer, took) = within(&function, &json!({"force": true}), left).await;

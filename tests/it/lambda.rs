@@ -2,7 +2,10 @@
 //! environment, its events and its standard output.
 //! <https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html>
 
-use super::support::{World, world};
+use super::support::{
+    World,
+    world::{self, hours},
+};
 use serde_json::{Value, json};
 use std::{
     fs::File,
@@ -17,11 +20,6 @@ use tiktok_token_refresh::{
 async fn invoke(api: &mut RuntimeApi, event: &str) -> InvocationResult {
     let answer = tokio::time::timeout(Duration::from_secs(30), api.invoke(event)).await;
     answer.expect("an answer in time").expect("the API goes on")
-}
-
-/// The real binary reads the real clock.
-fn unix_now() -> i64 {
-    Clock::system().now().timestamp()
 }
 
 struct Function {
@@ -62,8 +60,8 @@ impl Function {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_binary_answers_events_and_writes_json_lines_without_secrets() {
     let world = World::new().await;
-    let shop = world.integration().number("access_token_expires_at", unix_now() + 3600);
-    let shop = shop.number("refresh_token_expires_at", unix_now() + 9_000_000).insert().await;
+    world.go_by_the_system_clock();
+    let shop = world.integration().expiring_in(hours(1)).insert().await;
     let mut api = RuntimeApi::start(Clock::system()).await.unwrap();
     let aws = format!("http://{}", world.aws.address);
     let function = Function::start(&[

@@ -173,6 +173,12 @@ impl World {
         self.panics.store(true, Ordering::SeqCst);
     }
 
+    /// Sets the world's clock to the system's, for a test whose function reads that one: TikTok and the rows must agree
+    /// with the function, on whatever day the test runs.
+    pub fn go_by_the_system_clock(&self) {
+        self.time.store(Clock::system().now().timestamp(), Ordering::SeqCst);
+    }
+
     /// Lets time pass.
     pub fn pass(&self, time: TimeDelta) {
         self.time.fetch_add(time.num_seconds(), Ordering::SeqCst);
