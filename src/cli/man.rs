@@ -36,7 +36,7 @@ pub(super) fn render(command: &Command, out: &mut dyn Write) -> io::Result<()> {
     }
     let mut roff = Roff::new();
     roff.control("SH", ["EXIT STATUS"]);
-    let codes = super::EXIT_CODES.lines().skip(1);
+    let codes = super::arguments::EXIT_CODES.lines().skip(1);
     for (code, meaning) in codes.filter_map(|line| line.trim().split_once("  ")) {
         entry(&mut roff, code, meaning);
     }
