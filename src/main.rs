@@ -5,6 +5,7 @@ use lambda_runtime::{Error, LambdaEvent, run, service_fn};
 use serde_json::value::RawValue;
 use std::{
     io::{self, Write},
+    process::ExitCode,
     sync::Arc,
 };
 use tiktok_token_refresh::{aws, domain::clock::Clock, handler::Function, logging, settings::Settings};
@@ -12,11 +13,16 @@ use tracing::{Instrument, error_span};
 
 // One thread is enough: the function mostly waits, and below 1,769 MB Lambda gives it less than one processor.
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Error> {
-    let settings = Settings::from_env().inspect_err(|error| {
-        // The log level is not known yet: one line that says all.
-        print_line(&serde_json::json!({ "level": "ERROR", "message": error.to_string() }).to_string());
-    })?;
+async fn main() -> ExitCode {
+    let Err(error) = start().await else { return ExitCode::SUCCESS };
+    // One line that says all. It does not go through the log, whose level may be what is wrong.
+    print_line(&serde_json::json!({ "level": "ERROR", "message": error.to_string() }).to_string());
+    ExitCode::FAILURE
+}
+
+/// Answers events until the environment ends.
+async fn start() -> Result<(), Error> {
+    let settings = Settings::from_env()?;
     tracing::subscriber::set_global_default(logging::subscriber(settings.log_level, io::stdout))?;
     let sdk = aws::config().load().await;
     let function = Function::new(settings, &sdk, Clock::system(), Arc::new(print_line));

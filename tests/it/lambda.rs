@@ -106,7 +106,7 @@ async fn wrong_settings_stop_the_start_with_one_error() {
         Function::start(&[("MAX_CONCURRENCY", "many"), ("AWS_LAMBDA_RUNTIME_API", "127.0.0.1:1")]);
     assert!(!function.child.wait().unwrap().success());
     let output = std::fs::read_to_string(function.output.path()).unwrap();
-    let line: Value = serde_json::from_str(output.lines().next().unwrap()).unwrap();
+    let line: Value = serde_json::from_str(&output).expect("one line of JSON, and nothing beside it");
     assert_eq!(
         line["message"],
         "3 problems in the settings:\n  TABLE_NAME is not set\n  APP_CREDENTIALS_SECRET_ID is not set (local runs \
