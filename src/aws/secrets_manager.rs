@@ -238,7 +238,7 @@ async fn read(client: &Client, id: &str, stage: &str) -> Result<Apps, Credential
     for app_key in without_service {
         warn!(
             app_key,
-            "ignored the app's service_id and market, so that no link can be made: expected a service_id of digits, and the \
+            "ignored the app's service_id and market, so no link can be made: expected a service_id of digits, and the \
              market \"global\" or \"us\""
         );
     }
