@@ -100,15 +100,42 @@ async fn the_binary_answers_events_and_writes_json_lines_without_secrets() {
     assert!(lines.iter().any(|line| line["message"] == "TikTok token refresh completed successfully"));
 }
 
-#[tokio::test]
-async fn wrong_settings_stop_the_start_with_one_error() {
-    let mut function =
-        Function::start(&[("MAX_CONCURRENCY", "many"), ("AWS_LAMBDA_RUNTIME_API", "127.0.0.1:1")]);
-    assert!(!function.child.wait().unwrap().success());
+/// Starts the function with settings that stop it: its exit code, and the message of the one line that it writes.
+fn stops_with(settings: &[(&str, &str)]) -> (Option<i32>, String) {
+    let mut function = Function::start(settings);
+    let code = function.child.wait().unwrap().code();
     let output = std::fs::read_to_string(function.output.path()).unwrap();
     let line: Value = serde_json::from_str(&output).expect("one line of JSON, and nothing beside it");
+    assert_eq!(line["level"], "ERROR");
+    (code, line["message"].as_str().unwrap().to_owned())
+}
+
+const ENOUGH: [(&str, &str); 2] = [("TABLE_NAME", "t"), ("APP_CREDENTIALS_SECRET_ID", "s")];
+
+#[test]
+fn a_runtime_that_cannot_be_reached_ends_the_function_with_one_error() {
+    let (code, message) = stops_with(&[&ENOUGH[..], &[("AWS_LAMBDA_RUNTIME_API", "127.0.0.1:1")]].concat());
     assert_eq!(
-        line["message"],
+        (code, message.as_str()),
+        (Some(1), "client error (Connect): Connection refused (os error 111)")
+    );
+}
+
+#[test]
+fn a_panic_is_one_line_of_json_too() {
+    // The runtime's library panics outside Lambda.
+    let (code, message) = stops_with(&ENOUGH);
+    assert_eq!(code, Some(101));
+    assert!(message.starts_with("panicked at ") && message.contains("AWS_LAMBDA_RUNTIME_API"), "{message}");
+}
+
+#[test]
+fn wrong_settings_stop_the_start_with_one_error() {
+    let (code, message) =
+        stops_with(&[("MAX_CONCURRENCY", "many"), ("AWS_LAMBDA_RUNTIME_API", "127.0.0.1:1")]);
+    assert_eq!(code, Some(1));
+    assert_eq!(
+        message,
         "3 problems in the settings:\n  TABLE_NAME is not set\n  APP_CREDENTIALS_SECRET_ID is not set (local runs \
          can set TIKTOK_SHOP_APP_KEY and TIKTOK_SHOP_APP_SECRET instead)\n  MAX_CONCURRENCY=\"many\": expected a whole \
          number from 1 to 400"
