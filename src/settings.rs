@@ -3,6 +3,7 @@
 use crate::domain::{
     blanks::without_blanks,
     loopback::is_loopback,
+    quoted::{MAX_QUOTED, quoted},
     secret::{AppCredentials, CredentialsFrom},
 };
 use chrono::TimeDelta;
@@ -140,14 +141,39 @@ impl<F: Fn(&str) -> Option<String>> Reader<F> {
     }
 
     fn invalid(&mut self, name: &str, value: &str, expected: impl fmt::Display) {
-        self.problems.push(format!("{name}={}: expected {expected}", display_value(value)));
+        let is_plain = |c: char| c.is_ascii_digit() || c == '-' || c == '.';
+        self.problems.push(if value.len() > MAX_QUOTED {
+            format!("{name} has {}: expected {expected}", quoted(value))
+        } else if value.chars().all(is_plain) {
+            format!("{name}={value}: expected {expected}")
+        } else {
+            format!("{name}={}: expected {expected}", quoted(value))
+        });
+    }
+
+    /// As [`invalid`](Self::invalid), but quotes a longer value too, unless it has a part in which secrets stand: a user name, a
+    /// password, a query or a fragment.
+    fn invalid_url(&mut self, name: &str, value: &str, expected: &str) {
+        if value.contains(['@', '?', '#']) {
+            self.problems.push(format!("{name}: expected {expected}"));
+        } else if value.contains("://") {
+            let start: String = value.chars().take(100).collect();
+            self.problems.push(format!("{name}={start:?}: expected {expected}"));
+        } else {
+            self.invalid(name, value, expected);
+        }
     }
 
     fn credentials(&mut self) -> CredentialsFrom {
         let key = self.untrimmed_text("TIKTOK_SHOP_APP_KEY");
         let secret = self.untrimmed_text("TIKTOK_SHOP_APP_SECRET");
         match (self.text("APP_CREDENTIALS_SECRET_ID"), key, secret) {
-            (Some(secret_id), _, _) => return CredentialsFrom::Secret(secret_id),
+            (Some(secret_id), _, _) if could_be_a_secret_id(&secret_id) => {
+                return CredentialsFrom::Secret(secret_id);
+            }
+            (Some(other), _, _) => {
+                self.invalid("APP_CREDENTIALS_SECRET_ID", &other, "the name or the ARN of a secret");
+            }
             (None, Some(app_key), Some(secret)) => {
                 return CredentialsFrom::Environment(AppCredentials {
                     app_key,
@@ -212,16 +238,15 @@ impl<F: Fn(&str) -> Option<String>> Reader<F> {
     fn parsed_url(&mut self, name: &str, value: &str) -> Url {
         match Url::parse(value) {
             Ok(url) if !url.username().is_empty() || url.password().is_some() => {
-                // The URL may contain a password, so the error does not quote it.
-                self.problems.push(format!("{name}: expected a URL without a user name or password"));
+                self.invalid_url(name, value, "a URL without a user name or password");
             }
             Ok(url) if url.query().is_some() || url.fragment().is_some() => {
-                self.invalid(name, value, "a URL without a query or fragment");
+                self.invalid_url(name, value, "a URL without a query or fragment");
             }
             Ok(url) if url.scheme() == "https" || (url.scheme() == "http" && is_loopback(&url)) => {
                 return url;
             }
-            _ => self.invalid(name, value, "an https URL (http is allowed only for localhost)"),
+            _ => self.invalid_url(name, value, "an https URL (http is allowed only for localhost)"),
         }
         #[expect(clippy::unwrap_used, reason = "a constant URL")]
         Url::parse("https://invalid.invalid").unwrap()
@@ -251,10 +276,10 @@ impl<F: Fn(&str) -> Option<String>> Reader<F> {
     }
 }
 
-/// A setting's value for an error message: quoted unless it is a plain number, and truncated.
-fn display_value(value: &str) -> String {
-    let cut: String = value.chars().take(100).collect();
-    if cut.chars().all(|c| c.is_ascii_digit() || c == '-' || c == '.') { cut } else { format!("{cut:?}") }
+/// Whether a text has only characters that stand in a secret's name or ARN. The secret's value, set by mistake, has others.
+/// <https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_CreateSecret.html>
+fn could_be_a_secret_id(text: &str) -> bool {
+    text.chars().all(|c| c.is_ascii_alphanumeric() || "/_+=.@-!:".contains(c))
 }
 
 #[cfg(test)]
@@ -363,26 +388,47 @@ mod tests {
         for url in ["http://127.0.0.1:8123", "http://localhost:1", "http://[::1]:9", "https://auth.example"] {
             assert!(with("TIKTOK_AUTH_URL", url).is_ok(), "{url}");
         }
-        for url in [
-            "http://10.0.0.1",
-            "http://localhost.example",
-            "ftp://127.0.0.1",
-            "auth",
-            "https://a.example?x=1",
-        ] {
+        for url in ["http://10.0.0.1", "http://localhost.example", "ftp://127.0.0.1", "auth"] {
             assert!(with("TIKTOK_API_URL", url).unwrap_err().contains("TIKTOK_API_URL="), "{url}");
         }
     }
 
     #[test]
-    fn a_password_in_a_url_is_refused_and_never_shown() {
-        for url in ["https://user:s3cr3t@auth.example", "https://:s3cr3t@auth.example"] {
-            let error = with("TIKTOK_AUTH_URL", url).unwrap_err();
-            assert!(
-                error.contains("TIKTOK_AUTH_URL: expected a URL without a user") && !error.contains("s3cr3t"),
-                "{error}"
-            );
+    fn what_may_hold_a_secret_is_refused_and_never_shown() {
+        for (url, expected) in [
+            ("https://user:s3cr3t@auth.example", "a URL without a user name or password"),
+            ("https://:s3cr3t@auth.example", "a URL without a user name or password"),
+            ("https://s3cr3t@auth.example", "a URL without a user name or password"),
+            ("https://auth.example?key=s3cr3t", "a URL without a query or fragment"),
+            ("https://auth.example/#s3cr3t", "a URL without a query or fragment"),
+            ("user:s3cr3t@auth.example", "an https URL (http is allowed only for localhost)"),
+            ("https://user:s3cr3t@auth.example:999999", "an https URL (http is allowed only for localhost)"),
+            ("ftp://auth.example?key=s3cr3t", "a URL without a query or fragment"),
+        ] {
+            for name in ["TIKTOK_AUTH_URL", "TIKTOK_API_URL", "WORK_QUEUE_URL"] {
+                let error = with(name, url).unwrap_err();
+                assert_eq!(error, format!("1 problem in the settings:\n  {name}: expected {expected}"));
+            }
         }
+        let secret = "s3cr3t-0123456789abcdef";
+        for name in ["REFRESH_AHEAD", "MAX_CONCURRENCY", "LOG_LEVEL", "PUBLIC_ENDPOINT", "WORK_QUEUE_URL"] {
+            let error = with(name, secret).unwrap_err();
+            assert!(error.contains(&format!("{name} has 23 characters: expected ")), "{error}");
+            assert!(!error.contains(secret), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_secrets_value_is_not_its_id() {
+        let with = |id| parse(&[("TABLE_NAME", "t"), ("APP_CREDENTIALS_SECRET_ID", id)]);
+        for id in ["shop/apps_1", "arn:aws:secretsmanager:us-east-1:123456789012:secret:shop/apps-a1B2c3"] {
+            assert!(with(id).is_ok(), "{id}");
+        }
+        let value = r#"{"app_key":"29a39d","app_secret":"s3cr3t"}"#;
+        assert_eq!(
+            with(value).unwrap_err(),
+            "1 problem in the settings:\n  APP_CREDENTIALS_SECRET_ID has 42 characters: expected the name or the ARN of a secret"
+        );
     }
 
     #[test]
