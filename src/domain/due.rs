@@ -11,6 +11,7 @@ use crate::domain::{
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
+use strum::IntoStaticStr;
 
 /// An access token that expires within this time counts as expired: it could expire during an API call.
 pub const EXPIRED_WITHIN: TimeDelta = TimeDelta::minutes(5);
@@ -107,8 +108,9 @@ pub enum AccessState {
 }
 
 /// The state of an integration. Variants are in the order of the report: those that need a person come first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+#[serde(into = "&'static str")]
 pub enum Health {
     /// An attribute of the row is missing or has the wrong type, so the function cannot refresh it.
     Unreadable,
@@ -130,15 +132,7 @@ pub enum Health {
 impl Health {
     /// The name in responses.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Unreadable => "unreadable",
-            Self::CannotRefresh => "cannot_refresh",
-            Self::Expired => "expired",
-            Self::ExpiringSoon => "expiring_soon",
-            Self::NeedsRefresh => "needs_refresh",
-            Self::Healthy => "healthy",
-            Self::Inactive => "inactive",
-        }
+        self.into()
     }
 }
 

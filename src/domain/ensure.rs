@@ -19,6 +19,7 @@ use std::{
     collections::BTreeMap,
     sync::{Mutex, PoisonError},
 };
+use strum::IntoStaticStr;
 
 /// How long an attempt for a caller may take. So a lost answer locks a row for 40 s plus the clock skew, and not for the 15
 /// minutes that an invocation may last.
@@ -50,8 +51,9 @@ pub struct EnsureRequest {
 }
 
 /// How a request for a usable access token ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+#[serde(into = "&'static str")]
 pub enum EnsureOutcome {
     /// The stored token is usable.
     Valid,
@@ -77,15 +79,7 @@ impl EnsureOutcome {
 
     /// The name in responses and logs.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Valid => "valid",
-            Self::Refreshed => "refreshed",
-            Self::RefreshedByAnother => "refreshed_by_another",
-            Self::CannotRefresh => "cannot_refresh",
-            Self::Failed => "failed",
-            Self::OutcomeUnknown => "outcome_unknown",
-            Self::Locked => "locked",
-        }
+        self.into()
     }
 }
 

@@ -7,13 +7,15 @@ use crate::domain::quoted::quoted;
 use crate::domain::reason::Reason;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use strum::IntoStaticStr;
 
 /// The maximum length of a message, in characters.
 const MAX_MESSAGE: usize = 300;
 
 /// How an integration's refresh ended. Variants are in the order of the response: those that need a person come first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+#[serde(into = "&'static str")]
 pub enum Outcome {
     /// The refresh failed; the next run tries again.
     Failed,
@@ -38,17 +40,7 @@ pub enum Outcome {
 impl Outcome {
     /// The name in responses and logs.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Failed => "failed",
-            Self::OutcomeUnknown => "outcome_unknown",
-            Self::CannotRefresh => "cannot_refresh",
-            Self::Deferred => "deferred",
-            Self::Queued => "queued",
-            Self::Locked => "locked",
-            Self::Refreshed => "refreshed",
-            Self::WouldRefresh => "would_refresh",
-            Self::NotDue => "not_due",
-        }
+        self.into()
     }
 }
 

@@ -1,6 +1,8 @@
 //! What a refresh or a clean-up covers, and what triggered it.
 
 use crate::domain::integration::IntegrationKey;
+use serde::Serialize;
+use strum::IntoStaticStr;
 
 /// A request to refresh integrations.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,8 +40,9 @@ impl Selection {
 }
 
 /// What triggered a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+#[serde(into = "&'static str")]
 pub enum Trigger {
     /// A person or a program invoked the function.
     Manual,
@@ -52,11 +55,7 @@ pub enum Trigger {
 impl Trigger {
     /// The name in responses and logs.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Manual => "manual",
-            Self::Schedule => "schedule",
-            Self::Queue => "queue",
-        }
+        self.into()
     }
 }
 
