@@ -75,7 +75,7 @@ pub(super) enum Command {
         "tiktok-tokens verify --team-id 1\n\
          tiktok-tokens verify --team-id 1 --integration-id 101"
     ))]
-    Verify(IntegrationArgs),
+    Verify(Selected),
     /// Connect or reconnect an integration with an auth code
     ///
     /// The command reads the code from standard input or a file, because other users of the machine can see a command line.
@@ -135,7 +135,7 @@ pub(super) enum Command {
 
 /// The integrations that a command selects.
 #[derive(Clone, Debug, Default, Args)]
-pub(super) struct IntegrationArgs {
+pub(super) struct Selected {
     /// Select only this team's integrations
     #[arg(long)]
     pub(super) team_id: Option<String>,
@@ -146,7 +146,7 @@ pub(super) struct IntegrationArgs {
 
 /// The one integration that a command is about.
 #[derive(Debug, Args)]
-pub(super) struct Integration {
+pub(super) struct OneIntegration {
     /// Team that the integration belongs to
     #[arg(long)]
     pub(super) team_id: String,
@@ -158,7 +158,7 @@ pub(super) struct Integration {
 #[derive(Debug, Args)]
 pub(super) struct Refresh {
     #[command(flatten)]
-    pub(super) integrations: IntegrationArgs,
+    pub(super) integrations: Selected,
     /// Also refresh tokens that are not due, and integrations with the status "error"
     #[arg(long)]
     pub(super) force: bool,
@@ -173,7 +173,7 @@ pub(super) struct Refresh {
 #[derive(Debug, Args)]
 pub(super) struct Ensure {
     #[command(flatten)]
-    pub(super) integration: Integration,
+    pub(super) integration: OneIntegration,
     /// How long the token must stay valid, such as 1h; at most 24h [default: 5m]
     #[arg(long, allow_hyphen_values = true)]
     pub(super) valid_for: Option<String>,
@@ -207,7 +207,7 @@ pub(super) enum Format {
 #[derive(Debug, Args)]
 pub(super) struct Connect {
     #[command(flatten)]
-    pub(super) integration: Integration,
+    pub(super) integration: OneIntegration,
     /// App that the seller authorized [default: the integration's app, or the secret's first app]
     #[arg(long)]
     pub(super) app_key: Option<String>,
@@ -222,7 +222,7 @@ pub(super) struct Connect {
 #[derive(Debug, Args)]
 pub(super) struct ConnectLink {
     #[command(flatten)]
-    pub(super) integration: Integration,
+    pub(super) integration: OneIntegration,
     /// App that the seller authorizes [default: the integration's app, or the secret's first app]
     #[arg(long)]
     pub(super) app_key: Option<String>,
@@ -244,13 +244,13 @@ pub(super) struct Cleanup {
     pub(super) dry_run: bool,
 }
 
-impl Integration {
+impl OneIntegration {
     pub(super) fn event(&self, action: &str) -> Value {
         json!({"action": action, "team_id": self.team_id, "integration_id": self.integration_id})
     }
 }
 
-impl IntegrationArgs {
+impl Selected {
     pub(super) fn event(&self, action: &str) -> Value {
         json!({"action": action, "team_id": self.team_id, "integration_id": self.integration_id})
     }
