@@ -1098,33 +1098,18 @@ async fn the_binary_writes_one_line_with_both_ids_for_a_refused_connect() {
     world.go_by_the_system_clock();
     let shop = world.integration().insert().await;
     let mut api = RuntimeApi::start(Clock::system()).await.unwrap();
-    let output = tempfile::NamedTempFile::new().unwrap();
-    let file =
-        || std::process::Stdio::from(std::fs::File::options().append(true).open(output.path()).unwrap());
-    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_tiktok-token-refresh"))
-        .env_clear()
-        .env("AWS_LAMBDA_FUNCTION_NAME", "tiktok-token-refresh")
-        .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "256")
-        .env("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST")
-        .env("AWS_REGION", "us-east-1")
-        .env("AWS_ACCESS_KEY_ID", "test")
-        .env("AWS_SECRET_ACCESS_KEY", "test")
-        .env("AWS_LAMBDA_RUNTIME_API", api.address.to_string())
-        .env("AWS_ENDPOINT_URL", format!("http://{}", world.aws.address))
-        .env("TABLE_NAME", world::TABLE)
-        .env("APP_CREDENTIALS_SECRET_ID", "apps")
-        .env("TIKTOK_AUTH_URL", world.setting("TIKTOK_AUTH_URL"))
-        .env("LOG_LEVEL", "trace")
-        .stdout(file())
-        .stderr(file())
-        .spawn()
-        .unwrap();
+    let function = super::lambda::Function::start(&[
+        ("AWS_LAMBDA_RUNTIME_API", &api.address.to_string()),
+        ("AWS_ENDPOINT_URL", &format!("http://{}", world.aws.address)),
+        ("TABLE_NAME", world::TABLE),
+        ("APP_CREDENTIALS_SECRET_ID", "apps"),
+        ("TIKTOK_AUTH_URL", &world.setting("TIKTOK_AUTH_URL")),
+        ("LOG_LEVEL", "trace"),
+    ]);
     let code = world.tiktok.auth_code("a-stranger", "S");
     let error = api.invoke(&connect(&shop, &code).to_string()).await.unwrap().unwrap_err();
     assert_eq!(error["errorType"], "ConnectRefused");
-    child.kill().unwrap();
-    child.wait().unwrap();
-    let output = std::fs::read_to_string(output.path()).unwrap();
+    let output = function.end();
     assert!(!output.contains(&code), "{output}");
     let lines: Vec<Value> = output.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
     let with_both_ids = |line: &&Value| {

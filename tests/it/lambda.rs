@@ -22,13 +22,14 @@ async fn invoke(api: &mut RuntimeApi, event: &str) -> InvocationResult {
     answer.expect("an answer in time").expect("the API goes on")
 }
 
-struct Function {
+/// The function's process, and the file to which it writes.
+pub struct Function {
     child: Child,
     output: tempfile::NamedTempFile,
 }
 
 impl Function {
-    fn start(settings: &[(&str, &str)]) -> Self {
+    pub fn start(settings: &[(&str, &str)]) -> Self {
         let output = tempfile::NamedTempFile::new().unwrap();
         let file = |output: &tempfile::NamedTempFile| {
             Stdio::from(File::options().append(true).open(output.path()).unwrap())
@@ -50,7 +51,7 @@ impl Function {
     }
 
     /// Ends it, and gives all that it wrote.
-    fn end(mut self) -> String {
+    pub fn end(mut self) -> String {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
         std::fs::read_to_string(self.output.path()).unwrap()
