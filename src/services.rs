@@ -5,8 +5,8 @@ use crate::{
     domain::{
         clock::Clock,
         connect_link::{self, LinkTarget, Market, Service},
-        ensure::RefusedCredentials,
         integration::{IntegrationKey, UnixTime},
+        refused_credentials::RefusedCredentials,
         retry_policy::RetryPolicy,
         secret::AppCredentials,
     },

@@ -15,10 +15,6 @@ use crate::domain::{
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
-use std::{
-    collections::BTreeMap,
-    sync::{Mutex, PoisonError},
-};
 use strum::IntoStaticStr;
 
 /// How long an attempt for a caller may take. So a lost answer locks a row for 40 s plus the clock skew, and not for the 15
@@ -33,7 +29,7 @@ const REPEAT_REJECTION: i64 = 60;
 /// The same for any other noted failure.
 const REPEAT_FAILURE: i64 = 5;
 /// How long an environment repeats that TikTok refuses an app's credentials, in seconds.
-const REPEAT_MISCONFIGURED: i64 = 30;
+pub(super) const REPEAT_MISCONFIGURED: i64 = 30;
 /// The longest `retry_after_seconds` while another attempt holds the lease. The attempt usually ends long before its lease.
 const RETRY_WHEN_LOCKED: i64 = 30;
 /// The `retry_after_seconds` after a failure that lasts until somebody changes the row or the secret.
@@ -338,28 +334,6 @@ fn seconds_ago(at: Option<UnixTime>, now: DateTime<Utc>) -> Option<i64> {
 /// The TikTok code of a noted failure.
 fn tiktok_code(last: &LastFailure) -> Option<i64> {
     last.code.as_deref()?.parse().ok()
-}
-
-/// The credentials that TikTok has just refused, in one environment. Many callers must not ask TikTok about them again and again.
-#[derive(Debug, Default)]
-pub struct RefusedCredentials(Mutex<BTreeMap<Fingerprint, (DateTime<Utc>, Answer)>>);
-
-impl RefusedCredentials {
-    /// Remembers that TikTok refused these credentials at `now`.
-    pub fn remember(&self, refused: Fingerprint, answer: &Answer, now: DateTime<Utc>) {
-        let mut answers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        answers.retain(|_, (at, _)| (now - *at).num_seconds() < REPEAT_MISCONFIGURED);
-        answers.insert(refused, (now, answer.clone()));
-    }
-
-    /// The answer for a row under these credentials, if TikTok refused them less than 30 s ago.
-    pub fn answer(&self, in_use: &Fingerprint, row: &Integration, now: DateTime<Utc>) -> Option<Answer> {
-        let answers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (at, answer) = answers.get(in_use)?;
-        let ago = (now - *at).num_seconds();
-        let answer = Answer { access_token_expires_at: row.candidate.access_expires_at, ..answer.clone() };
-        (0..REPEAT_MISCONFIGURED).contains(&ago).then(|| answer.retry_after(REPEAT_MISCONFIGURED - ago))
-    }
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ pub mod outcome;
 pub mod proof;
 pub mod quoted;
 pub mod reason;
+pub mod refused_credentials;
 pub mod report_row;
 pub mod retry_policy;
 pub mod root_cause;

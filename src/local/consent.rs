@@ -37,7 +37,7 @@ pub struct Registration {
 
 /// The page that a link leads to.
 pub(super) fn page(tiktok: &TikTokStandIn, query: &HashMap<String, String>) -> Response {
-    let Some(registration) = tiktok.registration() else { return super::tiktok::not_found() };
+    let Some(registration) = tiktok.registration() else { return super::tiktok::answers::not_found() };
     if query.get("service_id") != Some(&registration.service_id) {
         return (StatusCode::NOT_FOUND, "this service does not exist").into_response();
     }
@@ -76,7 +76,7 @@ pub(super) fn page(tiktok: &TikTokStandIn, query: &HashMap<String, String>) -> R
 /// Sends the seller back to the app, with an auth code or without.
 pub(super) fn answer(tiktok: &TikTokStandIn, query: &HashMap<String, String>) -> Response {
     let Some(Registration { app_key, redirect_url: mut url, .. }) = tiktok.registration() else {
-        return super::tiktok::not_found();
+        return super::tiktok::answers::not_found();
     };
     let seller =
         query.get("seller").filter(|_| query.get("answer").is_some_and(|answer| answer == "authorize"));
