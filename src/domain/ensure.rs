@@ -15,7 +15,7 @@ use crate::domain::{
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
-use strum::IntoStaticStr;
+use strum::{IntoStaticStr, VariantArray};
 
 /// How long an attempt for a caller may take. So a lost answer locks a row for 40 s plus the clock skew, and not for the 15
 /// minutes that an invocation may last.
@@ -47,7 +47,7 @@ pub struct EnsureRequest {
 }
 
 /// How a request for a usable access token ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, IntoStaticStr)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "snake_case")]
 #[serde(into = "&'static str")]
 pub enum EnsureOutcome {
